@@ -1,0 +1,263 @@
+//! The one error of corten: what was being done, to what, and the cause.
+//!
+//! An [`Error`] is a chain of sentences from the outermost step to the cause. Beside the sentence it carries, where
+//! known, the errno, the field of `config.json` (RFC 6901 pointer) and a remedy, which the JSON log prints as keys.
+//! Engines search the sentence for the words of the errno in lower case ("no such file or directory"), so those
+//! words end the sentence.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use nix::errno::Errno;
+
+/// The result of everything in corten that can fail for a reason worth telling.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure with its context; see the module's head.
+pub struct Error(Box<Detail>);
+
+#[derive(Default, Clone)]
+struct Detail {
+    /// Sentences, innermost first.
+    layers: Vec<Cow<'static, str>>,
+    errno: Option<Errno>,
+    field: Option<Cow<'static, str>>,
+    hint: Option<Cow<'static, str>>,
+    phase: Option<Cow<'static, str>>,
+    exit_code: Option<u8>,
+}
+
+impl Error {
+    /// An error that is its own cause.
+    pub fn new(sentence: impl Into<Cow<'static, str>>) -> Error {
+        Error(Box::new(Detail { layers: vec![sentence.into()], ..Detail::default() }))
+    }
+
+    /// Adds what was being done, to what, around this error.
+    #[must_use]
+    pub fn context(mut self, sentence: impl Into<Cow<'static, str>>) -> Error {
+        self.0.layers.push(sentence.into());
+        self
+    }
+
+    /// Names the field of `config.json` (a JSON pointer). The innermost name stays.
+    #[must_use]
+    pub fn field(mut self, pointer: impl Into<Cow<'static, str>>) -> Error {
+        self.0.field.get_or_insert(pointer.into());
+        self
+    }
+
+    /// Says what to do about it. The innermost remedy stays.
+    #[must_use]
+    pub fn hint(mut self, remedy: impl Into<Cow<'static, str>>) -> Error {
+        self.0.hint.get_or_insert(remedy.into());
+        self
+    }
+
+    /// Names the step of the life cycle in which it happened. The innermost name stays.
+    #[must_use]
+    pub fn phase(mut self, step: impl Into<Cow<'static, str>>) -> Error {
+        self.0.phase.get_or_insert(step.into());
+        self
+    }
+
+    /// Sets the exit code with which the command ends, where it is not the usual one.
+    #[must_use]
+    pub fn exit_code(mut self, code: u8) -> Error {
+        self.0.exit_code.get_or_insert(code);
+        self
+    }
+
+    /// The errno at the bottom of the chain.
+    pub fn errno(&self) -> Option<Errno> {
+        self.0.errno
+    }
+
+    /// The JSON pointer of the field that is at fault.
+    pub fn field_name(&self) -> Option<&str> {
+        self.0.field.as_deref()
+    }
+
+    /// The remedy, when one is known.
+    pub fn remedy(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The step of the life cycle in which it happened.
+    pub fn phase_name(&self) -> Option<&str> {
+        self.0.phase.as_deref()
+    }
+
+    /// The exit code that was set for this error.
+    pub fn exit_code_or(&self, usual: u8) -> u8 {
+        self.0.exit_code.unwrap_or(usual)
+    }
+
+    /// The error as bytes, for the way from the container's side to the host's.
+    pub fn encode(&self) -> Vec<u8> {
+        let detail = &self.0;
+        let text = |part: &Option<Cow<'static, str>>| part.as_deref().unwrap_or("").to_owned();
+        let mut parts = vec![
+            detail.errno.map_or(0, |errno| errno as i32).to_string(),
+            text(&detail.field),
+            text(&detail.hint),
+            text(&detail.phase),
+        ];
+        parts.extend(detail.layers.iter().map(|layer| layer.to_string()));
+        // NUL separates: it can stand in no path, no name and no sentence of ours.
+        parts.join("\0").into_bytes()
+    }
+
+    /// Reads what [`Error::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Error {
+        let text = String::from_utf8_lossy(bytes);
+        let mut parts = text.split('\0').map(str::to_owned);
+        let errno = parts.next().and_then(|number| number.parse().ok()).filter(|&number| number != 0);
+        let mut optional = || parts.next().filter(|part| !part.is_empty()).map(Cow::Owned);
+        let (field, hint, phase) = (optional(), optional(), optional());
+        let layers = parts.map(Cow::Owned).collect();
+        Error(Box::new(Detail { layers, errno: errno.map(Errno::from_raw), field, hint, phase, exit_code: None }))
+    }
+}
+
+/// The words of an errno as engines search for them: lower case, no number.
+pub fn words(errno: Errno) -> String {
+    let text = errno.desc();
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().collect::<String>() + &text[first.len_utf8()..]
+        }
+        _ => text.to_owned(),
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let detail = &self.0;
+        let mut rest = detail.layers.len();
+        for layer in detail.layers.iter().rev() {
+            rest -= 1;
+            if rest == 0
+                && let Some(field) = &detail.field
+            {
+                write!(out, "{field}: ")?;
+            }
+            out.write_str(layer)?;
+            if rest > 0 {
+                out.write_str(": ")?;
+            }
+        }
+        if let Some(errno) = detail.errno {
+            let colon = if detail.layers.is_empty() { "" } else { ": " };
+            write!(out, "{colon}{}", words(errno))?;
+        }
+        match &detail.hint {
+            Some(hint) => write!(out, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Error {
+        Error(Box::new(Detail { errno: Some(errno), ..Detail::default() }))
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Error {
+        match error.raw_os_error() {
+            Some(number) => Errno::from_raw(number).into(),
+            None => Error::new(error.to_string()),
+        }
+    }
+}
+
+/// Adds to the error of a result what the caller knows.
+pub trait Context<T> {
+    /// What was being done, as a fixed sentence.
+    fn context(self, sentence: impl Into<Cow<'static, str>>) -> Result<T>;
+    /// What was being done, to what; the sentence is only built on failure.
+    fn with_context<S: Into<Cow<'static, str>>>(self, sentence: impl FnOnce() -> S) -> Result<T>;
+    /// The field of `config.json` that asked for it.
+    fn field<S: Into<Cow<'static, str>>>(self, pointer: impl FnOnce() -> S) -> Result<T>;
+    /// What to do about it.
+    fn hint(self, remedy: impl Into<Cow<'static, str>>) -> Result<T>;
+    /// The step of the life cycle.
+    fn phase(self, step: &'static str) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
+    fn context(self, sentence: impl Into<Cow<'static, str>>) -> Result<T> {
+        self.map_err(|error| error.into().context(sentence))
+    }
+
+    fn with_context<S: Into<Cow<'static, str>>>(self, sentence: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|error| error.into().context(sentence()))
+    }
+
+    fn field<S: Into<Cow<'static, str>>>(self, pointer: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|error| error.into().field(pointer()))
+    }
+
+    fn hint(self, remedy: impl Into<Cow<'static, str>>) -> Result<T> {
+        self.map_err(|error| error.into().hint(remedy))
+    }
+
+    fn phase(self, step: &'static str) -> Result<T> {
+        self.map_err(|error| error.into().phase(step))
+    }
+}
+
+/// Leaves the function with an error made from a format string.
+macro_rules! bail {
+    ($($text:tt)+) => { return Err($crate::error::Error::new(format!($($text)+))) };
+}
+
+/// Leaves the function with an error unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($text:tt)+) => { if !$condition { $crate::error::bail!($($text)+) } };
+}
+
+pub(crate) use {bail, ensure};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_reads_from_the_outside_in_and_ends_with_the_words_of_the_errno() {
+        let error = Error::from(Errno::ENOENT).context("open /x").context("create web");
+        assert_eq!(error.to_string(), "create web: open /x: no such file or directory");
+    }
+
+    #[test]
+    fn the_field_stands_before_the_innermost_sentence_and_the_remedy_last() {
+        let error = Error::new("must not be empty").field("/process/args").hint("give a command").context("create web");
+        assert_eq!(error.to_string(), "create web: /process/args: must not be empty (give a command)");
+    }
+
+    #[test]
+    fn an_error_survives_the_way_over_the_wire() {
+        let error = Error::from(Errno::EPERM).context("mount proc").field("/mounts/0").phase("mounts");
+        let copy = Error::decode(&error.encode());
+        assert_eq!(copy.to_string(), error.to_string());
+        assert_eq!(copy.errno(), Some(Errno::EPERM));
+        assert_eq!(copy.phase_name(), Some("mounts"));
+    }
+
+    #[test]
+    fn an_errno_with_a_capital_word_keeps_it() {
+        assert_eq!(words(Errno::EIO), "I/O error");
+        assert_eq!(words(Errno::EACCES), "permission denied");
+    }
+}

@@ -1,0 +1,1 @@
+//! Facts about the host that several rooms ask for, each looked up once.
