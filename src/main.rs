@@ -2,7 +2,7 @@
 
 mod error;
 mod host;
-#[allow(dead_code, reason = "wired by launch")]
+#[allow(dead_code, unused_imports, reason = "wired by launch")]
 mod process;
 mod sys;
 

@@ -257,7 +257,8 @@ impl Process {
             .field("/process/cwd"))
     }
 
-    /// Closes all that is not the program's and executes it; returns only with the reason why not.
+    /// Closes all that is not the program's and executes it; returns only with the reason why not. Whoever owns one of
+    /// the closed descriptors must not drop it any more: the caller tells the reason and leaves by `_exit`.
     ///
     /// `report` stays open until the program runs, and closes with that (it is close-on-exec): the way to tell.
     pub fn execute(&self, report: Option<BorrowedFd<'_>>) -> Error {

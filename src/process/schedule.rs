@@ -208,13 +208,43 @@ mod tests {
 
     #[test]
     fn nice_priority_and_deadline_belong_to_their_policies() {
-        assert_eq!(scheduler(|s| drop(s.set_nice(Some(-20)))).unwrap().nice, -20);
-        assert!(scheduler(|s| drop(s.set_nice(Some(20)))).is_err());
-        assert!(scheduler(|s| drop(s.set_priority(Some(1)))).is_err());
-        assert!(scheduler(|s| drop(s.set_runtime(Some(1)))).is_err());
-        let fifo = scheduler(|s| drop(s.set_policy(Policy::SchedFifo).set_priority(Some(99)))).unwrap();
+        assert_eq!(
+            scheduler(|s| {
+                s.set_nice(Some(-20));
+            })
+            .unwrap()
+            .nice,
+            -20
+        );
+        assert!(
+            scheduler(|s| {
+                s.set_nice(Some(20));
+            })
+            .is_err()
+        );
+        assert!(
+            scheduler(|s| {
+                s.set_priority(Some(1));
+            })
+            .is_err()
+        );
+        assert!(
+            scheduler(|s| {
+                s.set_runtime(Some(1));
+            })
+            .is_err()
+        );
+        let fifo = scheduler(|s| {
+            s.set_policy(Policy::SchedFifo).set_priority(Some(99));
+        })
+        .unwrap();
         assert_eq!((fifo.policy, fifo.priority), (1, 99));
-        assert!(scheduler(|s| drop(s.set_policy(Policy::SchedFifo).set_nice(Some(1)))).is_err());
+        assert!(
+            scheduler(|s| {
+                s.set_policy(Policy::SchedFifo).set_nice(Some(1));
+            })
+            .is_err()
+        );
     }
 
     #[test]

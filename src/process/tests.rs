@@ -34,8 +34,7 @@ fn run(process: &spec::Process, facts: &Facts<'_>) -> String {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let (wait, go) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let child = kernel::in_child(|| {
-        let null = File::open("/dev/null").unwrap();
-        dup2_stdin(&null).unwrap();
+        dup2_stdin(File::open("/dev/null").unwrap()).unwrap();
         dup2_stdout(&writer).unwrap();
         dup2_stderr(&writer).unwrap();
         nix::unistd::read(&wait, &mut [0]).unwrap();
@@ -197,17 +196,59 @@ fn every_rule_of_the_description_names_its_field() {
         edit(&mut process);
         Process::plan(&process, &Facts::default()).unwrap_err().field_name().unwrap().to_owned()
     };
-    assert_eq!(field(&|p| drop(p.set_args(None))), "/process/args");
-    assert_eq!(field(&|p| drop(p.set_args(Some(vec![])))), "/process/args");
-    assert_eq!(field(&|p| drop(p.set_args(Some(vec!["a".into(), "b\0".into()])))), "/process/args/1");
-    assert_eq!(field(&|p| drop(p.set_cwd("w".into()))), "/process/cwd");
-    assert_eq!(field(&|p| drop(p.set_cwd("".into()))), "/process/cwd");
-    assert_eq!(field(&|p| drop(p.set_env(Some(vec!["X".into()])))), "/process/env/0");
-    assert_eq!(field(&|p| drop(p.set_oom_score_adj(Some(-1001)))), "/process/oomScoreAdj");
-    assert_eq!(field(&|p| drop(p.set_apparmor_profile(Some("x".into())))), "/process/apparmorProfile");
+    assert_eq!(
+        field(&|p| {
+            p.set_args(None);
+        }),
+        "/process/args"
+    );
+    assert_eq!(
+        field(&|p| {
+            p.set_args(Some(vec![]));
+        }),
+        "/process/args"
+    );
+    assert_eq!(
+        field(&|p| {
+            p.set_args(Some(vec!["a".into(), "b\0".into()]));
+        }),
+        "/process/args/1"
+    );
+    assert_eq!(
+        field(&|p| {
+            p.set_cwd("w".into());
+        }),
+        "/process/cwd"
+    );
+    assert_eq!(
+        field(&|p| {
+            p.set_cwd("".into());
+        }),
+        "/process/cwd"
+    );
+    assert_eq!(
+        field(&|p| {
+            p.set_env(Some(vec!["X".into()]));
+        }),
+        "/process/env/0"
+    );
+    assert_eq!(
+        field(&|p| {
+            p.set_oom_score_adj(Some(-1001));
+        }),
+        "/process/oomScoreAdj"
+    );
+    assert_eq!(
+        field(&|p| {
+            p.set_apparmor_profile(Some("x".into()));
+        }),
+        "/process/apparmorProfile"
+    );
     let huge = spec::BoxBuilder::default().height(70_000u64).width(1u64).build().unwrap();
     assert_eq!(
-        field(&|p| drop(p.set_terminal(Some(true)).set_console_size(Some(huge)))),
+        field(&|p| {
+            p.set_terminal(Some(true)).set_console_size(Some(huge));
+        }),
         "/process/consoleSize/height"
     );
 }

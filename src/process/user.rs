@@ -183,23 +183,44 @@ mod tests {
 
     #[test]
     fn groups_are_listed_once() {
-        let user = user(|user| drop(user.set_additional_gids(Some(vec![10, 20, 20])))).unwrap();
+        let user = user(|user| {
+            user.set_additional_gids(Some(vec![10, 20, 20]));
+        })
+        .unwrap();
         assert_eq!(user.groups, Groups::Exactly(vec![Gid::from_raw(10), Gid::from_raw(20)]));
     }
 
     #[test]
     fn the_id_that_means_unchanged_is_refused() {
-        let error = user(|user| drop(user.set_uid(u32::MAX))).unwrap_err();
+        let error = user(|user| {
+            user.set_uid(u32::MAX);
+        })
+        .unwrap_err();
         assert_eq!(error.field_name(), Some("/process/user/uid"));
-        let error = user(|user| drop(user.set_additional_gids(Some(vec![1, u32::MAX])))).unwrap_err();
+        let error = user(|user| {
+            user.set_additional_gids(Some(vec![1, u32::MAX]));
+        })
+        .unwrap_err();
         assert_eq!(error.field_name(), Some("/process/user/additionalGids/1"));
     }
 
     #[test]
     fn the_umask_is_022_unless_given() {
         assert_eq!(user(|_| ()).unwrap().umask, 0o022);
-        assert_eq!(user(|user| drop(user.set_umask(Some(0)))).unwrap().umask, 0);
-        assert!(user(|user| drop(user.set_umask(Some(0o1000)))).is_err());
+        assert_eq!(
+            user(|user| {
+                user.set_umask(Some(0));
+            })
+            .unwrap()
+            .umask,
+            0
+        );
+        assert!(
+            user(|user| {
+                user.set_umask(Some(0o1000));
+            })
+            .is_err()
+        );
     }
 
     #[test]
