@@ -187,8 +187,10 @@ impl Terminal {
             return;
         }
         match self.output.fill(self.controller.as_fd()) {
-            Ok(0) | Err(Errno::EAGAIN) => self.drained = true,
-            Ok(_) | Err(Errno::EINTR) => {}
+            Ok(0) | Err(Errno::EAGAIN) => (self.drained, self.hung_up) = (true, false),
+            // Somebody in the container opened it again.
+            Ok(_) => self.hung_up = false,
+            Err(Errno::EINTR) => {}
             // EIO: nobody in the container has it open, and all that was written has been read.
             Err(_) => (self.drained, self.hung_up) = (true, true),
         }
@@ -307,7 +309,7 @@ impl Terminal {
     fn is_delivered(&mut self) -> bool {
         if self.output.is_empty() {
             // Reading flushes what is still on its way inside the kernel (n_tty_read).
-            (self.drained, self.hung_up) = (false, false);
+            self.drained = false;
             self.input.discard();
             self.turn_controller();
         }

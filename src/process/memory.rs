@@ -23,6 +23,11 @@ const FLAGS: [(Flag, i32); 3] =
 
 const DOMAINS: [(Domain, u32); 2] = [(Domain::PerLinux, 0x0000), (Domain::PerLinux32, 0x0008)];
 
+/// All modes and flags (for `features`).
+pub fn policy_names() -> (Vec<String>, Vec<String>) {
+    (MODES.iter().map(|(mode, _)| mode.to_string()).collect(), FLAGS.iter().map(|(flag, _)| flag.to_string()).collect())
+}
+
 /// set_mempolicy(2), ready to be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Policy {

@@ -31,6 +31,7 @@ use console::Size;
 
 pub use capabilities::names as capability_names;
 pub use limits::names as limit_names;
+pub use memory::policy_names as memory_policy_names;
 pub use options::{Options, parse_user};
 pub use user::parse_id;
 

@@ -120,9 +120,9 @@ enum Last {
 const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
 
 impl Affinity {
-    /// For init there is no wish; for exec there may be one.
+    /// A wish is checked always, and counts for an exec only.
     pub(super) fn plan(wanted: Option<&spec::ExecCPUAffinity>, exec: bool) -> Result<Affinity> {
-        let Some(wanted) = wanted.filter(|_| exec) else { return Ok(Affinity::default()) };
+        let Some(wanted) = wanted else { return Ok(Affinity::default()) };
         let list = |text: &Option<String>, field: &'static str| {
             let text = text.as_deref().unwrap_or("");
             if text.is_empty() { Ok(None) } else { bits(text, 8192).map(Some).field(|| field) }
@@ -133,7 +133,7 @@ impl Affinity {
             None if initial.is_some() => Last::Untouched,
             None => Last::Reset,
         };
-        Ok(Affinity { initial, last })
+        Ok(if exec { Affinity { initial, last } } else { Affinity::default() })
     }
 
     /// Moves the runtime itself, before the fork.
@@ -203,7 +203,7 @@ mod tests {
             libc::SCHED_FLAG_UTIL_CLAMP_MIN,
             libc::SCHED_FLAG_UTIL_CLAMP_MAX,
         ];
-        assert_eq!(FLAGS.map(|(_, number)| number as i32), flags.map(|flag| flag as i32));
+        assert_eq!(FLAGS.map(|(_, number)| number as i32), flags);
     }
 
     #[test]

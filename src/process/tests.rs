@@ -31,16 +31,19 @@ fn shell(script: &str) -> spec::Process {
 /// Runs a process as a container's child would and gives back all that it wrote, or the error.
 fn run(process: &spec::Process, facts: &Facts<'_>) -> String {
     let mut plan = Process::plan(process, facts).unwrap();
+    let host = plan.clone();
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
-    let (wait, go) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (until_ready, ready) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (until_go, go) = pipe2(OFlag::O_CLOEXEC).unwrap();
     let child = kernel::in_child(|| {
         dup2_stdin(File::open("/dev/null").unwrap()).unwrap();
         dup2_stdout(&writer).unwrap();
         dup2_stderr(&writer).unwrap();
-        nix::unistd::read(&wait, &mut [0]).unwrap();
         let mut steps = || {
             plan.start_session(None)?;
             plan.prepare(None)?;
+            nix::unistd::write(&ready, b"!")?;
+            nix::unistd::read(&until_go, &mut [0])?;
             plan.become_user()
         };
         let error = match steps() {
@@ -50,9 +53,9 @@ fn run(process: &spec::Process, facts: &Facts<'_>) -> String {
         nix::unistd::write(&writer, error.to_string().as_bytes()).unwrap();
         1
     });
-    let limits = Process::plan(process, facts).unwrap();
-    limits.adopt(child).unwrap();
-    limits.limit(child).unwrap();
+    host.adopt(child).unwrap();
+    nix::unistd::read(&until_ready, &mut [0]).unwrap();
+    host.limit(child).unwrap();
     nix::unistd::write(&go, b"!").unwrap();
     drop(writer);
     let mut seen = String::new();
@@ -118,6 +121,52 @@ fn a_capability_that_the_runtime_lacks_does_not_stop_the_container() {
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find(|line| line.starts_with("CapPrm")).unwrap();
     assert_eq!(run(&process, &Facts::default()), format!("{own}\n"));
+}
+
+#[test]
+fn scheduler_personality_and_keyring_are_those_of_the_description() {
+    let mut process = shell("nice; uname -m; ionice; grep -o '3f1b0000.*_ses.corten-test' /proc/keys | head -1");
+    let mut scheduler = spec::Scheduler::default();
+    scheduler.set_policy(spec::LinuxSchedulerPolicy::SchedBatch).set_nice(Some(7));
+    process.set_scheduler(Some(scheduler));
+    let io = spec::LinuxIOPriorityBuilder::default().class(spec::IOPriorityClass::IoprioClassIdle).build().unwrap();
+    process.set_io_priority(Some(io));
+    let mut personality = spec::LinuxPersonality::default();
+    personality.set_domain(spec::LinuxPersonalityDomain::PerLinux32);
+    let id = format!("corten-test-{}", std::process::id());
+    let facts = Facts { personality: Some(&personality), keyring: Some(&id), ..Facts::default() };
+    let seen = run(&process, &facts);
+    assert!(seen.starts_with("7\ni686\nidle\n") || !cfg!(target_arch = "x86_64"), "{seen}");
+    let keyrings = std::fs::read_to_string("/proc/keys").is_ok();
+    assert!(!keyrings || seen.contains("_ses.corten-test"), "{seen}");
+}
+
+#[test]
+fn standard_streams_become_the_users_but_never_the_null_device() {
+    if !root() {
+        return;
+    }
+    let mut process = shell("stat -L -c %u /proc/self/fd/0 /proc/self/fd/1");
+    process.user_mut().set_uid(4242);
+    assert_eq!(run(&process, &Facts::default()), "0\n4242\n");
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/dev/null").unwrap()), 0);
+}
+
+#[test]
+fn a_directory_that_only_root_or_only_the_user_may_enter_is_entered() {
+    if !root() {
+        return;
+    }
+    let place = std::env::temp_dir().join(format!("corten-cwd-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut process = shell("pwd; ls");
+    process.user_mut().set_uid(4242);
+    process.set_cwd(place.clone());
+    let seen = run(&process, &Facts::default());
+    assert!(seen.contains(place.to_str().unwrap()), "{seen}");
+    assert!(seen.to_lowercase().contains("permission denied"), "ls has not the rights of root: {seen}");
+    std::fs::remove_dir_all(place).unwrap();
 }
 
 #[test]
@@ -314,6 +363,19 @@ fn the_foreground_carries_plain_lines_and_the_exit_code() {
     let expected: String = (1..=20000).map(|number| format!("{number}\n")).collect();
     assert!(seen == expected || seen == format!("^D\u{8}\u{8}{expected}"), "{} bytes: {:.60}", seen.len(), seen);
     assert_eq!(code(runtime), 7);
+}
+
+#[test]
+fn a_terminal_that_nobody_holds_for_a_while_is_carried_on_with() {
+    let (reader, writer) = pipe().unwrap();
+    let pair = openpty(None, None).unwrap();
+    let null: OwnedFd = File::open("/dev/null").unwrap().into();
+    let script = "T=$(tty); exec 0<&- 1>&- 2>&-; sleep 0.3; exec 1>$T; echo back; exit 5";
+    let runtime = foreground(script, [null, writer], Some(pair));
+    let mut seen = String::new();
+    File::from(reader).read_to_string(&mut seen).unwrap();
+    assert!(seen.ends_with("back\n"), "{seen:?}");
+    assert_eq!(code(runtime), 5);
 }
 
 #[test]
