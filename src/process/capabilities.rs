@@ -9,7 +9,7 @@ use log::warn;
 use oci_spec::runtime as spec;
 use oci_spec::runtime::Capability as Cap;
 
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Result};
 use crate::sys::{Errno, prctl};
 
 /// The names in the order of `linux/capability.h`: the position is the number.
@@ -209,10 +209,12 @@ impl Capabilities {
         sets.permitted &= Set(own.permitted);
         sets.effective &= sets.permitted;
         sets.inheritable &= Set(own.inheritable | own.permitted);
+        let bounding = sets.inheritable.numbers().filter(|&number| prctl::bounding_has(number) == Ok(true));
+        sets.inheritable = Set(bounding.fold(0, |set, number| set | 1 << number));
         sets.ambient &= sets.permitted & sets.inheritable;
         let missing = (self.permitted | self.inheritable) & !(sets.permitted | sets.inheritable);
         if missing.is_empty() {
-            bail!("the kernel refuses these capabilities, though we have all of them");
+            return Err(Errno::EPERM).context("set capabilities").field(|| "/process/capabilities");
         }
         warn!("the runtime itself does not have {}: the container does not get it", missing.words());
         self.set(sets).context("set capabilities").field(|| "/process/capabilities")?;

@@ -90,6 +90,8 @@ pub struct Process {
     preserved: u32,
     /// Where the program lies; known once it was looked up.
     program: Option<CString>,
+    /// Nothing is open any more that is not the program's.
+    closed: bool,
 }
 
 impl Process {
@@ -125,6 +127,7 @@ impl Process {
             listen_pid: facts.exec && facts.listen_fds > 0,
             preserved: facts.listen_fds.saturating_add(facts.preserve_fds),
             program: None,
+            closed: false,
         })
     }
 
@@ -191,7 +194,8 @@ impl Process {
         self.labels.label_keys(proc, false)
     }
 
-    /// After the change of root, with all privileges: labels, `no_new_privs`, execution domain, memory policy, umask.
+    /// After the change of root, with all privileges: labels, `no_new_privs`, execution domain, memory policy, home,
+    /// umask.
     ///
     /// `proc` is the root of a procfs that only we have, for a process with labels ([`Process::needs_proc`]).
     pub fn prepare(&mut self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
@@ -208,12 +212,15 @@ impl Process {
         if self.listen_pid {
             self.environment.set("LISTEN_PID", getpid().to_string().as_bytes());
         }
+        if self.environment.lacks_home() {
+            self.environment.set("HOME", &user::home(self.user.uid));
+        }
         // Last of all that makes files.
         self.user.set_umask();
         Ok(())
     }
 
-    /// Becomes the container's user for good: working directory, home, groups, ids, capabilities. Then finds the
+    /// Becomes the container's user for good: working directory, groups, ids, capabilities. Then finds the
     /// program with the rights that are left.
     pub fn become_user(&mut self) -> Result<()> {
         // Now for a directory that only root may enter; later again for one that only the user may (NFS, user
@@ -223,9 +230,6 @@ impl Process {
             Err(Errno::EACCES | Errno::EPERM) => false,
             Err(errno) => return Err(self.no_cwd(errno)),
         };
-        if self.environment.lacks_home() {
-            self.environment.set("HOME", &user::home(self.user.uid));
-        }
         // Needs CAP_SETPCAP, which a change of user takes away.
         self.capabilities.bound()?;
         self.user.own_stdio()?;
@@ -258,22 +262,28 @@ impl Process {
             .field("/process/cwd"))
     }
 
-    /// Closes all that is not the program's and executes it; returns only with the reason why not. Whoever owns one of
-    /// the closed descriptors must not drop it any more: the caller tells the reason and leaves by `_exit`.
+    /// Closes every descriptor that is neither the program's nor in `keep`. Before a seccomp filter is loaded last, so
+    /// that the filter has to allow no more than execve and what is done with the kept ones.
     ///
-    /// `report` stays open until the program runs, and closes with that (it is close-on-exec): the way to tell.
-    pub fn execute(&self, report: Option<BorrowedFd<'_>>) -> Error {
+    /// Really closed: one that is only close-on-exec could still be executed, as `/proc/self/fd/N` (CVE-2024-21626).
+    /// What is kept must be close-on-exec, and should be closed before [`Process::execute`] but for the way to tell
+    /// the reason. Whoever owns one of the closed descriptors must not drop it any more: the only ways on are execve
+    /// and `_exit`.
+    pub fn close_descriptors(&mut self, keep: &[BorrowedFd<'_>]) -> Result<()> {
         let first = 3 + self.preserved;
         for number in 3..first {
-            if let Err(errno) = kernel::keep_over_exec(number) {
-                return Error::from(errno).context(format!("pass descriptor {number} on"));
-            }
+            kernel::keep_over_exec(number).with_context(|| format!("pass descriptor {number} on"))?;
         }
-        // Really closed: one that is only close-on-exec could still be executed, as /proc/self/fd/N.
-        if let Err(errno) = kernel::close_all_from(first, report) {
-            return Error::from(errno).context("close descriptors");
-        }
-        let Some(path) = &self.program else { return Error::new("the program was not looked up") };
+        kernel::close_all_from(first, keep).context("close descriptors")?;
+        self.closed = true;
+        Ok(())
+    }
+
+    /// Executes the program; returns only with the reason why not.
+    pub fn execute(&self) -> Error {
+        let (true, Some(path)) = (self.closed, &self.program) else {
+            return Error::new("the process is not ready to be executed");
+        };
         program::execute(path, &self.args, self.environment.entries())
     }
 }

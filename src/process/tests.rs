@@ -44,12 +44,11 @@ fn run(process: &spec::Process, facts: &Facts<'_>) -> String {
             plan.prepare(None)?;
             nix::unistd::write(&ready, b"!")?;
             nix::unistd::read(&until_go, &mut [0])?;
-            plan.become_user()
+            plan.become_user()?;
+            plan.close_descriptors(&[writer.as_fd()])?;
+            Err::<(), _>(plan.execute())
         };
-        let error = match steps() {
-            Ok(()) => plan.execute(Some(writer.as_fd())),
-            Err(error) => error,
-        };
+        let error = steps().unwrap_err();
         nix::unistd::write(&writer, error.to_string().as_bytes()).unwrap();
         1
     });
@@ -167,6 +166,38 @@ fn a_directory_that_only_root_or_only_the_user_may_enter_is_entered() {
     assert!(seen.contains(place.to_str().unwrap()), "{seen}");
     assert!(seen.to_lowercase().contains("permission denied"), "ls has not the rights of root: {seen}");
     std::fs::remove_dir_all(place).unwrap();
+}
+
+#[test]
+fn a_user_without_a_mapping_is_named() {
+    if !root() {
+        return;
+    }
+    let mut process = described(&["true"]);
+    process.user_mut().set_uid(4242);
+    let facts = Facts { user_namespace: true, ..Facts::default() };
+    let mut plan = Process::plan(&process, &facts).unwrap();
+    let (until_mapped, mapped) = pipe().unwrap();
+    let (reader, writer) = pipe().unwrap();
+    let child = kernel::in_child(|| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).unwrap();
+        nix::unistd::write(&writer, b"!").unwrap();
+        nix::unistd::read(&until_mapped, &mut [0]).unwrap();
+        nix::unistd::write(&writer, plan.become_user().unwrap_err().to_string().as_bytes()).unwrap();
+        0
+    });
+    drop(writer);
+    let mut reader = File::from(reader);
+    reader.read_exact(&mut [0]).unwrap();
+    std::fs::write(format!("/proc/{child}/uid_map"), "0 100000 10").unwrap();
+    std::fs::write(format!("/proc/{child}/gid_map"), "0 100000 10").unwrap();
+    nix::unistd::write(&mapped, b"!").unwrap();
+    let mut seen = String::new();
+    reader.read_to_string(&mut seen).unwrap();
+    waitpid(child, None).unwrap();
+    let text = "/process/user/uid: become user 4242: invalid argument (user 4242 has no mapping in the container's user \
+        namespace)";
+    assert_eq!(seen, text);
 }
 
 #[test]
@@ -329,7 +360,8 @@ fn foreground(script: &'static str, stdio: [OwnedFd; 2], pair: Option<OpenptyRes
                 dup2_stderr(replica).unwrap();
             }
             plan.become_user().unwrap();
-            eprintln!("{}", plan.execute(None));
+            plan.close_descriptors(&[]).unwrap();
+            eprintln!("{}", plan.execute());
             99
         });
         drop(replica);

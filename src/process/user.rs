@@ -77,6 +77,10 @@ impl User {
             Ok(()) => Ok(()),
             // `setgroups` is `deny` in this user namespace: the caller had no right to give up groups in the first place.
             Err(Errno::EPERM) if user_namespace && groups.is_empty() => Ok(()),
+            Err(errno @ Errno::EINVAL) => Err(errno)
+                .context("set the additional groups")
+                .hint("one of them has no mapping in the container's user namespace")
+                .field(|| "/process/user/additionalGids"),
             Err(errno) => Err(errno).context("set the additional groups").field(|| "/process/user/additionalGids"),
         }
     }

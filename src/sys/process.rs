@@ -111,21 +111,24 @@ pub fn working_directory(buffer: &mut [u8]) -> Result<&[u8]> {
     Ok(&buffer[..length.saturating_sub(1)])
 }
 
-/// Closes every descriptor from `first` up, except one.
-pub fn close_all_from(first: u32, except: Option<BorrowedFd<'_>>) -> Result<()> {
-    let close = |from: u32, to: u32| {
-        // SAFETY: three numbers. Descriptors in the range that a value of ours still owns dangle from here on; the
-        // only caller is the line before execve, after which no such value is used or dropped.
-        let done = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
-        Errno::result(done).map(drop)
-    };
-    let Some(kept) = except.map(|fd| fd.as_raw_fd() as u32).filter(|&fd| fd >= first) else {
-        return close(first, u32::MAX);
-    };
-    if kept > first {
-        close(first, kept - 1)?;
+/// Closes every descriptor from `first` up, except those to keep.
+pub fn close_all_from(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|&fd| fd >= first).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for fd in kept {
+        if fd > from {
+            close_range(from, fd - 1)?;
+        }
+        from = fd + 1;
     }
-    close(kept + 1, u32::MAX)
+    close_range(from, u32::MAX)
+}
+
+fn close_range(from: u32, to: u32) -> Result<()> {
+    // SAFETY: three numbers. Descriptors in the range that a value of ours still owns dangle from here on; the only
+    // caller is the way to execve, past which no such value is used or dropped.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }).map(drop)
 }
 
 /// Standard input, output and error.
