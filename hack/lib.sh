@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# What the scripts of this directory share. Source it; it moves to the top of the tree.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export LC_ALL=C.UTF-8 CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
+
+# On standard error, so that the last line of standard output stays the answer.
+say() { printf '%s\n' "$*" >&2; }
+die() { say "${0##*/}: $*"; exit 1; }
+
+as_root() { [ "$(id -u)" = 0 ] || die "needs root: containers are made here"; }
+
+installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+# need PACKAGE...: installs what is missing and is silent about what is there.
+need() {
+    local package missing=()
+    for package; do installed "$package" || missing+=("$package"); done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "install these by hand: ${missing[*]}"
+    [ "$(id -u)" = 0 ] || die "needs root to install ${missing[*]}"
+    say "installing ${missing[*]}"
+    apt_get "${missing[@]}" || die "cannot install ${missing[*]}"
+}
+
+# The lists may be absent or old (then a second try with fresh ones), and someone else may hold apt's locks.
+apt_get() {
+    local options=(-qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
+    local log
+    log=$(mktemp)
+    (
+        exec 9>/run/lock/corten-apt.lock
+        flock 9
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get install "${options[@]}" "$@" || {
+            apt-get update -qq && apt-get install "${options[@]}" "$@"
+        }
+    ) </dev/null >"$log" 2>&1 || { cat "$log" >&2; rm -f "$log"; return 1; }
+    rm -f "$log"
+}
+
+# A rustc that links needs a C compiler as linker driver and libc's static half.
+need_toolchain() {
+    command -v cargo >/dev/null || die "cargo is missing: install Rust (https://rustup.rs) or Debian's cargo"
+    need gcc libc6-dev
+}
