@@ -45,3 +45,28 @@ need_toolchain() {
     command -v cargo >/dev/null || die "cargo is missing: install Rust (https://rustup.rs) or Debian's cargo"
     need gcc libc6-dev
 }
+
+# Where cargo puts what it builds: the target is set in .cargo/config.toml (a static build names its own).
+target_dir() {
+    cargo metadata --format-version 1 --no-deps --offline 2>/dev/null |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p' | sed "s,\$,/$(rustc -vV | sed -n 's/^host: //p'),"
+}
+
+# rustup's minimal profile and Debian's cargo come without these two.
+need_lints() {
+    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return 0
+    if command -v rustup >/dev/null; then
+        rustup component add rustfmt clippy >&2
+    else
+        need rustfmt rust-clippy
+    fi
+}
+
+# runtime NAME|PATH: the absolute path of a runtime: a peer by its name, ours for the empty name.
+runtime() {
+    case $1 in
+    '') hack/build ;;
+    crun | runc) hack/peers | sed -n "s/^$1=//p" ;;
+    *) readlink -e -- "$1" || die "$1 is no runtime" ;;
+    esac
+}
