@@ -70,3 +70,12 @@ runtime() {
     *) readlink -e -- "$1" || die "$1 is no runtime" ;;
     esac
 }
+
+# small NAME: builds hack/NAME.rs, which needs nothing but std, as a static program; prints its path.
+small() {
+    local out=$PWD/target/hack/$1
+    mkdir -p target/hack
+    [ "$out" -nt "hack/$1.rs" ] || rustc --edition 2024 -C opt-level=3 -C panic=abort -C strip=symbols \
+        -C target-feature=+crt-static -C relocation-model=static -o "$out" "hack/$1.rs" >&2 || die "$1 does not build"
+    echo "$out"
+}
