@@ -1,0 +1,29 @@
+//! What a test is made of: a [`Bundle`] in the test's own [`Sandbox`], [`Cmd`]s on it, and their [`Outcome`]s.
+
+mod bundle;
+mod command;
+mod config;
+mod machine;
+mod outcome;
+mod reaper;
+mod sandbox;
+
+pub use bundle::Bundle;
+pub use command::{Cmd, Running};
+pub use machine::{Kind, kind, known_difference, skip};
+pub use outcome::Outcome;
+pub use sandbox::Sandbox;
+
+use std::time::{Duration, Instant};
+
+/// Asks again and again until the answer is yes; the test fails after ten seconds.
+#[track_caller]
+pub fn eventually(what: &str, mut yes: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    while !yes() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "still not so after ten seconds: {what}");
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
