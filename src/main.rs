@@ -2,8 +2,8 @@
 
 mod error;
 mod host;
-#[allow(dead_code, unused_imports, reason = "wired by launch")]
-mod process;
+#[allow(dead_code, reason = "wired by launch")]
+mod rootfs;
 mod sys;
 
 fn main() {}

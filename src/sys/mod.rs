@@ -8,8 +8,7 @@ pub use nix::errno::Errno;
 /// The result of one call to the kernel.
 pub type Result<T> = std::result::Result<T, Errno>;
 
-pub mod key;
-pub mod prctl;
-pub mod process;
-pub mod sched;
-pub mod tty;
+pub(crate) mod mount;
+pub(crate) mod path;
+#[cfg(test)]
+pub(crate) mod trial;
