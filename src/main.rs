@@ -2,6 +2,8 @@
 
 mod error;
 mod host;
+#[allow(dead_code, reason = "wired by launch")]
+mod seccomp;
 mod sys;
 
 fn main() {}

@@ -7,3 +7,5 @@ pub use nix::errno::Errno;
 
 /// The result of one call to the kernel.
 pub type Result<T> = std::result::Result<T, Errno>;
+
+pub mod seccomp;
