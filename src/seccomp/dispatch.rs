@@ -29,9 +29,8 @@ struct Chain {
 
 impl Chains {
     pub(super) fn leaf(&mut self, rules: Vec<Rule>, arch: &Arch) -> Leaf {
-        let same = |chain: &Chain| {
-            chain.wide == arch.wide && chain.big_endian == arch.big_endian && chain.rules == rules
-        };
+        let same =
+            |chain: &Chain| chain.wide == arch.wide && chain.big_endian == arch.big_endian && chain.rules == rules;
         Leaf::Chain(self.0.iter().position(same).unwrap_or_else(|| {
             self.0.push(Chain { rules, wide: arch.wide, big_endian: arch.big_endian, written: None });
             self.0.len() - 1
@@ -227,13 +226,11 @@ impl Words<'_> {
             Test::AtMost => above(Compare::Greater, no, &mut yes),
             // The lower half first: it tells values apart, and rules in a row compare the same word.
             Test::Equal => {
-                let mut rest =
-                    if self.wide { self.compare(Compare::Equal, upper, high, &mut yes, no) } else { yes };
+                let mut rest = if self.wide { self.compare(Compare::Equal, upper, high, &mut yes, no) } else { yes };
                 self.compare(Compare::Equal, lower, low, &mut rest, no)
             }
             Test::NotEqual => {
-                let mut rest =
-                    if self.wide { self.compare(Compare::Equal, upper, high, no, &mut yes) } else { *no };
+                let mut rest = if self.wide { self.compare(Compare::Equal, upper, high, no, &mut yes) } else { *no };
                 self.compare(Compare::Equal, lower, low, &mut rest, &mut yes)
             }
             Test::Masked => {

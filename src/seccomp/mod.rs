@@ -5,7 +5,7 @@
 //! call's rules are ordered ([`rules`]), ranges of numbers become a balanced search ([`dispatch`]) in BPF ([`bpf`]).
 //!
 //! Where it differs from runc on purpose: a call that the profile names is never "newer than the profile", also if it
-//! is carried by `socketcall(2)`; 64-bit ranges with different verdicts never fall through to another rule's verdict.
+//! may be carried by `socketcall(2)`; 64-bit ranges with different verdicts never fall through to another rule's verdict.
 
 mod bpf;
 mod dispatch;
@@ -146,7 +146,8 @@ impl Program {
 struct Calls {
     /// By rising number, with the architecture's bit.
     leaves: Vec<(u32, Leaf)>,
-    /// The highest number that the profile names, when higher ones do not exist. As in runc, number 0 does not count.
+    /// The highest number that the profile names, when higher ones do not exist. As in runc, number 0 does not count,
+    /// nor do calls that may be carried by another.
     newest: Option<u32>,
 }
 
@@ -157,8 +158,10 @@ fn calls_on(arch: &Arch, profile: &Profile, chains: &mut Chains) -> Result<Calls
     for (place, &(call, entry)) in profile.named.iter().enumerate() {
         let direct = call.number(arch).map(|number| (number, None));
         let carried = call.carried(arch).map(|(number, first)| (number, Some(first)));
-        for (number, first) in carried.into_iter().chain(direct) {
+        if let (Some((number, _)), None) = (direct, carried) {
             newest = newest.max(number);
+        }
+        for (number, first) in carried.into_iter().chain(direct) {
             // runc: a rule that says what happens anyway is none.
             if profile.entries[usize::from(entry)].verdict != profile.default {
                 found.push((number, place, entry, first));
@@ -200,12 +203,18 @@ fn conditions_on(arch: &Arch, conditions: &[Condition], carried: Option<u32>) ->
 
 /// Adds an architecture's calls to ranges that end before it in `default`, and what comes after the newest.
 fn append(ranges: &mut Ranges, calls: &Calls, default: Leaf) {
+    let no_such_call = Leaf::Return(NO_SUCH_CALL);
+    let mut after = calls.newest;
     for &(number, leaf) in &calls.leaves {
+        if let Some(newest) = after.take_if(|newest| *newest < number) {
+            ranges.from(newest + 1, no_such_call);
+        }
         ranges.from(number, leaf);
-        ranges.from(number + 1, default);
+        let known = calls.newest.is_none_or(|newest| number < newest);
+        ranges.from(number + 1, if known { default } else { no_such_call });
     }
-    if let Some(newest) = calls.newest {
-        ranges.from(newest + 1, Leaf::Return(NO_SUCH_CALL));
+    if let Some(newest) = after {
+        ranges.from(newest + 1, no_such_call);
     }
 }
 
@@ -277,15 +286,8 @@ const ACTIONS: [&str; 8] = [
     "SCMP_ACT_TRAP",
 ];
 
-const OPERATORS: [&str; 7] = [
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_MASKED_EQ",
-    "SCMP_CMP_NE",
-];
+const OPERATORS: [&str; 7] =
+    ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
 
 /// The flags with what the kernel is asked for: one of them goes only together with a listener.
 const FLAGS: [(&str, libc::c_ulong); 4] = [

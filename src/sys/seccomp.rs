@@ -15,8 +15,7 @@ pub fn set_filter(flags: libc::c_ulong, program: &[Instruction]) -> Result<i32> 
     // The kernel only reads the instructions; the pointer is mutable by the shape of the C struct.
     let prog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: `prog` describes `program`, a live slice of `len` instructions, which the kernel copies during the call.
-    let done =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const prog) };
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const prog) };
     Errno::result(done).map(|number| number as i32)
 }
 
