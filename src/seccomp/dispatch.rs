@@ -40,7 +40,10 @@ impl Chains {
 
 /// All call numbers in ranges, by rising start, neighbours different.
 #[derive(Debug)]
-pub(super) struct Ranges(Vec<(u32, Leaf)>);
+pub(super) struct Ranges(Vec<Range>);
+
+/// Where a range starts, and what happens from there on.
+type Range = (u32, Leaf);
 
 impl Ranges {
     pub(super) fn new(everything: Leaf) -> Ranges {
@@ -82,14 +85,14 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn whole(mut self, ranges: &[(u32, Leaf)]) -> Target {
+    fn whole(mut self, ranges: &[Range]) -> Target {
         let search = self.halves(ranges, u64::from(u32::MAX) + 1);
         let search = self.out.label(search);
         Target::At(self.out.load(NUMBER, search))
     }
 
     /// The search in neighbouring ranges that end before `end`.
-    fn halves(&mut self, ranges: &[(u32, Leaf)], end: u64) -> Target {
+    fn halves(&mut self, ranges: &[Range], end: u64) -> Target {
         if let Some((common, singles)) = exceptions(ranges, end) {
             let mut target = self.leaf(common);
             for &(number, leaf) in singles.iter().flatten() {
@@ -120,8 +123,7 @@ impl Search<'_> {
 }
 
 /// A leaf that all ranges share but for a few single numbers, with those.
-#[expect(clippy::type_complexity, reason = "a pair for two callers' lines")]
-fn exceptions(ranges: &[(u32, Leaf)], end: u64) -> Option<(Leaf, [Option<(u32, Leaf)>; SINGLES])> {
+fn exceptions(ranges: &[Range], end: u64) -> Option<(Leaf, [Option<Range>; SINGLES])> {
     if ranges.len() > 2 * SINGLES + 1 {
         return None;
     }

@@ -153,32 +153,35 @@ struct Calls {
 
 fn calls_on(arch: &Arch, profile: &Profile, chains: &mut Chains) -> Result<Calls> {
     let mut newest = 0;
-    // Number, place in the profile (keeps the sort stable), entry, and the first argument of a carried call.
-    let mut found: Vec<(u32, usize, u16, Option<u32>)> = Vec::with_capacity(profile.named.len());
+    // One key per rule, which sorts by number and then keeps the order of the profile.
+    let mut found: Vec<u64> = Vec::with_capacity(profile.named.len());
+    let key =
+        |number: u32, place: usize, carried: bool| u64::from(number) << 32 | (place as u64) << 1 | u64::from(carried);
     for (place, &(call, entry)) in profile.named.iter().enumerate() {
-        let direct = call.number(arch).map(|number| (number, None));
-        let carried = call.carried(arch).map(|(number, first)| (number, Some(first)));
-        if let (Some((number, _)), None) = (direct, carried) {
+        let direct = call.number(arch);
+        let carrier = call.carried(arch).map(|(carrier, _)| carrier);
+        if let (Some(number), None) = (direct, carrier) {
             newest = newest.max(number);
         }
-        for (number, first) in carried.into_iter().chain(direct) {
-            // runc: a rule that says what happens anyway is none.
-            if profile.entries[usize::from(entry)].verdict != profile.default {
-                found.push((number, place, entry, first));
-            }
+        // runc: a rule that says what happens anyway is none.
+        if profile.entries[usize::from(entry)].verdict != profile.default {
+            found.extend(carrier.map(|number| key(number, place, true)));
+            found.extend(direct.map(|number| key(number, place, false)));
         }
     }
     found.sort_unstable();
 
     let mut leaves = Vec::with_capacity(found.len());
-    for same in found.chunk_by(|one, other| one.0 == other.0) {
+    for same in found.chunk_by(|one, other| one >> 32 == other >> 32) {
         let mut rules = Rules::Tried(Vec::new());
-        for &(_, place, entry, first) in same {
+        for key in same {
+            let (call, entry) = profile.named[(*key as u32 >> 1) as usize];
+            let first = call.carried(arch).filter(|_| key & 1 == 1).map(|(_, first)| first);
             let entry_of = &profile.entries[usize::from(entry)];
             for conditions in &entry_of.alternatives {
                 let conditions = conditions_on(arch, conditions, first);
                 rules.add(Rule { conditions, verdict: entry_of.verdict }, arch.wide).map_err(|_| {
-                    let name = profile.named[place].0.name();
+                    let name = call.name();
                     Error::new(format!("{name:?} has another action for the same arguments in an earlier rule"))
                         .field(pointer(format_args!("/syscalls/{entry}")))
                 })?;
@@ -188,7 +191,7 @@ fn calls_on(arch: &Arch, profile: &Profile, chains: &mut Chains) -> Result<Calls
             Rules::Always(verdict) => Leaf::Return(verdict),
             Rules::Tried(rules) => chains.leaf(rules, arch),
         };
-        leaves.push((same[0].0, leaf));
+        leaves.push(((same[0] >> 32) as u32, leaf));
     }
     Ok(Calls { leaves, newest: (newest > 0 && profile.unknown_is_enosys).then_some(newest) })
 }

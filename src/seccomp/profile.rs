@@ -137,7 +137,6 @@ fn verdict(action: Action, data: Option<u32>) -> std::result::Result<u32, (Fault
 }
 
 /// The conditions of an entry. A repeated argument index makes every condition a rule of its own, as in runc.
-#[expect(clippy::type_complexity, reason = "the place of the wrong argument beside its error")]
 fn alternatives(args: &[LinuxSeccompArg]) -> std::result::Result<Vec<Vec<Condition>>, (usize, Error)> {
     let mut conditions = Vec::with_capacity(args.len());
     let (mut seen, mut repeated) = (0_u8, false);
