@@ -3,7 +3,7 @@
 mod error;
 mod host;
 #[allow(dead_code, reason = "wired by launch")]
-mod rootfs;
+mod seccomp;
 mod sys;
 
 fn main() {}

@@ -8,7 +8,4 @@ pub use nix::errno::Errno;
 /// The result of one call to the kernel.
 pub type Result<T> = std::result::Result<T, Errno>;
 
-pub(crate) mod mount;
-pub(crate) mod path;
-#[cfg(test)]
-pub(crate) mod trial;
+pub mod seccomp;
