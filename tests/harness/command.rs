@@ -148,16 +148,9 @@ impl Cmd {
         }
         let began = Instant::now();
         let pid = reaper::spawn(&mut command).unwrap_or_else(|error| panic!("start {command:?}: {error}"));
-        Running {
-            line: self.line(),
-            pid,
-            began,
-            stdout,
-            stderr,
-            log: self.log(),
-            config: self.config,
-            limit: self.limit,
-        }
+        let (line, log) = (self.line(), self.log());
+        let Cmd { config, limit, sandbox, .. } = self;
+        Running { line, pid, began, stdout, stderr, log, config, limit, sandbox }
     }
 
     /// As one would type it.
@@ -191,6 +184,7 @@ pub struct Running {
     log: Option<PathBuf>,
     config: Option<PathBuf>,
     limit: Duration,
+    sandbox: Arc<Sandbox>,
 }
 
 impl Running {
@@ -220,13 +214,21 @@ impl Running {
             Some(reaper::End::Signal(signal)) => End::Signal(signal),
             None => End::Hung,
         };
-        let outcome =
-            Outcome::new(self.line, end, self.began.elapsed(), self.stdout, self.stderr, self.log, self.config);
+        let Running { line, pid, began, stdout, stderr, log, config, limit, sandbox } = self;
+        let outcome = Outcome { line, end, took: began.elapsed(), stdout, stderr, log, config, sandbox };
         if end == End::Hung {
-            let at = fs::read_to_string(format!("/proc/{}/wchan", self.pid)).unwrap_or_default();
-            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
-            outcome.fail(&format!("it hung for {:?} (in {at})", self.limit));
+            let at = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            outcome.fail(&format!("it hung for {limit:?} (in {at})"));
         }
         outcome
     }
+}
+
+/// Runs a command of the host in the test's namespaces (a plain [`Command`] would lose its status to the reaper).
+#[track_caller]
+pub fn host_command(command: &[&str]) {
+    let pid = reaper::spawn(Command::new(command[0]).args(&command[1..])).expect("start a command of the host");
+    let end = reaper::wait(pid, Duration::from_secs(20));
+    assert_eq!(end, Some(reaper::End::Code(0)), "{command:?}");
 }

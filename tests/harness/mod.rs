@@ -7,12 +7,15 @@ mod machine;
 mod outcome;
 mod reaper;
 mod sandbox;
+mod terminal;
 
-pub use bundle::Bundle;
-pub use command::{Cmd, Running};
+pub use bundle::{Bundle, HOST_ID};
+pub use command::{Cmd, Running, host_command};
 pub use machine::{Kind, kind, known_difference, skip};
 pub use outcome::Outcome;
+pub use reaper::End;
 pub use sandbox::Sandbox;
+pub use terminal::{Console, ConsoleSocket, Terminal};
 
 use std::time::{Duration, Instant};
 

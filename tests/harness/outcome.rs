@@ -3,9 +3,12 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+
+use super::Sandbox;
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,28 +20,18 @@ pub enum End {
 
 /// A command that has ended.
 pub struct Outcome {
-    line: String,
-    end: End,
-    took: Duration,
-    stdout: PathBuf,
-    stderr: PathBuf,
-    log: Option<PathBuf>,
-    config: Option<PathBuf>,
+    pub(super) line: String,
+    pub(super) end: End,
+    pub(super) took: Duration,
+    pub(super) stdout: PathBuf,
+    pub(super) stderr: PathBuf,
+    pub(super) log: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
+    /// In which the files are.
+    pub(super) sandbox: Arc<Sandbox>,
 }
 
 impl Outcome {
-    pub(super) fn new(
-        line: String,
-        end: End,
-        took: Duration,
-        stdout: PathBuf,
-        stderr: PathBuf,
-        log: Option<PathBuf>,
-        config: Option<PathBuf>,
-    ) -> Outcome {
-        Outcome { line, end, took, stdout, stderr, log, config }
-    }
-
     /// Stdout as it is now: a container that lives on may still write to it.
     pub fn stdout(&self) -> String {
         read(&self.stdout)
