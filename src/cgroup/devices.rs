@@ -153,7 +153,9 @@ impl Program {
     }
 
     #[cfg(test)]
-    pub(super) fn load_for_test(&self) -> OwnedFd { self.load().unwrap() }
+    pub(super) fn load_for_test(&self) -> OwnedFd {
+        self.load().unwrap()
+    }
 
     fn load(&self) -> Result<OwnedFd, Errno> {
         bpf::load_device_program(&self.0, c"Apache-2.0")

@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Events};
 use super::mount::Mount;
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Result, bail, ensure};
 use crate::sys::Errno;
 
 /// How long freezing may take; the kernel needs milliseconds unless a process is stuck in it.
@@ -133,6 +134,20 @@ impl Location {
         let Some(path) = super::own_of(&text) else { bail!("process {pid} is in no cgroup of version 2") };
         let place = Location { path: super::clean(path), made: 0, ..self.clone() };
         place.open()
+    }
+
+    /// Opens a cgroup below it, which has to be there. Never one beside or above it, however it is spelt.
+    pub fn open_below(&self, path: &Path) -> Result<OwnedFd> {
+        let what = || format!("open cgroup {} below cgroup {self}", path.display());
+        let upwards = path.components().any(|part| part == Component::ParentDir);
+        ensure!(!upwards, "cgroup {} leads out of the container's", path.display());
+        let below = path.strip_prefix("/").unwrap_or(path);
+        if below.as_os_str().is_empty() {
+            return self.open();
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        openat2(self.open()?, below, how).with_context(what)
     }
 
     /// Whether it is frozen, by itself or through an ancestor. A cgroup that is gone is not.

@@ -387,9 +387,12 @@ fn zz_timing() {
         drop(f);
         g.keep().remove(SOON).unwrap();
         let i = Instant::now();
-        for (k, v) in [b - a, c - b, d - c, e - d, h - e, i - h].into_iter().enumerate() { t[k] += v; }
+        for (k, v) in [b - a, c - b, d - c, e - d, h - e, i - h].into_iter().enumerate() {
+            t[k] += v;
+        }
     }
     eprintln!("plan place create load attach remove: {:?}", t.map(|d| d / n));
-    drop(hold); drop(keep);
+    drop(hold);
+    drop(keep);
     fs::remove_dir(format!("/sys/fs/cgroup/{}", place.0)).unwrap();
 }

@@ -4,20 +4,22 @@
 //! devpts, its ptmx is opened without links or mounts in between, and the replica comes from the controller
 //! (CVE-2025-52565).
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::cmsg_space;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect as connect_socket, sendmsg, socket,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    connect as connect_socket, recvmsg, sendmsg, socket, socketpair,
 };
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
 
-use crate::error::{Context, Result, ensure};
+use crate::error::{Context, Error, Result, ensure};
 use crate::sys::{Errno, tty};
 
 /// The size of a terminal in characters.
@@ -125,6 +127,27 @@ fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
+/// The two ends of a socket for a terminal that this runtime relays itself.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .context("make a socket for the terminal")
+}
+
+/// Takes the controller that [`send`] sent.
+pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut name = [0; 64];
+    let mut slices = [IoSliceMut::new(&mut name)];
+    let mut space = cmsg_space!(i32);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)
+        .context("receive the terminal")?;
+    let rights = message.cmsgs().context("receive the terminal")?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    rights.map(crate::sys::fd::received).ok_or_else(|| Error::new("the terminal did not come"))
+}
+
 /// Sends the controller over a console socket: one message, one name, one descriptor.
 pub fn send(socket: BorrowedFd<'_>, pty: &Pty) -> Result<()> {
     let fds = [pty.controller.as_raw_fd()];
@@ -137,13 +160,11 @@ pub fn send(socket: BorrowedFd<'_>, pty: &Pty) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::cmsg_space;
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
-    use nix::sys::socket::{ControlMessageOwned, recvmsg};
     use nix::sys::termios::{OutputFlags, tcgetattr};
     use nix::unistd::Uid;
-    use std::io::{IoSliceMut, Read, Write};
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 

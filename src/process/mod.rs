@@ -156,6 +156,11 @@ impl Process {
         self.no_new_privs
     }
 
+    /// The variables that the program gets, as NAME=value; HOME among them once the user is become.
+    pub fn environment(&self) -> Vec<String> {
+        self.environment.entries().iter().map(|entry| entry.to_string_lossy().into_owned()).collect()
+    }
+
     /// Does [`Process::prepare`] need a procfs?
     pub fn needs_proc(&self) -> bool {
         self.labels.any()

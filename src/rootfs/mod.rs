@@ -158,6 +158,11 @@ impl Rootfs {
         Ok(plan)
     }
 
+    /// The rootfs as it was named, absolute.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Without a mount namespace every mount would be the host's, so what needs one is refused and not left out.
     fn check_isolation(&self, propagation: &str) -> Result<()> {
         if self.isolation != Isolation::None {

@@ -64,6 +64,12 @@ fn set_mask(mask: u64) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// SIGPIPE ends this process again: Rust's start-up ignores it, and a program would inherit that over execve.
+pub fn mind_broken_pipes() -> Result<()> {
+    // SAFETY: the default action is no function of ours that could run in a signal handler.
+    Errno::result(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } as isize).map(drop)
+}
+
 /// A descriptor (close-on-exec, non-blocking) from which every signal is read; they have to be blocked as well.
 pub fn signal_fd() -> Result<OwnedFd> {
     let mask = u64::MAX;
