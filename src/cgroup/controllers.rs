@@ -70,7 +70,9 @@ pub(super) fn switch_on(wanted: Set, location: &Location) {
     for ancestor in location.ancestors() {
         let file = format!("{ancestor}/cgroup.subtree_control");
         if files::write(&file, &all.join(" ")).is_err() {
-            all.iter().for_each(|one| drop(files::write(&file, one)));
+            for one in &all {
+                let _ = files::write(&file, one);
+            }
         }
     }
 }

@@ -16,17 +16,16 @@ use crate::sys::bpf::{self, Insn};
 /// nodes that the standard wants in `/dev`, pseudo-terminals and network tunnels.
 #[rustfmt::skip]
 const DEFAULTS: &[Rule] = &[
-    Rule { allow: true, kind: Some(CHAR),  major: None,      minor: None,      access: MKNOD },
-    Rule { allow: true, kind: Some(BLOCK), major: None,      minor: None,      access: MKNOD },
-    Rule { allow: true, kind: Some(CHAR),  major: Some(1),   minor: Some(3),   access: ALL }, // null
-    Rule { allow: true, kind: Some(CHAR),  major: Some(1),   minor: Some(8),   access: ALL }, // random
-    Rule { allow: true, kind: Some(CHAR),  major: Some(1),   minor: Some(7),   access: ALL }, // full
-    Rule { allow: true, kind: Some(CHAR),  major: Some(5),   minor: Some(0),   access: ALL }, // tty
-    Rule { allow: true, kind: Some(CHAR),  major: Some(1),   minor: Some(5),   access: ALL }, // zero
-    Rule { allow: true, kind: Some(CHAR),  major: Some(1),   minor: Some(9),   access: ALL }, // urandom
-    Rule { allow: true, kind: Some(CHAR),  major: Some(136), minor: None,      access: ALL }, // pts/*
-    Rule { allow: true, kind: Some(CHAR),  major: Some(5),   minor: Some(2),   access: ALL }, // ptmx
-    Rule { allow: true, kind: Some(CHAR),  major: Some(10),  minor: Some(200), access: ALL }, // net/tun
+    Rule { allow: true, kind: None,       major: None,      minor: None,      access: MKNOD },
+    Rule { allow: true, kind: Some(CHAR), major: Some(1),   minor: Some(3),   access: ALL }, // null
+    Rule { allow: true, kind: Some(CHAR), major: Some(1),   minor: Some(8),   access: ALL }, // random
+    Rule { allow: true, kind: Some(CHAR), major: Some(1),   minor: Some(7),   access: ALL }, // full
+    Rule { allow: true, kind: Some(CHAR), major: Some(5),   minor: Some(0),   access: ALL }, // tty
+    Rule { allow: true, kind: Some(CHAR), major: Some(1),   minor: Some(5),   access: ALL }, // zero
+    Rule { allow: true, kind: Some(CHAR), major: Some(1),   minor: Some(9),   access: ALL }, // urandom
+    Rule { allow: true, kind: Some(CHAR), major: Some(136), minor: None,      access: ALL }, // pts/*
+    Rule { allow: true, kind: Some(CHAR), major: Some(5),   minor: Some(2),   access: ALL }, // ptmx
+    Rule { allow: true, kind: Some(CHAR), major: Some(10),  minor: Some(200), access: ALL }, // net/tun
 ];
 
 // The kernel's numbers: BPF_DEVCG_DEV_*, BPF_DEVCG_ACC_*.
@@ -78,8 +77,13 @@ impl Rule {
         holds(self.kind, other.kind) && holds(self.major, other.major) && holds(self.minor, other.minor)
     }
 
-    fn speaks_of_everything(&self) -> bool {
-        self.kind.is_none() && self.major.is_none() && self.minor.is_none() && self.access == ALL
+    fn spans_all_nodes(&self) -> bool {
+        self.kind.is_none() && self.major.is_none() && self.minor.is_none()
+    }
+
+    /// The kernel has 12 bits for the major and 20 for the minor number.
+    fn can_match(&self) -> bool {
+        self.major.is_none_or(|major| major < 1 << 12) && self.minor.is_none_or(|minor| minor < 1 << 20)
     }
 }
 
@@ -107,10 +111,10 @@ impl Table {
         let mut table = Table { rules: Vec::new(), otherwise: false };
         for rule in in_order.rev() {
             let spoken_of = table.rules.iter().filter(|winner| winner.spans(&rule)).fold(0, |bits, w| bits | w.access);
-            if rule.access & !spoken_of == 0 {
+            if rule.access & !spoken_of == 0 || !rule.can_match() {
                 continue;
             }
-            if rule.speaks_of_everything() {
+            if rule.spans_all_nodes() && rule.access == ALL {
                 table.otherwise = rule.allow;
                 break;
             }
@@ -118,6 +122,10 @@ impl Table {
         }
         // The rules that are asked last and say what would happen anyhow.
         while table.rules.pop_if(|last| last.allow == table.otherwise).is_some() {}
+        // Neighbours of one verdict may change places: it is the same to be allowed by one or by the other.
+        for neighbours in table.rules.chunk_by_mut(|one, next| one.allow == next.allow) {
+            neighbours.sort_by_key(|rule| rule.access);
+        }
         table
     }
 }
@@ -139,10 +147,6 @@ impl Program {
         if table.otherwise && table.rules.is_empty() {
             return Ok(None);
         }
-        // Jumps reach 32767 instructions and a rule takes at most five.
-        if table.rules.len() > 6000 {
-            bail!("{} rules are more than one program can hold", table.rules.len());
-        }
         Ok(Some(Program(emit(&table))))
     }
 
@@ -150,11 +154,6 @@ impl Program {
     pub(super) fn attach(&self, cgroup: BorrowedFd) -> Result<()> {
         let done = self.load().and_then(|program| bpf::attach_device_program(cgroup, program.as_fd()));
         done.or_else(tolerate).field(|| "/linux/resources/devices")
-    }
-
-    #[cfg(test)]
-    pub(super) fn load_for_test(&self) -> OwnedFd {
-        self.load().unwrap()
     }
 
     fn load(&self) -> Result<OwnedFd, Errno> {
@@ -192,99 +191,182 @@ fn in_user_namespace() -> bool {
     !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-// Registers: r0 the answer, r1 the context (`struct bpf_cgroup_dev_ctx`), r2 the type, r3 the bits of the
-// request that are still open, r4 the major, r5 the minor number.
-const EXIT: Insn = Insn::new(0x95, 0, 0, 0, 0);
+// Registers. The kernel's context (`struct bpf_cgroup_dev_ctx`) comes in r1.
+const DENIED: u8 = 0; // bits of the request that a rule denied; in the end the answer
+const CONTEXT: u8 = 1;
+const SCRATCH: u8 = 1;
+const TYPE: u8 = 2;
+const OPEN: u8 = 3; // bits of the request that no rule has spoken of yet
+const NODE: u8 = 4; // major << 20 | minor
+const MINOR: u8 = 5;
+const MATCH: u8 = 6; // negative when a rule of the group matches
+const TEST: u8 = 7;
+const CHAR_NODE: u8 = 8; // NODE, with bits above it unless the type is CHAR
+const BLOCK_NODE: u8 = 9;
 
-const fn answer(allow: bool) -> Insn {
-    Insn::new(0xb7, 0, 0, 0, allow as i32)
-}
+// Operations, as `linux/bpf.h` numbers them, on 64 bits.
+const ADD: u8 = 0x07;
+const OR: u8 = 0x47;
+const AND: u8 = 0x57;
+const SHIFT_LEFT: u8 = 0x67;
+const SHIFT_RIGHT: u8 = 0x77;
+const XOR: u8 = 0xa7;
+const MOVE: u8 = 0xb7;
+const SHIFT_SIGN_RIGHT: u8 = 0xc7;
+const BY_REGISTER: u8 = 0x08;
+const LOAD_WORD: u8 = 0x61;
+const MOVE_WIDE: u8 = 0x18;
+const EXIT: u8 = 0x95;
 
-const fn load_word(into: u8, offset: i16) -> Insn {
-    Insn::new(0x61, into, 1, offset, 0)
-}
+/// A program without a single jump.
+///
+/// The verifier follows every path through a program, and its cost grows with the square of the tests: 50 rules written
+/// as comparisons and jumps take it milliseconds. Here each rule is arithmetic: a difference that is zero when the
+/// rule matches, less one, which is then negative; the signs of a group of rules are collected in one register.
+struct Emitter(Vec<Insn>);
 
-/// Writes the program from its end to its start, so that the distance of every jump is known: an instruction pushed
-/// when `n` are there has `n` behind it.
-fn emit(table: &Table) -> Vec<Insn> {
-    let mut out = vec![EXIT, answer(false)];
-    let to_exit = |out: &Vec<Insn>| out.len() as i16 - 1;
-    let to_deny = |out: &Vec<Insn>| out.len() as i16 - 2;
-    if table.otherwise {
-        out.push(Insn::new(0x05, 0, 0, to_exit(&out), 0)); // always
+impl Emitter {
+    fn by(&mut self, operation: u8, register: u8, number: i32) {
+        self.0.push(Insn::new(operation, register, 0, 0, number));
     }
-    for rule in table.rules.iter().rev() {
-        let next_rule = out.len();
-        match (rule.allow, rule.access) {
-            (true, ALL) => out.push(EXIT),
-            (true, bits) => {
-                out.push(Insn::new(0x16, 3, 0, to_exit(&out), 0)); // when no bit is open any more
-                out.push(Insn::new(0x54, 3, 0, 0, i32::from(ALL & !bits)));
+
+    fn with(&mut self, operation: u8, register: u8, other: u8) {
+        self.0.push(Insn::new(operation | BY_REGISTER, register, other, 0, 0));
+    }
+
+    fn begin(&mut self, table: &Table) {
+        for (register, offset) in [(TYPE, 0), (NODE, 4), (MINOR, 8)] {
+            self.0.push(Insn::new(LOAD_WORD, register, CONTEXT, offset, 0));
+        }
+        self.with(MOVE, OPEN, TYPE);
+        self.by(SHIFT_RIGHT, OPEN, 16);
+        self.by(AND, TYPE, 0xffff);
+        self.by(SHIFT_LEFT, NODE, 20);
+        self.with(OR, NODE, MINOR);
+        for (kind, register) in [(CHAR, CHAR_NODE), (BLOCK, BLOCK_NODE)] {
+            if table.rules.iter().any(|rule| rule.kind == Some(kind)) {
+                self.with(MOVE, register, TYPE);
+                self.by(XOR, register, kind.into());
+                self.by(SHIFT_LEFT, register, 32);
+                self.with(OR, register, NODE);
             }
-            (false, bits) => out.push(Insn::new(0x46, 3, 0, to_deny(&out), i32::from(bits))), // when one of these is open
         }
-        for (register, number) in [(5, rule.minor), (4, rule.major), (2, rule.kind.map(u32::from))] {
-            let Some(number) = number else { continue };
-            let distance = (out.len() - next_rule) as i16;
-            out.push(Insn::new(0x56, register, 0, distance, number as i32)); // unless equal
+        self.by(MOVE, DENIED, 0);
+    }
+
+    /// Rules of one verdict on the same bits.
+    fn group(&mut self, rules: &[Rule]) {
+        let Rule { allow, access, .. } = rules[0];
+        if rules.iter().any(Rule::spans_all_nodes) {
+            self.by(MOVE, MATCH, access.into());
+        } else {
+            self.by(MOVE, MATCH, 0);
+            rules.iter().for_each(|rule| self.rule(rule));
+            self.by(SHIFT_SIGN_RIGHT, MATCH, 63); // all bits set, or none
+            self.by(AND, MATCH, access.into());
+        }
+        if allow {
+            self.by(XOR, MATCH, -1);
+            self.with(AND, OPEN, MATCH);
+        } else {
+            self.with(AND, MATCH, OPEN);
+            self.with(OR, DENIED, MATCH);
         }
     }
-    out.extend([
-        answer(true),
-        load_word(5, 8),
-        load_word(4, 4),
-        Insn::new(0x74, 3, 0, 0, 16),     // the high half: the access bits
-        Insn::new(0x54, 2, 0, 0, 0xffff), // the low half: the type
-        Insn::new(0xbc, 3, 2, 0, 0),      // r3 = r2
-        load_word(2, 0),
-    ]);
-    out.reverse();
-    out
+
+    fn rule(&mut self, rule: &Rule) {
+        let node = match rule.kind {
+            None => NODE,
+            Some(CHAR) => CHAR_NODE,
+            Some(_) => BLOCK_NODE,
+        };
+        match (rule.major, rule.minor) {
+            (Some(major), Some(minor)) => self.difference(node, major << 20 | minor),
+            (Some(major), None) => {
+                self.with(MOVE, TEST, node);
+                self.by(SHIFT_RIGHT, TEST, 20);
+                self.by(XOR, TEST, major as i32);
+            }
+            (None, minor) => {
+                self.with(MOVE, TEST, node);
+                self.by(SHIFT_RIGHT, TEST, 32);
+                if let Some(minor) = minor {
+                    self.with(MOVE, SCRATCH, MINOR);
+                    self.by(XOR, SCRATCH, minor as i32);
+                    self.with(OR, TEST, SCRATCH);
+                }
+            }
+        }
+        self.by(ADD, TEST, -1);
+        self.with(OR, MATCH, TEST);
+    }
+
+    fn difference(&mut self, node: u8, number: u32) {
+        // An immediate number is extended with its sign, which must not reach the bits of the type.
+        if let Ok(number) = i32::try_from(number) {
+            self.with(MOVE, TEST, node);
+            self.by(XOR, TEST, number);
+        } else {
+            self.by(MOVE_WIDE, TEST, number as i32);
+            self.0.push(Insn::new(0, 0, 0, 0, 0));
+            self.with(XOR, TEST, node);
+        }
+    }
+
+    fn end(mut self, otherwise: bool) -> Vec<Insn> {
+        if !otherwise {
+            self.with(OR, DENIED, OPEN);
+        }
+        self.by(ADD, DENIED, -1);
+        self.by(SHIFT_RIGHT, DENIED, 63); // 1 when nothing was denied
+        self.by(EXIT, 0, 0);
+        self.0
+    }
+}
+
+fn emit(table: &Table) -> Vec<Insn> {
+    let mut out = Emitter(Vec::with_capacity(24 + 6 * table.rules.len()));
+    out.begin(table);
+    for group in table.rules.chunk_by(|one, next| one.allow == next.allow && one.access == next.access) {
+        out.group(group);
+    }
+    out.end(table.otherwise)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Runs a program on a request as the kernel would; only the instructions that we emit.
+    /// Runs a program on a request as the kernel would; only the operations that we emit.
     fn run(program: &[Insn], request: [u32; 3]) -> bool {
         let mut registers = [0u64; 11];
-        let mut at = 0usize;
+        let mut at = 0;
         loop {
             let (code, dst, src, offset, imm) = program[at].fields();
             at += 1;
-            let (dst, src, value) = (usize::from(dst), usize::from(src), imm as u32);
-            let low = registers[dst] as u32;
-            let jump = match code {
-                0x61 if src == 1 => {
-                    registers[dst] = u64::from(request[offset as usize / 4]);
-                    false
+            let old = registers[usize::from(dst)];
+            let by_register = code & BY_REGISTER != 0;
+            let value = if by_register { registers[usize::from(src)] } else { imm as u64 };
+            registers[usize::from(dst)] = match code {
+                EXIT => return registers[0] != 0,
+                LOAD_WORD => u64::from(request[offset as usize / 4]),
+                MOVE_WIDE => {
+                    let high = program[at].fields().4;
+                    at += 1;
+                    u64::from(imm as u32) | (high as u64) << 32
                 }
-                0xbc => {
-                    registers[dst] = u64::from(registers[src] as u32);
-                    false
-                }
-                0x54 => {
-                    registers[dst] = u64::from(low & value);
-                    false
-                }
-                0x74 => {
-                    registers[dst] = u64::from(low >> value);
-                    false
-                }
-                0xb7 => {
-                    registers[dst] = imm as u64;
-                    false
-                }
-                0x05 => true,
-                0x16 => low == value,
-                0x56 => low != value,
-                0x46 => low & value != 0,
-                0x95 => return registers[0] != 0,
-                other => panic!("instruction {other:#x} is not one of ours"),
+                _ => match code & !BY_REGISTER {
+                    ADD => old.wrapping_add(value),
+                    OR => old | value,
+                    AND => old & value,
+                    XOR => old ^ value,
+                    MOVE => value,
+                    SHIFT_LEFT => old << value,
+                    SHIFT_RIGHT => old >> value,
+                    SHIFT_SIGN_RIGHT => (old as i64 >> value) as u64,
+                    other => panic!("operation {other:#x} is not one of ours"),
+                },
             };
-            assert!(offset >= 0 || !jump, "a jump back");
-            at += if jump { offset as usize } else { 0 };
         }
     }
 
@@ -370,10 +452,33 @@ mod tests {
     }
 
     #[test]
+    fn large_numbers_are_told_apart_from_their_neighbours() {
+        let numbers = [0, 1, 255, 2047, 2048, 4095];
+        let rule = |major, minor| Rule { allow: true, kind: Some(CHAR), major, minor, access: READ };
+        for (major, minor) in numbers.iter().flat_map(|&a| [0, 7, 0x7ffff, 0x80000, 0xfffff].map(|b| (a, b))) {
+            for rule in [rule(Some(major), Some(minor)), rule(Some(major), None), rule(None, Some(minor))] {
+                let program = Some(Program(emit(&Table::new([rule].into_iter()))));
+                for (kind, other) in numbers.iter().flat_map(|&n| [(CHAR, n), (BLOCK, n)]) {
+                    for number in [minor, 0, 7, 0x7ffff, 0x80000, 0xfffff] {
+                        let right = naive(&[rule], kind, other, number, READ);
+                        assert_eq!(
+                            allows(&program, kind, other, number, READ),
+                            right,
+                            "{kind} {other}:{number} {rule:?}"
+                        );
+                    }
+                }
+            }
+        }
+        let never = Table::new([rule(Some(4096), Some(1)), rule(Some(1), Some(1 << 20))].into_iter());
+        assert!(never.rules.is_empty());
+    }
+
+    #[test]
     fn an_absent_list_allows_the_defaults_and_nothing_else() {
         let program = plan("[]");
         for rule in DEFAULTS {
-            let (kind, major, minor) = (rule.kind.unwrap(), rule.major.unwrap_or(77), rule.minor.unwrap_or(3));
+            let (kind, major, minor) = (rule.kind.unwrap_or(BLOCK), rule.major.unwrap_or(77), rule.minor.unwrap_or(3));
             assert!(allows(&program, kind, major, minor, rule.access), "{rule:?}");
         }
         assert!(!allows(&program, CHAR, 1, 11, READ), "kmsg");

@@ -361,38 +361,3 @@ impl Location {
         self.set_frozen_within(false, Duration::from_millis(50)).unwrap_err().to_string()
     }
 }
-
-#[test]
-fn zz_timing() {
-    let (true, place) = (enter(View::Pure), Place::new()) else { return };
-    let linux = place.linux("/x", "{}");
-    fs::create_dir(format!("/sys/fs/cgroup/{}", place.0)).unwrap();
-    let keep = place.request("", "{}");
-    let hold = place.make("/hold", "{}").unwrap();
-    let mut t = [Duration::ZERO; 6];
-    let n = 300;
-    for _ in 0..n {
-        let a = Instant::now();
-        let r = Request::plan(Some(&linux), "web", Manager::Cgroupfs).unwrap().unwrap();
-        let b = Instant::now();
-        let p = r.place(Mount::find().unwrap()).unwrap();
-        let c = Instant::now();
-        let g = r.create(p).unwrap();
-        let d = Instant::now();
-        let prog = r.devices.as_ref().unwrap();
-        let f = prog.load_for_test();
-        let e = Instant::now();
-        crate::sys::bpf::attach_device_program(g.dir(), std::os::fd::AsFd::as_fd(&f)).unwrap();
-        let h = Instant::now();
-        drop(f);
-        g.keep().remove(SOON).unwrap();
-        let i = Instant::now();
-        for (k, v) in [b - a, c - b, d - c, e - d, h - e, i - h].into_iter().enumerate() {
-            t[k] += v;
-        }
-    }
-    eprintln!("plan place create load attach remove: {:?}", t.map(|d| d / n));
-    drop(hold);
-    drop(keep);
-    fs::remove_dir(format!("/sys/fs/cgroup/{}", place.0)).unwrap();
-}
