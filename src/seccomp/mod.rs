@@ -15,7 +15,7 @@ mod tables;
 
 #[cfg(test)]
 mod judge;
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 
 use oci_spec::runtime::{Arch as Listed, LinuxSeccomp};
