@@ -95,7 +95,7 @@ impl Mount {
             log::debug!("{}: a bind by its type alone", field("options"));
             options.bind = Some(false);
         }
-        let source = source(entry, &options, request, fstype, &field)?;
+        let source = source(entry, &mut options, request, fstype, &field)?;
         check_proc(&target, &source).field(|| field("destination"))?;
         let mut parameters = std::mem::take(&mut options.parameters);
         match &source {
@@ -403,7 +403,7 @@ fn ensure_link(place: &Place, plain: bool) -> Option<()> {
 
 fn source(
     entry: &Entry,
-    options: &Options,
+    options: &mut Options,
     request: &Request,
     fstype: &str,
     field: &dyn Fn(&str) -> String,
@@ -454,11 +454,14 @@ fn ensure_type(fstype: &str) -> Result<()> {
 }
 
 /// Only the owner of a network namespace may mount its sysfs, so others get the host's, which nobody may write.
-fn host_sysfs(options: &Options) -> Result<Source> {
+fn host_sysfs(options: &mut Options) -> Result<Source> {
     if options.merged().set & attr::RDONLY == 0 {
         let error = Error::new("a user namespace without its own network namespace may not have a writable sysfs");
         return Err(error.hint("add the option ro, or a network namespace"));
     }
+    // With what is mounted below it.
+    let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    options.all = options.all.then(Attributes { set: all, clear: 0 });
     Ok(Source::Bind { path: PathBuf::from("/sys"), recursive: true, early: true })
 }
 

@@ -2,10 +2,15 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork, pipe};
+use nix::unistd::{ForkResult, fork, pipe2};
+
+/// Held while a program is written: a child forked meanwhile would keep it open, and then nobody can execute it.
+pub(crate) static QUIET: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Runs `host` in a child, then `container` in a grandchild that is in new namespaces and in what `host` gave. With a
 /// user namespace, ids from 0 on are mapped to those from `map` on. Gives back what `container` said.
@@ -15,14 +20,15 @@ pub(crate) fn apart<T>(
     host: impl FnOnce() -> Result<T, String>,
     container: impl FnOnce(T) -> Result<String, String>,
 ) -> Result<String, String> {
-    let (reader, writer) = pipe().unwrap();
-    let (unshared, tell) = pipe().unwrap();
-    let (mapped, go) = pipe().unwrap();
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (unshared, tell) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let (mapped, go) = pipe2(OFlag::O_CLOEXEC).unwrap();
+    let quiet = QUIET.lock().unwrap();
     // SAFETY: the test harness has threads, but the C library takes the allocator's locks over a fork, and the child
     // uses nothing else of theirs and leaves by `_exit`.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => {
-            drop((writer, tell, mapped));
+            drop((writer, tell, mapped, quiet));
             let mut byte = [0];
             if File::from(unshared).read(&mut byte).unwrap() == 1 {
                 if let Some(first) = map {
@@ -78,4 +84,17 @@ pub(crate) fn apart<T>(
             unsafe { libc::_exit(0) }
         }
     }
+}
+
+/// A terminal of the devpts on `/dev/pts`: both ends.
+pub(crate) fn terminal() -> (File, OwnedFd) {
+    /// `TIOCGPTPEER`, ioctl_tty(2).
+    const PEER: libc::Ioctl = 0x5441;
+    let ptmx = File::options().read(true).write(true).open("/dev/pts/ptmx").unwrap();
+    let unlock: libc::c_int = 0;
+    // SAFETY: the call reads one int, which outlives it.
+    assert_eq!(unsafe { libc::ioctl(ptmx.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) }, 0);
+    // SAFETY: the call takes flags and makes a descriptor, which nobody else owns.
+    let replica = unsafe { OwnedFd::from_raw_fd(libc::ioctl(ptmx.as_raw_fd(), PEER, libc::O_RDWR | libc::O_NOCTTY)) };
+    (ptmx, replica)
 }
