@@ -8,6 +8,9 @@
 #[allow(dead_code, unused_imports, reason = "a vocabulary for tests to come")]
 mod harness;
 
+mod cli;
+mod hooks;
 mod lifecycle;
 mod mounts;
 mod rootfs;
+mod state;
