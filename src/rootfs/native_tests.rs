@@ -24,6 +24,9 @@ struct Trial {
     config: Value,
     /// What is mounted on the host for it, in a mount namespace that ends with the test.
     prepare: Option<fn(&Path)>,
+    isolation: Isolation,
+    /// The namespace that is joined is not the host's.
+    elsewhere: bool,
     user: bool,
     network: bool,
     cgroup: bool,
@@ -66,6 +69,8 @@ impl Trial {
             base,
             config,
             prepare: None,
+            isolation: Isolation::New,
+            elsewhere: false,
             user: false,
             network: true,
             cgroup: true,
@@ -115,7 +120,7 @@ impl Trial {
             let plan = Rootfs::plan(&Request {
                 spec: &spec,
                 bundle: &bundle,
-                mount_namespace: Isolation::New,
+                mount_namespace: self.isolation,
                 user_namespace: self.user,
                 cgroup_namespace: self.cgroup,
                 network_namespace_owned: self.network,
@@ -127,7 +132,8 @@ impl Trial {
             opened.stand().map_err(|error| error.to_string())?;
             Ok(opened)
         };
-        let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
+        let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
+        flags.set(CloneFlags::CLONE_NEWNS, self.isolation == Isolation::New || self.elsewhere);
         flags.set(CloneFlags::CLONE_NEWUSER, self.user);
         flags.set(CloneFlags::CLONE_NEWNET, self.network);
         flags.set(CloneFlags::CLONE_NEWCGROUP, self.cgroup);
@@ -135,7 +141,13 @@ impl Trial {
             let mut enter = || {
                 opened.isolate()?;
                 opened.mount()?;
+                // Hooks that enter the mount namespace look for the mounts below the rootfs's own path.
+                let mounted = !self.config["mounts"].as_array().unwrap().is_empty() && !self.user;
+                assert!(!mounted || self.prepare.is_some() || self.root().join("proc/self/stat").exists());
                 opened.pivot()?;
+                if mounted && self.config["mounts"][1]["type"] == "tmpfs" {
+                    opened.null()?;
+                }
                 opened.make_dir(Path::new("/made/../work/dir"))?;
                 if self.terminal {
                     opened.console(terminal().1.as_fd())?;
@@ -667,4 +679,32 @@ fn a_symlinked_rootfs_is_resolved_once() {
         trial.config["root"]["path"] = path.into();
         assert_eq!(trial.sees("ls /bin"), ["busybox"], "{path}");
     }
+}
+
+#[test]
+fn b16_without_a_mount_namespace_only_the_root_changes() {
+    if !is_root() {
+        return;
+    }
+    let mut trial = Trial::new();
+    trial.isolation = Isolation::None;
+    trial.config = json!({"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "mounts": [], "linux": {}});
+    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert_eq!(trial.sees("ls /; stat -c %t:%T /dev/null"), ["bin", "dev", "work", "1:3"]);
+    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
+
+#[test]
+fn a_joined_mount_namespace_is_used_and_the_host_s_own_refused() {
+    if !is_root() {
+        return;
+    }
+    let mut trial = Trial::new();
+    trial.isolation = Isolation::Joined;
+    assert!(trial.run("true").unwrap_err().contains("the host's own"));
+    trial.elsewhere = true;
+    let source = trial.base.join("b");
+    let trial = trial.mount("/m", "bind", source, &["bind"]);
+    assert_eq!(trial.sees("ls /m; stat -f -c %T /dev"), ["rootfs", "tmpfs"]);
+    assert_eq!(host_mounts(), 0);
 }
