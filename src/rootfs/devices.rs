@@ -259,14 +259,22 @@ pub(super) fn console(root: &Root, dev: Option<&OwnedFd>, terminal: BorrowedFd<'
     Ok(attach(terminal, place)?)
 }
 
-/// The container's `/dev/null`, verified to be the device 1:3 (CVE-2025-31133, CVE-2026-88265).
+/// The container's `/dev/null` as a place, verified to be the device 1:3 (CVE-2025-31133).
 pub(super) fn null(root: &Root) -> Result<OwnedFd> {
     let null = root.find(&Inside::new("dev/null".as_ref())?).context("open /dev/null")?.fd;
+    check_null(null)
+}
+
+/// The same, open for use (CVE-2026-88265). Should it be something else, opening it must not wait for anybody.
+pub(super) fn open_null(root: &Root) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    check_null(open_in(root.fd(), c"dev/null", flags, Links::Follow).context("open /dev/null")?)
+}
+
+fn check_null(null: OwnedFd) -> Result<OwnedFd> {
     let stat = fstat(&null)?;
-    ensure!(
-        format(&stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3),
-        "/dev/null of the container is not the null device"
-    );
+    let right = format(&stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3);
+    ensure!(right, "/dev/null of the container is not the null device");
     Ok(null)
 }
 

@@ -109,8 +109,6 @@ impl Covers {
 pub(super) fn empty_directory() -> Result<OwnedFd> {
     let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
     let filesystem = Filesystem::open(c"tmpfs").context("open tmpfs")?;
-    // One inode is the root directory.
-    filesystem.set(c"nr_inodes", Some(c"1")).context("limit the empty directory")?;
     filesystem.mount(all).context("make an empty directory")
 }
 

@@ -8,6 +8,8 @@
 //! Three steps: [`Rootfs::plan`] is pure, [`Rootfs::open`] takes what only the host can reach, and [`Opened`] is
 //! carried into the container's process, where its verbs are called in the order in which they stand.
 
+#[cfg(test)]
+mod attack_tests;
 mod copyup;
 mod devices;
 mod masks;
@@ -201,6 +203,10 @@ impl Rootfs {
             Some(devices) => devices.open()?,
             None => Vec::new(),
         };
+        let host_namespace = match self.isolation {
+            Isolation::Joined => mount_namespace(),
+            _ => None,
+        };
         Ok(Opened {
             identity: (stat.st_dev, stat.st_ino),
             root: Root::new(root),
@@ -210,6 +216,7 @@ impl Rootfs {
             world: World { cgroup, shared: false },
             dev: None,
             read_only_last: Vec::new(),
+            host_namespace,
         })
     }
 }
@@ -231,6 +238,12 @@ fn propagation(word: &str) -> Result<(u64, Option<(u64, bool)>)> {
     })
 }
 
+/// Which mount namespace this process is in; none where no procfs tells.
+fn mount_namespace() -> Option<(u64, u64)> {
+    let stat = nix::sys::stat::stat("/proc/self/ns/mnt").ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
 /// The plan with its descriptors. The verbs are called in the container's process, with umask 0, in this order:
 /// [`isolate`](Opened::isolate), [`mount`](Opened::mount), [`pivot`](Opened::pivot), [`make_dir`](Opened::make_dir)
 /// and [`console`](Opened::console) where needed, [`seal`](Opened::seal).
@@ -247,6 +260,8 @@ pub(crate) struct Opened {
     /// The container's `/dev`.
     dev: Option<OwnedFd>,
     read_only_last: Vec<OwnedFd>,
+    /// The namespace that must not be the one that was joined.
+    host_namespace: Option<(u64, u64)>,
 }
 
 impl Opened {
@@ -262,6 +277,11 @@ impl Opened {
 
     /// First of all in the new mount namespace: from here on nothing that is mounted reaches the host.
     pub(crate) fn isolate(&self) -> Result<()> {
+        let joined = self.host_namespace;
+        ensure!(
+            joined.is_none() || joined != mount_namespace(),
+            "the mount namespace that was joined is the host's own"
+        );
         match self.plan.isolation {
             Isolation::None => Ok(()),
             _ => change_all(Change::spread(self.plan.before)).context("cut the mounts off from the host"),
@@ -288,12 +308,11 @@ impl Opened {
 
     fn own_mount(&self) -> Result<Root> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let here = match self.plan.isolation {
-            Isolation::Joined => open(&self.plan.path, flags, Mode::empty())?,
-            _ => open(".", flags, Mode::empty())?,
-        };
+        // In a namespace that is joined the path is what counts, and may lead to a mount that only exists there.
+        let joined = self.plan.isolation == Isolation::Joined;
+        let here = if joined { open(&self.plan.path, flags, Mode::empty())? } else { open(".", flags, Mode::empty())? };
         let stat = fstat(&here)?;
-        let same = (stat.st_dev, stat.st_ino) == self.identity;
+        let same = joined || (stat.st_dev, stat.st_ino) == self.identity;
         ensure!(same, "the directory that the process stands in is not the one that was opened");
         let tree = clone_fd(&here, true)?;
         attach(&tree, &here)?;
@@ -335,6 +354,11 @@ impl Opened {
                 devices::console(&self.root, self.dev.as_ref(), terminal).context("mount the terminal on /dev/console")
             }
         }
+    }
+
+    /// After the pivot: the container's `/dev/null`, verified to be it, open for reading and writing.
+    pub(crate) fn null(&self) -> Result<OwnedFd> {
+        devices::open_null(&self.root)
     }
 
     /// Last: what is to be read-only becomes so, read-only and masked paths, the root. No descriptor remains.

@@ -218,15 +218,17 @@ impl Mount {
         let place = if self.plain {
             match root.find_plain(&self.target) {
                 Ok(fd) => return Ok(Place { fd, linked: false, made: false }),
-                Err(Errno::ENOENT) => root.directory(&self.target).context("make the destination")?,
+                Err(Errno::ENOENT) => root.make(&self.target, Kind::Directory).context("make the destination")?,
                 Err(Errno::ELOOP) => return Err(self.is_link()),
                 Err(error) => return Err(error).context("open the destination"),
             }
         } else {
             root.find_or_make(&self.target, kind).context("open the destination")?
         };
+        if place.linked && self.plain {
+            return Err(self.is_link());
+        }
         if place.linked {
-            ensure_link(&place, self.plain).map_or(Ok(()), |()| Err(self.is_link()))?;
             self.check_linked(root, &place)?;
         }
         Ok(place)
@@ -394,11 +396,6 @@ pub(super) struct World {
     pub(super) cgroup: Option<CgroupPaths>,
     /// A shared mount has been attached before.
     pub(super) shared: bool,
-}
-
-/// Whether a place that was reached by a link is refused for it.
-fn ensure_link(place: &Place, plain: bool) -> Option<()> {
-    (place.linked && plain).then_some(())
 }
 
 fn source(

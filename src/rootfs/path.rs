@@ -138,6 +138,30 @@ impl Root {
         }
     }
 
+    /// Makes what [`Root::find`] has not found.
+    pub(super) fn make(&self, path: &Inside, kind: Kind) -> Result<Place> {
+        match self.make_last(path, kind) {
+            Some(place) => Ok(place),
+            None => self.walk(path, kind),
+        }
+    }
+
+    /// The usual case: only the last name is missing, and no link is on the way.
+    fn make_last(&self, path: &Inside, kind: Kind) -> Option<Place> {
+        let (parent, name) = path.split()?;
+        let held;
+        let parent = if parent.is_root() {
+            self.fd()
+        } else {
+            held = self.find_plain(&parent).ok()?;
+            held.as_fd()
+        };
+        create(parent, &name, kind).ok()?;
+        // It may already be something else, but not a link to elsewhere.
+        let fd = open_in(parent, name.as_c_str(), OFlag::O_PATH, Links::Refuse).ok()?;
+        Some(Place { fd, linked: false, made: true })
+    }
+
     /// Opens a directory, or makes it and those above it.
     pub(super) fn directory(&self, path: &Inside) -> Result<Place> {
         self.find_or_make(path, || Ok(Kind::Directory))
@@ -145,7 +169,7 @@ impl Root {
 
     /// Goes down name by name. Links are followed here, also ones whose target does not exist yet; the directories
     /// passed are kept open, so that `..` in a link goes back to where we came from, and from the root to the root.
-    fn make(&self, path: &Inside, kind: Kind) -> Result<Place> {
+    fn walk(&self, path: &Inside, kind: Kind) -> Result<Place> {
         let mut rest: Vec<CString> = names(path.bytes())?;
         let mut trail: Vec<OwnedFd> = Vec::new();
         let (mut linked, mut made, mut budget) = (false, false, BUDGET);

@@ -50,7 +50,7 @@ pub(crate) fn apart<T>(
         ForkResult::Child => {
             drop((unshared, go, reader));
             let mut writer = File::from(writer);
-            let mut work = || -> Result<(), String> {
+            let work = || -> Result<(), String> {
                 nix::sys::stat::umask(nix::sys::stat::Mode::empty());
                 let state = host()?;
                 let words = |errno: nix::errno::Errno| errno.to_string();
