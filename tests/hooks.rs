@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 
-use crate::harness::{known_difference, Bundle};
+use crate::harness::{Bundle, known_difference};
 
 const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
@@ -24,7 +24,8 @@ fn hooks_run_in_the_order_of_the_standard() {
     if known_difference("runc", "poststart hooks run at the end of create up to 1.5") {
         return;
     }
-    let created = ["prestart1", "prestart2", "createRuntime1", "createRuntime2", "createContainer1", "createContainer2"];
+    let created =
+        ["prestart1", "prestart2", "createRuntime1", "createRuntime2", "createContainer1", "createContainer2"];
     assert_eq!(seen(), created);
     container.start().ok();
     if known_difference("crun", "poststart hooks do not wait for the program to start") {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{eventually, known_difference, Bundle, Cmd, End};
+use crate::harness::{Bundle, Cmd, End, eventually, known_difference};
 
 const GONE: &[&str] = &["not running", "no such process", "already finished"];
 
@@ -40,15 +40,9 @@ fn listener(signals: &[&str]) -> Bundle {
 #[test]
 fn b50_signals_are_known_by_name_and_number() {
     let container = listener(&["1", "10", "12", "15"]);
-    for (word, number) in [
-        ("HUP", "1"),
-        ("SIGUSR1", "10"),
-        ("sigusr2", "12"),
-        ("term", "15"),
-        ("1", "1"),
-        ("10", "10"),
-        ("Usr2", "12"),
-    ] {
+    for (word, number) in
+        [("HUP", "1"), ("SIGUSR1", "10"), ("sigusr2", "12"), ("term", "15"), ("1", "1"), ("10", "10"), ("Usr2", "12")]
+    {
         if word == "sigusr2" && known_difference("crun", "wants SIG in upper case") {
             continue;
         }
@@ -323,7 +317,11 @@ fn b58_ids_that_the_rule_forbids_leave_nothing_behind() {
 
 #[test]
 fn b58_the_message_states_the_rule() {
-    Bundle::new().id("a b").args(["true"]).create().fails_with_one_of(&["invalid container id", "invalid character", "id format"]);
+    Bundle::new().id("a b").args(["true"]).create().fails_with_one_of(&[
+        "invalid container id",
+        "invalid character",
+        "id format",
+    ]);
 }
 
 // Output forms (contract 1.7).

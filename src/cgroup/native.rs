@@ -158,7 +158,7 @@ fn processes_are_listed_frozen_killed_and_the_tree_removed() {
     assert_eq!(location.pids().unwrap(), pids);
 
     location.freeze().unwrap();
-    assert!(location.is_frozen().unwrap() && below.is_frozen().unwrap());
+    until(|| location.is_frozen().unwrap() && below.is_frozen().unwrap());
     let error = below.thaw_soon();
     assert!(error.contains("a cgroup above it is"), "{error}");
     location.thaw().unwrap();

@@ -18,6 +18,8 @@ pub mod process;
 pub mod regex;
 pub mod sched;
 pub mod seccomp;
+#[cfg(test)]
+pub mod trial;
 pub mod tty;
 
 pub use nix::errno::Errno;
