@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{eventually, known_difference, Bundle, Cmd, Sandbox};
+use crate::harness::{Bundle, Cmd, Kind, Sandbox, eventually, kind, known_difference, skip};
 
 #[test]
 fn options_may_come_after_the_id() {
@@ -50,7 +50,8 @@ fn global_flags_of_both_peers_are_taken() {
 #[test]
 fn a_wrong_number_of_arguments_or_an_unknown_flag_is_an_error() {
     let container = Bundle::new();
-    for args in [["create"].as_slice(), &["state"], &["state", "a", "b"], &["nosuchcommand"], &["run", "--nosuch", "a"]] {
+    for args in [["create"].as_slice(), &["state"], &["state", "a", "b"], &["nosuchcommand"], &["run", "--nosuch", "a"]]
+    {
         if args == ["state", "a", "b"] && known_difference("crun", "ignores a second id") {
             continue;
         }
@@ -88,10 +89,26 @@ fn the_last_record_of_a_json_log_is_the_whole_error() {
     assert!(message.contains("no such file or directory"), "{message}");
     let time = last["time"].as_str().expect("a time");
     assert!(time.len() >= 20 && time.as_bytes()[10] == b'T' && time.contains(':'), "{time} is not RFC 3339");
-    if !known_difference("crun", "spreads a record over lines") && !known_difference("runc", "may warn before the error") {
+    if !known_difference("crun", "spreads a record over lines")
+        && !known_difference("runc", "may warn before the error")
+    {
         assert_eq!(text.lines().count(), 1, "podman reads the file as one object");
     }
     assert!(outcome.stderr().to_lowercase().contains("no such file or directory"), "stderr has it too");
+}
+
+#[test]
+fn the_log_tells_field_and_step_and_remedy_apart() {
+    if matches!(kind(), Kind::Crun | Kind::Runc) {
+        return skip("keys of ours");
+    }
+    let outcome = Bundle::new().bind("/no/such/source", "/m", &["bind"]).args(["true"]).create();
+    let record: Value = serde_json::from_str(outcome.fails().log().trim()).expect("one record");
+    let field = record["field"].as_str().unwrap_or_default();
+    assert!(field.starts_with("/mounts/7"), "{record}");
+    assert_eq!(record["errno"], "ENOENT");
+    assert_eq!(record["level"], "error");
+    assert!(record["phase"].is_string(), "{record}");
 }
 
 #[test]
@@ -108,8 +125,15 @@ fn an_error_without_a_log_is_a_line_on_stderr() {
 fn the_log_is_appended_to() {
     let container = Bundle::new();
     let log = container.host_file("log", "before\n");
-    let args = ["--log", log.to_str().expect("plain"), "--root", container.sandbox().root().to_str().expect("plain"),
-        "state", "nosuch"].map(str::to_owned);
+    let args = [
+        "--log",
+        log.to_str().expect("plain"),
+        "--root",
+        container.sandbox().root().to_str().expect("plain"),
+        "state",
+        "nosuch",
+    ]
+    .map(str::to_owned);
     Cmd::bare(container.sandbox(), args.clone()).run().fails();
     Cmd::bare(container.sandbox(), args).run().fails();
     let text = fs::read_to_string(log).expect("the log");
@@ -215,7 +239,10 @@ fn another_configuration_file_may_be_named() {
     container.write();
     fs::rename(container.path().join("config.json"), container.path().join("other.json")).expect("rename");
     let bundle = container.path().to_str().expect("a plain path");
-    container.cmd(["run", "--bundle", bundle, "--config", "other.json", container.name()]).cwd(container.path()).run()
+    container
+        .cmd(["run", "--bundle", bundle, "--config", "other.json", container.name()])
+        .cwd(container.path())
+        .run()
         .prints("other");
 }
 
@@ -239,8 +266,17 @@ fn spec_writes_what_runc_writes() {
     assert_eq!(spec["root"]["path"], "rootfs");
     if !peer {
         let base = Bundle::new().config().clone();
-        for pointer in ["/mounts", "/linux/maskedPaths", "/linux/readonlyPaths", "/linux/namespaces",
-            "/linux/resources", "/process/capabilities", "/process/rlimits", "/process/cwd", "/process/user"] {
+        for pointer in [
+            "/mounts",
+            "/linux/maskedPaths",
+            "/linux/readonlyPaths",
+            "/linux/namespaces",
+            "/linux/resources",
+            "/process/capabilities",
+            "/process/rlimits",
+            "/process/cwd",
+            "/process/user",
+        ] {
             assert_eq!(spec.pointer(pointer), base.pointer(pointer), "{pointer}");
         }
         assert_eq!(spec["root"]["readonly"], true);
