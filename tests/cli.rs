@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Bundle, Cmd, Sandbox, eventually, known_difference};
+use crate::harness::{Bundle, Cmd, Kind, Sandbox, eventually, kind, known_difference, skip};
 
 #[test]
 fn options_may_come_after_the_id() {
@@ -95,6 +95,20 @@ fn the_last_record_of_a_json_log_is_the_whole_error() {
         assert_eq!(text.lines().count(), 1, "podman reads the file as one object");
     }
     assert!(outcome.stderr().to_lowercase().contains("no such file or directory"), "stderr has it too");
+}
+
+#[test]
+fn the_log_tells_field_and_step_and_remedy_apart() {
+    if matches!(kind(), Kind::Crun | Kind::Runc) {
+        return skip("keys of ours");
+    }
+    let outcome = Bundle::new().bind("/no/such/source", "/m", &["bind"]).args(["true"]).create();
+    let record: Value = serde_json::from_str(outcome.fails().log().trim()).expect("one record");
+    let field = record["field"].as_str().unwrap_or_default();
+    assert!(field.starts_with("/mounts/7"), "{record}");
+    assert_eq!(record["errno"], "ENOENT");
+    assert_eq!(record["level"], "error");
+    assert!(record["phase"].is_string(), "{record}");
 }
 
 #[test]

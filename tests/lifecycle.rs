@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::Bundle;
+use crate::harness::{Bundle, known_difference};
 
 #[test]
 fn run_passes_on_output_and_exit_code() {
@@ -80,4 +80,74 @@ fn a_second_start_fails() {
     container.start().fails();
     container.kill("KILL").ok();
     container.until("stopped").start().fails();
+}
+
+#[test]
+fn nothing_but_the_containers_process_exists_while_it_waits() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.create().ok();
+    for _ in 0..2 {
+        let caller =
+            fs::read_to_string(container.sandbox().cgroup().join("caller/cgroup.procs")).expect("cgroup.procs");
+        assert_eq!(caller, "", "a process of the runtime is left");
+        let threads = fs::read_dir(format!("/proc/{}/task", container.pid())).expect("its threads").count();
+        if threads != 1 && !known_difference("runc", "has the threads of its language until start") {
+            panic!("{threads} threads");
+        }
+        container.start();
+    }
+}
+
+#[test]
+fn a_failed_create_leaves_nothing_behind() {
+    for broken in [
+        Bundle::new().args(["/no/such/program"]),
+        Bundle::new().bind("/no/such/source", "/m", &["bind"]),
+        Bundle::new().join("network", "/no/such/namespace"),
+        Bundle::new().set("/root/path", "nosuch"),
+    ] {
+        broken.create().fails();
+        broken.state().fails_with("does not exist");
+        if !known_difference("crun", "leaves the cgroup when a namespace cannot be joined") {
+            assert!(!broken.cgroup().exists(), "the cgroup is left");
+        }
+        assert!(!broken.sandbox().root().join(broken.name()).exists(), "its directory is left in the state root");
+        broken.delete_force().ok();
+    }
+}
+
+#[test]
+fn many_containers_live_side_by_side() {
+    let first = Bundle::new().args(["sleep", "60"]);
+    let others: Vec<Bundle> = (0..8).map(|_| Bundle::inside(first.sandbox().clone()).args(["sleep", "60"])).collect();
+    std::thread::scope(|scope| {
+        for container in &others {
+            scope.spawn(|| {
+                container.create().ok();
+                container.start().ok();
+            });
+        }
+    });
+    let listed = first.cmd(["list", "-q"]).run().lines().len();
+    assert_eq!(listed, others.len());
+    std::thread::scope(|scope| {
+        for container in &others {
+            scope.spawn(|| container.delete_force().ok().succeeded());
+        }
+    });
+    assert_eq!(first.cmd(["list", "-q"]).run().lines().len(), 0);
+}
+
+#[test]
+fn one_id_asked_for_by_many_at_once_is_given_to_one() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.write();
+    let made = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..6).map(|_| scope.spawn(|| container.create_cmd(&[]).run().succeeded())).collect();
+        all.into_iter().filter_map(|one| one.join().ok()).filter(|made| *made).count()
+    });
+    assert_eq!(made, 1);
+    assert_eq!(container.status(), "created");
+    container.start().ok();
+    assert_eq!(container.status(), "running");
 }

@@ -8,9 +8,17 @@
 #[allow(dead_code, unused_imports, reason = "a vocabulary for tests to come")]
 mod harness;
 
+mod cgroup;
 mod cli;
+mod exec;
 mod hooks;
 mod lifecycle;
 mod mounts;
+mod namespaces;
+mod process;
 mod rootfs;
+mod seccomp;
 mod state;
+mod sysctl;
+mod terminal;
+mod validation;

@@ -43,7 +43,7 @@ fn b50_signals_are_known_by_name_and_number() {
     for (word, number) in
         [("HUP", "1"), ("SIGUSR1", "10"), ("sigusr2", "12"), ("term", "15"), ("1", "1"), ("10", "10"), ("Usr2", "12")]
     {
-        if word == "sigusr2" && known_difference("crun", "wants SIG in upper case") {
+        if matches!(word, "sigusr2" | "term" | "Usr2") && known_difference("crun", "wants upper case") {
             continue;
         }
         let before = container.output().matches(&format!("got-{number}-")).count();
@@ -51,8 +51,9 @@ fn b50_signals_are_known_by_name_and_number() {
         let now = || container.output().matches(&format!("got-{number}-")).count();
         eventually(&format!("{word} arrives as {number}"), || now() > before);
     }
+    let before = container.output().matches("got-15-").count();
     container.cmd(["kill", container.name()]).run().ok();
-    eventually("the default is TERM", || container.output().matches("got-15-").count() == 2);
+    eventually("the default is TERM", || container.output().matches("got-15-").count() > before);
 }
 
 #[test]
@@ -80,7 +81,7 @@ fn b50_real_time_signals_have_names_and_numbers() {
 fn b50_words_that_are_no_signal_are_refused_and_nothing_is_sent() {
     let container = listener(&["1"]);
     for word in ["BOGUS", "65", "-5", "SIG", "1x", "RTMIN+99", "4294967297"] {
-        if word == "65" && known_difference("runc", "leaves the range to the kernel") {
+        if matches!(word, "65" | "4294967297") && known_difference("runc", "does not check the range, even wraps") {
             continue;
         }
         container.cmd(["kill", container.name(), "--", word]).run().fails();

@@ -27,7 +27,7 @@ use devices::Program;
 use limits::Limits;
 
 pub use create::Cgroup;
-pub use location::{Driver, Location};
+pub use location::Location;
 pub use mount::Mount;
 
 /// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).

@@ -23,6 +23,7 @@ fn document() -> serde_json::Value {
     let mut kinds: Vec<&str> = namespaces::KINDS.iter().map(|kind| kind.word).collect();
     kinds.sort_unstable();
     let seccomp = seccomp::features();
+    let (modes, flags) = process::memory_policy_names();
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC,
@@ -44,6 +45,7 @@ fn document() -> serde_json::Value {
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": false } },
+            "memoryPolicy": { "modes": modes, "flags": flags },
             "netDevices": { "enabled": false },
         },
         "annotations": { "run.corten.version": env!("CARGO_PKG_VERSION") },

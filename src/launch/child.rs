@@ -12,8 +12,8 @@ use crate::log;
 use crate::namespaces::sysctl::Sysctls;
 use crate::namespaces::time::Offsets;
 use crate::namespaces::{self, Entry, user, uts};
-use crate::process::Process;
 use crate::process::console::{self, Pty};
+use crate::process::{self, Process};
 use crate::rootfs::Opened;
 use crate::seccomp::Program;
 use crate::sys;
@@ -138,6 +138,8 @@ impl Build {
         self.rootfs.mount().phase("mounts")?;
         self.run_early_hooks(state, wire)?;
         self.rootfs.pivot().phase("mounts")?;
+        // The host's /dev/null, with the mount it lies on, is nothing for the container.
+        process::use_null_of(|| self.rootfs.null());
         // Before the root can become read-only.
         let what = || format!("make the working directory {}", process.cwd().display());
         self.rootfs.make_dir(process.cwd()).with_context(what).field(|| "/process/cwd").phase("mounts")?;

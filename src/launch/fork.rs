@@ -22,20 +22,22 @@ const USER: u64 = libc::CLONE_NEWUSER as u64;
 pub enum Side {
     /// The runtime, with the container's first process.
     Host(Pid, OwnedFd),
-    /// The container's first process, with the namespaces that it has still to join.
-    Container(Vec<Entry>),
+    /// The container's first process, which has still to join the entries that are left.
+    Container,
 }
 
-/// Makes the container's first process with `new` namespaces, about to join `entries`.
-pub fn fork(new: u64, mut entries: Vec<Entry>, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+/// Makes the container's first process with `new` namespaces, about to join `entries`. On the container's side those
+/// are left that it has not joined by being made.
+pub fn fork(new: u64, entries: &mut Vec<Entry>, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     // A process enters a pid namespace only by being born there: the runtime is its parent's stand-in for one clone.
-    let pid_entry = entries.iter().position(|entry| entry.kind.flag == PID).map(|at| entries.remove(at));
-    let home = pid_entry.as_ref().map(|entry| adopt_pid_namespace(entry.fd.as_fd())).transpose()?;
+    let pid_entry = entries.iter().find(|entry| entry.kind.flag == PID);
+    let home = pid_entry.map(|entry| adopt_pid_namespace(entry.fd.as_fd())).transpose()?;
     let joins_user = entries.iter().any(|entry| entry.kind.flag == USER);
-    let hops = joins_user || (new & USER != 0 && !entries.is_empty());
-    let side = if hops { hop(new, entries, cgroup) } else { plain(new, entries, cgroup) };
-    if matches!(side, Ok(Side::Host(..)) | Err(_)) {
-        go_home(home)?;
+    let hops = joins_user || (new & USER != 0 && entries.iter().any(|entry| entry.kind.flag != PID));
+    let side = if hops { hop(new, entries, cgroup) } else { plain(new, cgroup) };
+    match side {
+        Ok(Side::Container) => entries.retain(|entry| !hops && entry.kind.flag != PID),
+        _ => go_home(home)?,
     }
     side
 }
@@ -52,9 +54,9 @@ pub fn adopt_pid_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(home.into())
 }
 
-fn plain(new: u64, entries: Vec<Entry>, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     match clone::clone3(new, cgroup) {
-        Ok(Fork::Child) => Ok(Side::Container(entries)),
+        Ok(Fork::Child) => Ok(Side::Container),
         Ok(Fork::Parent { pid, pidfd }) => Ok(Side::Host(pid, pidfd)),
         Err(errno) => Err(explain(errno, new)),
     }
@@ -63,7 +65,7 @@ fn plain(new: u64, entries: Vec<Entry>, cgroup: Option<BorrowedFd<'_>>) -> Resul
 /// A first child joins, and from inside makes the container's process as its own sibling (CLONE_PARENT): new namespaces
 /// must belong to the user namespace, which only a process inside it can bring about, and those joined may need rights
 /// that only the runtime's own user namespace gives.
-fn hop(new: u64, entries: Vec<Entry>, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+fn hop(new: u64, entries: &[Entry], cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .context("make a socket to the hop")?;
     match clone::clone3(0, cgroup) {
@@ -76,8 +78,8 @@ fn hop(new: u64, entries: Vec<Entry>, cgroup: Option<BorrowedFd<'_>>) -> Result<
         }
         Ok(Fork::Child) => {
             drop(ours);
-            match land(new, &entries) {
-                Ok(Fork::Child) => Ok(Side::Container(Vec::new())),
+            match land(new, entries) {
+                Ok(Fork::Child) => Ok(Side::Container),
                 Ok(Fork::Parent { pidfd, .. }) => {
                     report(theirs.as_fd(), &[], Some(pidfd.as_fd()));
                     sys::pid::exit_now(0)

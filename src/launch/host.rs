@@ -5,16 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result, bail};
 use crate::hooks::{Hooks, Stage};
 use crate::log;
+use crate::namespaces::Entry;
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::rootfs::CgroupPaths;
 use crate::seccomp::Program;
-use crate::sys;
 use crate::sys::clone::{self, Fork};
+use crate::sys::{self, Errno};
 
 use super::child::{self, Build, Entrance, Join, Script};
 use super::fork::{self, Side, fork};
@@ -63,7 +64,7 @@ impl Drop for Launched {
 pub fn launch(request: Request<'_>, settle: impl FnOnce(Pid) -> Result<()>) -> Result<Launched> {
     let Request { plan, cgroup, gate, console, state } = request;
     let (wire, child_wire) = Wire::pair()?;
-    let entries = plan.namespaces.open().phase("namespaces")?;
+    let mut entries = plan.namespaces.open().phase("namespaces")?;
     let new = plan.namespaces.clone_flags();
     let paths = cgroup.map(|cgroup| CgroupPaths {
         mount: cgroup.location().mount().into(),
@@ -72,10 +73,10 @@ pub fn launch(request: Request<'_>, settle: impl FnOnce(Pid) -> Result<()>) -> R
     let rootfs = plan.rootfs.open(paths).phase("mounts")?;
     rootfs.stand().phase("mounts")?;
     let waits = gate.is_some();
-    let side = fork(new, entries, cgroup.map(Cgroup::dir)).phase("namespaces")?;
+    let side = fork_into(new, &mut entries, cgroup.zip(plan.cgroup.as_ref())).phase("namespaces")?;
     let (pid, pidfd) = match side {
         Side::Host(pid, pidfd) => (pid, pidfd),
-        Side::Container(entries) => {
+        Side::Container => {
             drop(wire);
             let build = Build {
                 entries,
@@ -108,6 +109,9 @@ pub fn launch(request: Request<'_>, settle: impl FnOnce(Pid) -> Result<()>) -> R
     // While the container mounts: its limits and device rules must hold before the first hook and program, not before.
     if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
         cgroup.apply(request).phase("cgroup")?;
+        if let Some(owner) = plan.delegate_to {
+            cgroup.delegate(owner).phase("cgroup")?;
+        }
     }
     let host_hooks = || {
         let state = state("creating", pid.as_raw());
@@ -120,6 +124,21 @@ pub fn launch(request: Request<'_>, settle: impl FnOnce(Pid) -> Result<()>) -> R
     };
     let talk = Talk { wire, waits, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
     talk.see_through(launched, host_hooks, settle)
+}
+
+/// Forks into the cgroup; where its kind refuses processes and can be changed, it is, and the fork tried once more.
+fn fork_into(new: u64, entries: &mut Vec<Entry>, cgroup: Option<(&Cgroup, &cgroup::Request)>) -> Result<Side> {
+    let dir = cgroup.map(|(cgroup, _)| cgroup.dir());
+    match (fork(new, entries, dir), cgroup) {
+        (Err(error), Some((cgroup, request))) => match error.errno() {
+            Some(errno @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {
+                cgroup.mend(request, errno)?;
+                fork(new, entries, dir)
+            }
+            _ => Err(error),
+        },
+        (side, _) => side,
+    }
 }
 
 /// What an exec needs beside the container.
@@ -142,6 +161,7 @@ pub struct ExecRequest<'a> {
 pub fn exec(request: ExecRequest<'_>, settle: impl FnOnce() -> Result<()>) -> Result<Launched> {
     let ExecRequest { join, own_pid_namespace, process, cgroup, console, seccomp } = request;
     let (wire, child_wire) = Wire::pair()?;
+    process.apply_initial_affinity().phase("process")?;
     let home =
         own_pid_namespace.then(|| fork::adopt_pid_namespace(join.init.as_fd())).transpose().phase("namespaces")?;
     let forked = clone::clone3(0, cgroup).map_err(|errno| fork::explain(errno, 0)).phase("namespaces");

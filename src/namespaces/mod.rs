@@ -145,11 +145,6 @@ impl Namespaces {
         self.joins.iter().map(Join::open).collect()
     }
 
-    /// The host ids that are the container's root, for files made on its behalf before it exists.
-    pub fn root_ids(&self) -> (u32, u32) {
-        self.maps.as_ref().map_or((0, 0), IdMaps::root)
-    }
-
     /// Refuses what would reach the host because a "joined" namespace is the runtime's own.
     pub fn is_hosts_own(&self, flag: u64) -> Result<bool> {
         let Some(join) = self.joins.iter().find(|join| join.kind.flag == flag) else {
@@ -184,7 +179,7 @@ impl Join {
 
 /// Enters opened namespaces in their order, setns(2). The pid namespace is not among them: one is born into it.
 pub fn enter(entries: &[Entry]) -> Result<()> {
-    for entry in entries {
+    for entry in entries.iter().filter(|entry| entry.kind.flag != libc::CLONE_NEWPID as u64) {
         sys::clone::setns(entry.fd.as_fd(), entry.kind.flag)
             .with_context(|| format!("join the {} namespace", entry.kind.word))?;
     }

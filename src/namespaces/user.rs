@@ -48,10 +48,10 @@ impl IdMaps {
         }
     }
 
-    /// The outer ids of the inner root; an unmapped root is the overflow id.
-    pub fn root(&self) -> (u32, u32) {
-        let of = |ranges: &[Range]| ranges.iter().find(|range| range.inside == 0).map_or(65534, |range| range.outside);
-        (of(&self.users), of(&self.groups))
+    /// The outer id of an inner user.
+    pub fn host_user(&self, inside: u32) -> Option<u32> {
+        let holds = |range: &&Range| inside.checked_sub(range.inside).is_some_and(|offset| offset < range.size);
+        self.users.iter().find(holds).map(|range| range.outside + (inside - range.inside))
     }
 
     /// Writes both maps for a process in the new namespace. Each file takes a single write(2), once.

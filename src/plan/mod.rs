@@ -7,8 +7,8 @@ mod validate;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::geteuid;
-use oci_spec::runtime::{LinuxSeccomp, Process as SpecProcess, Spec};
+use nix::unistd::{Uid, geteuid};
+use oci_spec::runtime::{LinuxSeccomp, Mount, Process as SpecProcess, Spec};
 
 use crate::cgroup;
 use crate::error::{Error, Result};
@@ -52,6 +52,8 @@ pub struct Plan {
     pub seccomp: Option<Program>,
     /// The cgroup and its limits; `None` when it stays in the caller's.
     pub cgroup: Option<cgroup::Request>,
+    /// The host's user who may make cgroups below it.
+    pub delegate_to: Option<Uid>,
     /// Kernel parameters.
     pub sysctls: Sysctls,
     /// Empty for none.
@@ -130,6 +132,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
         seccomp: seccomp.map(compile_seccomp).transpose()?,
         cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
+        delegate_to: delegate_to(&spec, &namespaces, &process),
         hooks: planned_hooks(&spec)?,
         sysctls,
         host_name: spec.hostname().clone().unwrap_or_default(),
@@ -203,6 +206,18 @@ fn host_facts(process: &SpecProcess, user_namespace: bool) -> Facts<'static> {
         selinux: process.selinux_label().is_some() && host::has_selinux(),
         ..Facts::default()
     }
+}
+
+/// To whom the cgroup is given: the host's id of the container's user, when the container has its own view of cgroups
+/// and may write it (runtime-spec, "Cgroup ownership").
+fn delegate_to(spec: &Spec, namespaces: &Namespaces, process: &SpecProcess) -> Option<Uid> {
+    let writable = |mount: &Mount| {
+        let read_only = mount.options().iter().flatten().any(|option| option == "ro");
+        mount.destination() == Path::new("/sys/fs/cgroup") && mount.typ().as_deref() == Some("cgroup") && !read_only
+    };
+    let own_view = namespaces.origin(libc::CLONE_NEWCGROUP as u64) == Origin::New;
+    let owner = namespaces.maps()?.host_user(process.user().uid())?;
+    (own_view && spec.mounts().iter().flatten().any(writable)).then(|| Uid::from_raw(owner))
 }
 
 fn planned_hooks(spec: &Spec) -> Result<PlannedHooks> {

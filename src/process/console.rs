@@ -94,11 +94,6 @@ impl Pty {
         self.replica.as_fd()
     }
 
-    /// The other end, which whoever shows the terminal reads and writes.
-    pub fn controller(&self) -> BorrowedFd<'_> {
-        self.controller.as_fd()
-    }
-
     /// Makes the container's end standard input, output and error and the controlling terminal of our session.
     pub fn into_controlling_terminal(self) -> Result<()> {
         tty::set_controlling(self.replica.as_fd()).context("make the terminal the controlling one")?;

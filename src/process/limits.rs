@@ -111,11 +111,6 @@ impl std::fmt::Display for Amount {
     }
 }
 
-/// All limit names (for `features` and messages).
-pub fn names() -> impl Iterator<Item = &'static str> {
-    TYPES.iter().map(|&(_, name, _)| name)
-}
-
 /// `process.oomScoreAdj`; absent, the caller's own value stays (runtime-spec: the runtime must not change it).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct OomScore(Option<i32>);

@@ -30,10 +30,9 @@ use crate::sys::{Errno, process as kernel, sched};
 use console::Size;
 
 pub use capabilities::names as capability_names;
-pub use limits::names as limit_names;
 pub use memory::policy_names as memory_policy_names;
 pub use options::{Options, parse_user};
-pub use user::parse_id;
+pub use user::use_null_of;
 
 /// What the process depends on beside its own description.
 #[derive(Clone, Debug, Default)]
@@ -139,11 +138,6 @@ impl Process {
     /// The user in the container.
     pub fn uid(&self) -> u32 {
         self.user.uid
-    }
-
-    /// The group in the container.
-    pub fn gid(&self) -> u32 {
-        self.user.gid
     }
 
     /// The initial size of the terminal, when there is to be one; 0 × 0 is the kernel's own choice.

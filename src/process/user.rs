@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::prctl::set_keepcaps;
@@ -102,6 +103,17 @@ impl User {
             }
         }
         Ok(())
+    }
+}
+
+/// Makes those of our standard streams that are `/dev/null` be the container's own. One that it does not have is no
+/// reason to fail; `open` verifies what it opens (CVE-2026-88265).
+pub fn use_null_of(open: impl FnOnce() -> Result<OwnedFd>) {
+    let null = |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| is_null(&stat));
+    let ours: Vec<_> = process::stdio().into_iter().filter(null).collect();
+    let Some(theirs) = (!ours.is_empty()).then(open).and_then(Result::ok) else { return };
+    for stream in ours {
+        process::replace(stream, theirs.as_fd());
     }
 }
 

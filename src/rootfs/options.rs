@@ -159,10 +159,6 @@ impl Attributes {
         let keep = !(later.set | later.clear);
         Attributes { set: self.set & keep | later.set, clear: self.clear & keep | later.clear }
     }
-
-    pub(super) fn is_empty(self) -> bool {
-        self == Attributes::default()
-    }
 }
 
 /// A parameter of a file system.

@@ -94,6 +94,7 @@ impl Program {
     }
 
     /// How many instructions it has.
+    #[cfg(test)]
     pub fn instructions(&self) -> usize {
         self.code.len()
     }

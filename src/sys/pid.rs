@@ -49,15 +49,6 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
     }
 }
 
-/// The exit code by which a shell and the engines tell how a process ended: its code, or 128 + signal.
-pub fn exit_code(status: WaitStatus) -> u8 {
-    match status {
-        WaitStatus::Exited(_, code) => code as u8,
-        WaitStatus::Signaled(_, signal, _) => 128u8.wrapping_add(signal as i32 as u8),
-        _ => 255,
-    }
-}
-
 /// Ends this process at once: no destructors, no atexit handlers. The only way out of a forked copy.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) never returns and runs no code of ours.

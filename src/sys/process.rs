@@ -144,6 +144,12 @@ pub fn stdio() -> [BorrowedFd<'static>; 3] {
     [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
+/// Makes one of the standard streams another open file.
+pub fn replace(stream: BorrowedFd<'static>, by: BorrowedFd<'_>) {
+    // SAFETY: two numbers of open descriptors; the standard streams are owned by no value. It cannot fail (dup2(2)).
+    let _ = unsafe { libc::dup2(by.as_raw_fd(), stream.as_raw_fd()) };
+}
+
 /// Does a descriptor of this number exist?
 pub fn descriptor_exists(number: u32) -> bool {
     // SAFETY: F_GETFD takes no argument and touches no memory; the number need not be open.

@@ -1,9 +1,10 @@
 //! Which runtime is under test, and what the machine lacks.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// The runtimes whose differences tests know about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,10 +62,13 @@ pub fn skip(why: &str) {
     say(&format!("skipped: {why}"));
 }
 
-/// Past the capture of `println!`, so that it is seen when the test passes.
+/// Past the capture of `println!`, so that it is seen when the test passes; once.
 fn say(text: &str) {
-    let test = std::thread::current().name().unwrap_or("test").to_owned();
-    let _ = writeln!(std::io::stderr(), "{test}: {text}");
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let line = format!("{}: {text}", std::thread::current().name().unwrap_or("test"));
+    if SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(line.clone()) {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
 }
 
 /// The probe: `[[example]]` of this package, beside the test binary; built now if `cargo test` was told not to.
