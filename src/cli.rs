@@ -13,7 +13,13 @@ use crate::log::Format;
 
 /// A low-level OCI container runtime for Linux
 #[derive(Debug, Parser)]
-#[command(name = "corten", disable_version_flag = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "corten",
+    disable_version_flag = true,
+    args_override_self = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// Options before the command.
     #[command(flatten)]

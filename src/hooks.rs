@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, PipeWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,17 @@ pub struct Hook {
     timeout: Option<u64>,
 }
 
+/// What a hook finds when it runs.
+#[derive(Default)]
+pub struct Surroundings<'a> {
+    /// On stdin: the state as JSON.
+    pub state: &'a [u8],
+    /// The variables of a hook that names none; `None`: those of the runtime.
+    pub environment: Option<&'a [String]>,
+    /// The working directory: the bundle for hooks of the host. `None`: where the runtime is.
+    pub directory: Option<&'a Path>,
+}
+
 /// The hooks of one stage.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Hooks(Vec<Hook>);
@@ -83,16 +94,15 @@ impl Hooks {
         self.0.is_empty()
     }
 
-    /// Runs the hooks in their order, each with `state` on stdin and `environment` where it has none of its own. The
-    /// first that fails ends it.
-    pub fn run(&self, stage: Stage, state: &[u8], environment: Option<&[String]>) -> Result<()> {
-        self.0.iter().try_for_each(|hook| hook.run(stage, state, environment))
+    /// Runs the hooks in their order; the first that fails ends it.
+    pub fn run(&self, stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
+        self.0.iter().try_for_each(|hook| hook.run(stage, surroundings))
     }
 
     /// Runs all hooks, also after a failure, which is only a warning (poststop: runtime-spec, "Lifecycle").
-    pub fn run_all(&self, stage: Stage, state: &[u8]) {
+    pub fn run_all(&self, stage: Stage, surroundings: &Surroundings<'_>) {
         for hook in &self.0 {
-            if let Err(error) = hook.run(stage, state, None) {
+            if let Err(error) = hook.run(stage, surroundings) {
                 log::warn!("{error}");
             }
         }
@@ -119,27 +129,30 @@ impl Hook {
         Ok(Hook { path, args: hook.args().clone().unwrap_or_default(), env: hook.env().clone(), timeout })
     }
 
-    fn run(&self, stage: Stage, state: &[u8], environment: Option<&[String]>) -> Result<()> {
+    fn run(&self, stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
         let what = || format!("run the {} hook {}", stage.word(), self.path.display());
         let deadline = self.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let (theirs, ours) = std::io::pipe().context("make a pipe for the state").with_context(what)?;
         let (output, sink) = std::io::pipe().context("make a pipe for the output").with_context(what)?;
-        let mut command = self.command(environment);
+        let mut command = self.command(surroundings);
         command.stdin(theirs).stdout(sink.try_clone()?).stderr(sink);
         let child = command.spawn().with_context(what)?;
         // The command owns copies of the child's ends: they must close here, or the pipe never ends.
         drop(command);
         Running { child, stdin: Some(ours), output: Some(OwnedFd::from(output)), said: VecDeque::new() }
-            .finish(state, deadline)
+            .finish(surroundings.state, deadline)
             .with_context(what)
     }
 
-    fn command(&self, environment: Option<&[String]>) -> Command {
+    fn command(&self, surroundings: &Surroundings<'_>) -> Command {
         let mut command = Command::new(&self.path);
         if let Some((name, rest)) = self.args.split_first() {
             command.arg0(name).args(rest);
         }
-        if let Some(variables) = self.env.as_deref().or(environment) {
+        if let Some(directory) = surroundings.directory {
+            command.current_dir(directory);
+        }
+        if let Some(variables) = self.env.as_deref().or(surroundings.environment) {
             command.env_clear();
             command.envs(variables.iter().filter_map(|variable| variable.split_once('=')));
         }
@@ -275,7 +288,7 @@ mod tests {
     }
 
     fn run(script: &str, timeout: Option<u64>, state: &[u8]) -> Result<()> {
-        Hooks(vec![shell(script, timeout)]).run(Stage::Poststart, state, None)
+        Hooks(vec![shell(script, timeout)]).run(Stage::Poststart, &Surroundings { state, ..Surroundings::default() })
     }
 
     #[test]

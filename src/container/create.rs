@@ -104,12 +104,10 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     // Whatever the caller leaked into this process reaches no hook.
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let (socket, controller) = open_console(console).phase("terminal")?;
-    // Hooks run there (runc, crun).
-    std::env::set_current_dir(&bundle).with_context(|| format!("enter the bundle {}", bundle.display()))?;
     store.ensure_free(&id)?;
     let place = |request: &cgroup::Request| request.place(cgroup::Mount::find()?);
     let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?;
-    let record = intent(&id, bundle, &plan, place.clone());
+    let record = intent(&id, bundle.clone(), &plan, place.clone());
     let reserved = store.reserve(&id, &record)?;
     let make = |(request, place): (&cgroup::Request, _)| request.create(place);
     let cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?;
@@ -123,6 +121,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     let launched = host::launch(
         host::Request {
             plan,
+            bundle: &bundle,
             cgroup: cgroup.as_ref(),
             gate,
             console: socket,

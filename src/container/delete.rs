@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cgroup::Location;
 use crate::error::{Context, Error, Result, bail};
-use crate::hooks::Stage;
+use crate::hooks::{Stage, Surroundings};
 use crate::sys;
 
 use super::store::{Store, does_not_exist};
@@ -49,7 +49,9 @@ pub fn destroy(container: Container) -> Result<()> {
     ended.and(cgroup)?;
     directory.remove()?;
     if !record.poststop.is_empty() {
-        record.poststop.run_all(Stage::Poststop, &state::for_hooks(record, Status::Stopped.word(), None));
+        let state = state::for_hooks(record, Status::Stopped.word(), None);
+        let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
+        record.poststop.run_all(Stage::Poststop, &surroundings);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `start`: the gate opens, the program runs.
 
 use crate::error::{Context, Result, bail};
-use crate::hooks::Stage;
+use crate::hooks::{Stage, Surroundings};
 use crate::launch::gate::Gate;
 
 use super::{Container, Status, state};
@@ -26,7 +26,8 @@ pub fn after(container: &Container) -> Result<()> {
         return Ok(());
     }
     let state = state::for_hooks(record, Status::Running.word(), Some(record.pid));
-    record.poststart.run(Stage::Poststart, &state, None).phase("poststart").inspect_err(|_| {
+    let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
+    record.poststart.run(Stage::Poststart, &surroundings).phase("poststart").inspect_err(|_| {
         // The hook's error is the one to tell; that the container is already gone is no other.
         let _ = container.signal_init(libc::SIGKILL);
     })

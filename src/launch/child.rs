@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 
 use crate::error::{Context, Error, Result};
-use crate::hooks::{Hooks, Stage};
+use crate::hooks::{Hooks, Stage, Surroundings};
 use crate::log;
 use crate::namespaces::sysctl::Sysctls;
 use crate::namespaces::time::Offsets;
@@ -188,7 +188,8 @@ impl Build {
         }
         nix::unistd::fchdir(self.rootfs.dir()).context("enter the root filesystem")?;
         let state = state("creating", nix::unistd::getpid().as_raw());
-        self.create_container.run(Stage::CreateContainer, &state, None).phase("createContainer")
+        let surroundings = Surroundings { state: &state, ..Surroundings::default() };
+        self.create_container.run(Stage::CreateContainer, &surroundings).phase("createContainer")
     }
 }
 
@@ -266,7 +267,9 @@ impl Script {
         if !self.start_container.is_empty() {
             let state = (self.state)("created", nix::unistd::getpid().as_raw());
             let environment = self.process.environment();
-            self.start_container.run(Stage::StartContainer, &state, Some(&environment)).phase("startContainer")?;
+            let environment = Some(&environment[..]);
+            let surroundings = Surroundings { state: &state, environment, ..Surroundings::default() };
+            self.start_container.run(Stage::StartContainer, &surroundings).phase("startContainer")?;
         }
         sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
         Err(self.process.execute()).phase("start")

@@ -1,13 +1,14 @@
 //! The host's half: what is done for the container's process from outside, and the wait for its word.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result, bail};
-use crate::hooks::{Hooks, Stage};
+use crate::hooks::{Hooks, Stage, Surroundings};
 use crate::log;
 use crate::namespaces::Entry;
 use crate::plan::Plan;
@@ -26,6 +27,8 @@ use super::wire::{Message, Wire};
 pub struct Request<'a> {
     /// The container, worked out.
     pub plan: Plan,
+    /// Where hooks of the host run; absolute.
+    pub bundle: &'a Path,
     /// Its cgroup, when it has one of its own.
     pub cgroup: Option<&'a Cgroup>,
     /// Where the container waits for `start`.
@@ -62,7 +65,7 @@ impl Drop for Launched {
 /// Makes the container's process and sees it through to the gate, or to its program when there is none. `settle` is
 /// called once all but the last steps have succeeded, to put the container on record and take its terminal.
 pub fn launch(request: Request<'_>, settle: impl FnOnce(Pid) -> Result<()>) -> Result<Launched> {
-    let Request { plan, cgroup, gate, console, state } = request;
+    let Request { plan, bundle, cgroup, gate, console, state } = request;
     let (wire, child_wire) = Wire::pair()?;
     let mut entries = plan.namespaces.open().phase("namespaces")?;
     let new = plan.namespaces.clone_flags();
@@ -115,8 +118,9 @@ pub fn launch(request: Request<'_>, settle: impl FnOnce(Pid) -> Result<()>) -> R
     }
     let host_hooks = || {
         let state = state("creating", pid.as_raw());
-        plan.hooks.prestart.run(Stage::Prestart, &state, None).phase("prestart")?;
-        plan.hooks.create_runtime.run(Stage::CreateRuntime, &state, None).phase("createRuntime")
+        let surroundings = Surroundings { state: &state, directory: Some(bundle), ..Surroundings::default() };
+        plan.hooks.prestart.run(Stage::Prestart, &surroundings).phase("prestart")?;
+        plan.hooks.create_runtime.run(Stage::CreateRuntime, &surroundings).phase("createRuntime")
     };
     let settle = |pid| {
         plan.process.limit(pid).phase("process")?;

@@ -25,8 +25,7 @@ pub fn read(path: &Path) -> Result<Spec> {
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     match serde_json::from_slice(bytes) {
         Ok(document) => Ok(document),
-        Err(error) if error.is_data() => parse_patiently(bytes),
-        Err(error) => Err(Error::new(format!("not JSON: {error}"))),
+        Err(_) => parse_patiently(bytes),
     }
 }
 

@@ -27,8 +27,12 @@ impl Masks {
         Ok(Masks { masked, read_only: paths(read_only, "/linux/readonlyPaths", |_| Ok(()))? })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.masked.is_empty() && self.read_only.is_empty()
+    pub(super) fn masks_something(&self) -> bool {
+        !self.masked.is_empty()
+    }
+
+    pub(super) fn makes_something_read_only(&self) -> bool {
+        !self.read_only.is_empty()
     }
 
     /// Applies both. Read-only paths first, since a mask may lie below one of them.

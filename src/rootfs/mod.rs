@@ -174,7 +174,8 @@ impl Rootfs {
         let needs = [
             (self.read_only, "/root/readonly", "a read-only root"),
             (!self.mounts.is_empty(), "/mounts", "a mount"),
-            (!self.masks.is_empty(), "/linux/maskedPaths", "a masked or read-only path"),
+            (self.masks.masks_something(), "/linux/maskedPaths", "a masked path"),
+            (self.masks.makes_something_read_only(), "/linux/readonlyPaths", "a read-only path"),
             (!propagation.is_empty(), "/linux/rootfsPropagation", "propagation"),
             (bound, "/linux/devices", "a device in a user namespace"),
         ];
@@ -413,7 +414,7 @@ mod tests {
     fn b16_read_only_promises_need_a_mount_namespace() {
         for (json, field) in [
             (r#""linux":{"maskedPaths":["/x"]}"#, "/linux/maskedPaths"),
-            (r#""linux":{"readonlyPaths":["/x"]}"#, "/linux/maskedPaths"),
+            (r#""linux":{"readonlyPaths":["/x"]}"#, "/linux/readonlyPaths"),
             (r#""mounts":[{"destination":"/x","type":"tmpfs","options":["ro"]}]"#, "/mounts"),
         ] {
             assert_eq!(fault(json, Isolation::None).0, field, "{json}");
