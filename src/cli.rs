@@ -6,9 +6,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, FromArgMatches, Parser, ValueEnum};
 
-use crate::commands::Command;
+use crate::commands::{self, Command};
 use crate::log::Format;
 
 /// A low-level OCI container runtime for Linux
@@ -138,7 +138,19 @@ pub fn enters_container(arguments: &[OsString]) -> bool {
 /// Reads the arguments. go-runc writes one long option with a single dash, as Go's flag parser allows.
 pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let normal = |word: OsString| if word == OsStr::new("-no-subreaper") { "--no-subreaper".into() } else { word };
-    Cli::try_parse_from(arguments.into_iter().map(normal))
+    let arguments: Vec<OsString> = arguments.into_iter().map(normal).collect();
+    parse_lean(&arguments).map_or_else(|| Cli::try_parse_from(&arguments), Ok)
+}
+
+/// Reads the arguments knowing only the command that is asked for: to describe all of them to the parser takes longer
+/// than all else that `state` does. `None` when that does not work out; the full parser then has the word, also for help
+/// and for what is wrong.
+fn parse_lean(arguments: &[OsString]) -> Option<Cli> {
+    let described = arguments.iter().skip(1).find_map(|word| commands::describe(word.to_str()?))?;
+    let shell = clap::Command::new("corten").args_override_self(true).disable_help_flag(true).subcommand_required(true);
+    let lean = Global::augment_args(shell).subcommand(described.disable_help_flag(true));
+    let matches = lean.try_get_matches_from(arguments).ok()?;
+    Cli::from_arg_matches(&matches).ok()
 }
 
 #[cfg(test)]
@@ -177,6 +189,17 @@ mod tests {
         ] {
             assert!(parse(words(line)).is_ok(), "{line}: {}", parse(words(line)).unwrap_err());
         }
+    }
+
+    #[test]
+    fn knowing_one_command_is_enough_for_what_is_right() {
+        for line in ["--root /r create --bundle /b c", "state c", "kill c 9", "--debug run c", "delete -f a b"] {
+            assert!(parse_lean(&words(line)).is_some(), "{line}");
+        }
+        for line in ["--root create kill c", "state", "state --help", "create --wrong c", "nosuch c"] {
+            assert!(parse_lean(&words(line)).is_none(), "{line}");
+        }
+        assert!(parse(words("--root create kill c")).is_ok());
     }
 
     #[test]

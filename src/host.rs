@@ -20,6 +20,11 @@ pub fn is_rootless() -> bool {
     !geteuid().is_root() || (in_user_namespace() && std::env::var_os("USER").is_none_or(|name| name != "root"))
 }
 
+/// Whether we have no privilege over the host: not root, or root of a user namespace only.
+pub fn is_unprivileged() -> bool {
+    !geteuid().is_root() || in_user_namespace()
+}
+
 /// Whether AppArmor confines here.
 pub fn has_apparmor() -> bool {
     fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|state| state.starts_with(b"Y"))

@@ -15,7 +15,7 @@ mod state;
 mod table;
 pub mod version;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::cli::Global;
 use crate::container::store::Store;
@@ -50,6 +50,31 @@ pub enum Command {
     Start(start::Start),
     /// Print a container's state as JSON
     State(state::State),
+}
+
+/// Adds a command's options to its description.
+type Describe = fn(clap::Command) -> clap::Command;
+
+const COMMANDS: [(&str, Describe); 13] = [
+    ("create", create::Create::augment_args),
+    ("delete", delete::Delete::augment_args),
+    ("exec", exec::Exec::augment_args),
+    ("features", features::Features::augment_args),
+    ("kill", kill::Kill::augment_args),
+    ("list", list::List::augment_args),
+    ("pause", pause::Pause::augment_args),
+    ("ps", ps::Ps::augment_args),
+    ("resume", pause::Resume::augment_args),
+    ("run", run::Run::augment_args),
+    ("spec", spec::Spec::augment_args),
+    ("start", start::Start::augment_args),
+    ("state", state::State::augment_args),
+];
+
+/// Describes a single command to the parser; `None` when there is none of that name.
+pub fn describe(name: &str) -> Option<clap::Command> {
+    let (name, describe) = COMMANDS.iter().find(|(known, _)| *known == name)?;
+    Some(describe(clap::Command::new(*name)))
 }
 
 impl Command {

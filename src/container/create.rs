@@ -13,6 +13,7 @@ use crate::namespaces::Origin;
 use crate::plan::Plan;
 use crate::process::console;
 use crate::process::foreground::Terminal;
+use crate::seccomp::Program;
 use crate::sys;
 
 use super::id::Id;
@@ -112,9 +113,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     let make = |(request, place): (&cgroup::Request, _)| request.create(place);
     let cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?;
     let gate = gated.then(|| Gate::make(reserved.path())).transpose()?;
-    if let Some(filter) = &plan.seccomp {
-        reserved.keep_seccomp(&filter.to_bytes())?;
-    }
+    let filter = plan.seccomp.as_ref().map(Program::to_bytes);
     let hooks_record = record.clone();
     let mut terminal = None;
     let mut record = Record { process: Some(plan.kept.process.clone()), ..record };
@@ -128,11 +127,15 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
         },
         |pid| {
+            // While the container's half mounts. The lock tells everybody that it is not done yet.
             record.pid = pid.as_raw();
-            record.start_time =
-                sys::pid::start_time(pid).ok_or_else(|| Error::new("the container's process is gone"))?;
+            // Of a process that is dead already the wire is to tell, not we.
+            record.start_time = sys::pid::start_time(pid).unwrap_or_default();
             record.cgroup = cgroup.as_ref().map(|cgroup| cgroup.location().clone());
-            reserved.write(&record)?;
+            filter.map_or(Ok(()), |filter| reserved.keep_seccomp(&filter))?;
+            reserved.write(&record)
+        },
+        |pid| {
             terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
             pid_file.as_deref().map_or(Ok(()), |file| write_pid(file, pid))
         },

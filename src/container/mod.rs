@@ -61,13 +61,16 @@ pub struct Container {
 
 impl Container {
     /// Works out the status: no live init with the recorded start time is stopped (a later process may have the same
-    /// pid); a gate still there is created; a frozen cgroup is paused.
+    /// pid); one whose creator is still at work is creating; a gate still there is created; a frozen cgroup is paused.
     pub fn status(&self) -> Result<Status> {
         let Some(pid) = self.record.init() else {
             return Ok(if self.directory.is_locked() { Status::Creating } else { Status::Stopped });
         };
         if sys::pid::start_time(pid) != Some(self.record.start_time) {
             return Ok(Status::Stopped);
+        }
+        if self.directory.is_locked() {
+            return Ok(Status::Creating);
         }
         if self.is_frozen() {
             return Ok(Status::Paused);

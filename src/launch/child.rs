@@ -100,7 +100,6 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     // Until its creator has put it on record, the process must not outlive it.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")?;
     umask(Mode::empty());
-    wire.wait_go()?;
     let Script { process, console, state, .. } = script;
     let procfs = match entrance {
         Entrance::Build(build) => build.enter(process, console.take(), state, wire)?,
@@ -129,7 +128,7 @@ impl Build {
         state: &dyn Fn(&'static str, i32) -> Vec<u8>,
         wire: &Wire,
     ) -> Result<Option<Procfs>> {
-        self.enter_namespaces().phase("namespaces")?;
+        self.enter_namespaces(wire).phase("namespaces")?;
         // Mounted while the host's /proc is in sight, without which the kernel refuses one to a user namespace.
         let wanted = !self.sysctls.is_empty() || process.needs_proc();
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
@@ -158,7 +157,7 @@ impl Build {
         Ok(procfs)
     }
 
-    fn enter_namespaces(&self) -> Result<()> {
+    fn enter_namespaces(&self, wire: &Wire) -> Result<()> {
         if !self.entries.is_empty() {
             // Others in a joined namespace must not look into this process, which still holds the host's descriptors
             // (CVE-2016-9962).
@@ -166,6 +165,8 @@ impl Build {
         }
         namespaces::enter(&self.entries)?;
         if self.new_user_namespace {
+            // The host writes the id maps first; without one there is nothing to wait for.
+            wire.wait_go()?;
             user::become_root()?;
         }
         if let Some(offsets) = &self.offsets {

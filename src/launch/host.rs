@@ -62,9 +62,14 @@ impl Drop for Launched {
     }
 }
 
-/// Makes the container's process and sees it through to the gate, or to its program when there is none. `settle` is
-/// called once all but the last steps have succeeded, to put the container on record and take its terminal.
-pub fn launch(request: Request<'_>, settle: impl FnOnce(Pid) -> Result<()>) -> Result<Launched> {
+/// Makes the container's process and sees it through to the gate, or to its program when there is none. `enter_record`
+/// puts the process on record as soon as it exists; `settle` is called once all but the last steps have succeeded, to
+/// tell of the process and take its terminal.
+pub fn launch(
+    request: Request<'_>,
+    enter_record: impl FnOnce(Pid) -> Result<()>,
+    settle: impl FnOnce(Pid) -> Result<()>,
+) -> Result<Launched> {
     let Request { plan, bundle, cgroup, gate, console, state } = request;
     let (wire, child_wire) = Wire::pair()?;
     let mut entries = plan.namespaces.open().phase("namespaces")?;
@@ -106,10 +111,12 @@ pub fn launch(request: Request<'_>, settle: impl FnOnce(Pid) -> Result<()>) -> R
     drop((child_wire, rootfs, gate, console));
     if let Some(maps) = plan.namespaces.maps() {
         maps.write(pid).phase("namespaces")?;
+        wire.send(&Message::Go)?;
     }
+    // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
+    // before; the record before the container may outlive us.
     plan.process.adopt(pid).phase("process")?;
-    wire.send(&Message::Go)?;
-    // While the container mounts: its limits and device rules must hold before the first hook and program, not before.
+    enter_record(pid)?;
     if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
         cgroup.apply(request).phase("cgroup")?;
         if let Some(owner) = plan.delegate_to {
@@ -190,7 +197,6 @@ pub fn exec(request: ExecRequest<'_>, settle: impl FnOnce() -> Result<()>) -> Re
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
     process.adopt(pid).phase("process")?;
-    wire.send(&Message::Go)?;
     let settle = |pid| {
         process.limit(pid).phase("process")?;
         settle()

@@ -7,7 +7,7 @@ mod validate;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Uid, geteuid};
+use nix::unistd::Uid;
 use oci_spec::runtime::{LinuxSeccomp, Mount, Process as SpecProcess, Spec};
 
 use crate::cgroup;
@@ -201,7 +201,7 @@ const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 fn host_facts(process: &SpecProcess, user_namespace: bool) -> Facts<'static> {
     Facts {
         user_namespace,
-        rootless: process.oom_score_adj().is_some() && (!geteuid().is_root() || host::in_user_namespace()),
+        rootless: Some(host::is_unprivileged),
         apparmor: process.apparmor_profile().is_some() && host::has_apparmor(),
         selinux: process.selinux_label().is_some() && host::has_selinux(),
         ..Facts::default()

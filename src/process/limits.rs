@@ -125,13 +125,13 @@ impl OomScore {
     }
 
     /// Writes the score. Without privilege over the host (`rootless`) a score that may not be lowered is a warning.
-    pub(super) fn apply(self, pid: Pid, rootless: bool) -> Result<()> {
+    pub(super) fn apply(self, pid: Pid, rootless: Option<fn() -> bool>) -> Result<()> {
         let Some(score) = self.0 else { return Ok(()) };
         let path = format!("/proc/{pid}/oom_score_adj");
         let written = std::fs::OpenOptions::new().write(true).open(&path);
         match written.and_then(|mut file| file.write_all(score.to_string().as_bytes())) {
             Ok(()) => Ok(()),
-            Err(error) if rootless && error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && rootless.is_some_and(|ask| ask()) => {
                 warn!("/process/oomScoreAdj: {score} is below what an unprivileged runtime may set; it stays as it is");
                 Ok(())
             }

@@ -41,8 +41,9 @@ pub struct Facts<'a> {
     pub exec: bool,
     /// The container has a user namespace of its own.
     pub user_namespace: bool,
-    /// The runtime itself has no privilege over the host: not root, or root of a user namespace.
-    pub rootless: bool,
+    /// Whether the runtime itself has no privilege over the host: not root, or root of a user namespace. Asked only when
+    /// something is refused.
+    pub rootless: Option<fn() -> bool>,
     /// AppArmor is enabled on the host.
     pub apparmor: bool,
     /// SELinux is enabled on the host.
@@ -83,7 +84,7 @@ pub struct Process {
     keyring: Option<CString>,
     no_new_privs: bool,
     user_namespace: bool,
-    rootless: bool,
+    rootless: Option<fn() -> bool>,
     listen_pid: bool,
     /// Descriptors from 3 up that the program gets.
     preserved: u32,

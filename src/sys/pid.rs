@@ -1,6 +1,7 @@
 //! Processes by handle: pidfd, start time, and how one ended.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -58,7 +59,10 @@ pub fn exit_now(code: i32) -> ! {
 /// What tells one process from a later one with the same pid: its start time in clock ticks since boot, field 22 of
 /// proc_pid_stat(5). `None` when the process is gone or a zombie.
 pub fn start_time(pid: Pid) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // One read(2) of a buffer that holds it all: procfs makes the text anew for each.
+    let mut buffer = [0; 1024];
+    let length = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)).ok()?;
+    let stat = &buffer[..length];
     // The name (field 2) may hold anything, a closing parenthesis too; the last one ends it.
     let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..))?;
     let mut fields = std::str::from_utf8(rest).ok()?.split(' ');
