@@ -191,9 +191,9 @@ mod tests {
         let pid = Pid::from_raw(child.id() as i32);
         let score = || std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().to_owned();
         let before = score();
-        OomScore::plan(None).unwrap().apply(pid, false).unwrap();
+        OomScore::plan(None).unwrap().apply(pid, None).unwrap();
         assert_eq!(score(), before);
-        OomScore::plan(Some(777)).unwrap().apply(pid, false).unwrap();
+        OomScore::plan(Some(777)).unwrap().apply(pid, None).unwrap();
         assert_eq!(score(), "777");
         child.kill().unwrap();
         child.wait().unwrap();
