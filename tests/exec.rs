@@ -98,7 +98,7 @@ fn b72_exec_in_the_background_writes_its_pid() {
     container.exec_cmd(&options, &["sleep", "61"]).run().ok();
     let pid: i32 = std::fs::read_to_string(&file).expect("the pid file").parse().expect("digits and nothing else");
     let line = || std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("the process is there");
-    crate::harness::eventually("the program runs", || line() == "sleep\061\0");
+    crate::harness::eventually("the program runs", || line() == "sleep\x0061\0");
 }
 
 #[test]
