@@ -176,13 +176,21 @@ fn the_cgroup_mount_is_the_containers_own() {
     container.run().shows("cgroup.controllers").shows("Read-only");
 }
 
+/// A bundle on the hybrid layout, or nothing where there is none. The peers use the version 1 half of it, which is the
+/// machine's own.
+fn hybrid() -> Option<Bundle> {
+    let sandbox = Sandbox::hybrid()?;
+    let version_1 = |peer| known_difference(peer, "uses the version 1 half of a hybrid layout");
+    if version_1("crun") || version_1("runc") {
+        return None;
+    }
+    Some(Bundle::inside(sandbox))
+}
+
 #[test]
 fn on_a_hybrid_host_the_half_of_version_2_is_used() {
-    if known_difference("crun", "uses the version 1 half") || known_difference("runc", "uses the version 1 half") {
-        return;
-    }
-    let Some(sandbox) = Sandbox::hybrid() else { return };
-    let container = Bundle::inside(sandbox).args(["sleep", "60"]);
+    let Some(container) = hybrid() else { return };
+    let container = container.args(["sleep", "60"]);
     container.create().ok();
     let procs = fs::read_to_string(container.cgroup().join("cgroup.procs")).expect("cgroup.procs");
     assert_eq!(procs.trim(), container.pid().to_string());
@@ -192,4 +200,24 @@ fn on_a_hybrid_host_the_half_of_version_2_is_used() {
     container.kill("KILL").ok();
     container.until("stopped").delete().ok();
     assert!(!container.cgroup().exists(), "the cgroup is left");
+}
+
+#[test]
+fn on_a_hybrid_host_the_container_sees_version_2_and_its_devices_are_ruled() {
+    let Some(container) = hybrid() else { return };
+    let container = container.caps(&["CAP_MKNOD", "CAP_SYSLOG"]);
+    let script = "grep ' /sys/fs/cgroup ' /proc/self/mountinfo | grep -c ' - cgroup2 '; cat /sys/fs/cgroup/cgroup.procs | head -1; \
+                  probe mknod /kmsg c 1 11; probe open /kmsg /dev/null";
+    container.sh(script).run().prints("1\n1\nok\n/kmsg EPERM EPERM\n/dev/null ok ok");
+}
+
+#[test]
+fn on_a_hybrid_host_a_limit_of_a_version_1_controller_is_a_named_error() {
+    let Some(container) = hybrid() else { return };
+    let there = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
+    if there.split_whitespace().any(|word| word == "memory") {
+        return skip("the memory controller is in cgroup2");
+    }
+    let outcome = container.set("/linux/resources/memory", json!({"limit": 67_108_864})).args(["true"]).run();
+    outcome.fails_with("/linux/resources/memory").fails_with("memory.max").fails_with("controller");
 }

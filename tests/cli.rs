@@ -152,6 +152,7 @@ fn a_log_that_cannot_be_opened_is_an_error() {
 fn b72_a_reader_of_the_pid_file_never_sees_a_half() {
     let container = Bundle::new().args(["true"]);
     let file = container.path().join("pid");
+    fs::write(&file, "999999999").expect("fill the file");
     let (done, bad) = (AtomicBool::new(false), std::sync::Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         scope.spawn(|| {

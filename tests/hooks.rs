@@ -118,6 +118,21 @@ fn hooks_before_the_pivot_see_the_namespaces_that_the_standard_gives_them() {
 }
 
 #[test]
+fn descriptors_do_not_leak_into_hooks() {
+    if known_difference("runc", "hooks inherit what the caller left open") || known_difference("crun", "the same") {
+        return;
+    }
+    let container = Bundle::new().args(["true"]);
+    let secret = container.host_file("secret", "x");
+    let seen = container.host("seen");
+    let script = format!("for fd in /proc/self/fd/*; do readlink $fd; done >{}", seen.display());
+    let container = container.hook("createRuntime", &script).hook("createContainer", &script);
+    container.run_cmd().after(&format!("exec 5<{}", secret.display())).run().ok();
+    let links = fs::read_to_string(seen).expect("what the hook saw");
+    assert!(!links.contains("secret") && !links.contains("cgroup") && !links.contains("rootfs"), "{links}");
+}
+
+#[test]
 fn a_failing_hook_before_start_fails_create_and_undoes_it() {
     for kind in ["prestart", "createRuntime", "createContainer"] {
         let container = Bundle::new().args(["true"]).hook(kind, "echo broken hook >&2; exit 3");

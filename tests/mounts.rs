@@ -317,3 +317,85 @@ fn b07_flags_locked_by_the_host_are_kept_in_a_user_namespace() {
     let seen = container.sh("cat /m/f; awk '$5==\"/m\"{print \" \" $6}' /proc/self/mountinfo; touch /m/x 2>&1").run();
     seen.shows("hi").shows("ro,nosuid,nodev,noexec").shows("Read-only file system");
 }
+
+// More cases, of issues to come, that the engines' own mounts need today.
+
+#[test]
+fn b14_the_propagation_of_a_bind_is_the_one_asked_for() {
+    use nix::mount::{MsFlags, mount};
+    if known_difference("crun", "cuts the link to the group on the host") {
+        return;
+    }
+    for (option, seen) in [("rshared", "shared:"), ("rslave", "master:"), ("rprivate", "")] {
+        let bundle = Bundle::new();
+        let source = bundle.host_dir("h");
+        mount(Some("tmpfs"), &source, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+        mount(None::<&str>, &source, None::<&str>, MsFlags::MS_SHARED, None::<&str>).expect("share it");
+        // As engines do for binds of both directions: otherwise all of the root is a slave.
+        let root = if option == "rshared" { "rshared" } else { "rslave" };
+        let container = bundle.set("/linux/rootfsPropagation", root).bind(&source, "/h", &["rbind", option]);
+        let seen_inside =
+            container.sh("awk '$5==\"/h\"{for (i=7; $i!=\"-\"; i++) print $i}' /proc/self/mountinfo").run();
+        seen_inside.ok();
+        match seen {
+            "" => seen_inside.prints(""),
+            word => seen_inside.shows(word),
+        };
+        if option == "rshared" {
+            let outside = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+            let group = seen_inside.lines().first().cloned().unwrap_or_default();
+            assert!(outside.contains(&format!("{group} ")), "{group} is not the group on the host");
+        }
+    }
+}
+
+#[test]
+fn b18_a_recursive_flag_on_a_fifo_or_a_socket_or_a_file() {
+    let bundle = Bundle::new();
+    let (fifo, socket) = (bundle.host("p"), bundle.host("s"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).expect("make a FIFO");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("listen");
+    let file = bundle.host_file("f", "x");
+    let container = bundle.bind(fifo, "/p", &["bind", "rro"]).bind(socket, "/s", &["bind", "rro"]);
+    let container = container.bind(file, "/f", &["bind", "rro"]);
+    let seen = container.sh("[ -p /p ] && [ -S /s ] && echo there; echo y >/f").run();
+    seen.shows("there").fails_with("read-only file system");
+}
+
+#[test]
+fn b19_a_tmpfs_with_copy_up_holds_what_was_there() {
+    let long = "t".repeat(90);
+    let container = Bundle::new()
+        .file("/c/f", "content", 0o604)
+        .owned("/c/f", 7, 8)
+        .dir("/c/d", 0o2770)
+        .dir("/c/sticky", 0o1777)
+        .link("/c/long", &long)
+        .mount("/c", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    let container = container.sh("cat /c/f; echo; cd /c; stat -c '%n %a %u %g' f d sticky; readlink long; touch new");
+    let seen = container.run_cmd().after("umask 077").run();
+    seen.ok().shows("content\n").shows("f 604 7 8\n").shows("d 2770 0 0\n").shows("sticky 1777").shows(&long);
+    assert!(!container.rootfs().join("c/new").exists(), "the directory underneath was changed");
+}
+
+#[test]
+fn b24_a_bind_with_maps_of_its_own_and_no_user_namespace() {
+    use std::os::unix::fs::chown;
+    let bundle = Bundle::new();
+    let (f, g) = (bundle.host_file("i/f", ""), bundle.host_file("i/g", ""));
+    chown(&f, Some(0), Some(0)).and(chown(&g, Some(7), Some(7))).expect("chown");
+    let map = serde_json::json!([{"containerID": 0, "hostID": 100_000, "size": 1}]);
+    let source = bundle.host_dir("i");
+    let container = bundle.push(
+        "/mounts",
+        serde_json::json!({"destination": "/i", "type": "bind", "source": source, "options": ["rbind", "idmap"],
+            "uidMappings": map, "gidMappings": map}),
+    );
+    if known_difference("crun", "maps the other way round without a user namespace") {
+        return;
+    }
+    container.args(["stat", "-c", "%u", "/i/f", "/i/g"]).run().prints("100000\n65534");
+    let bundle = Bundle::new().args(["true"]);
+    let source = bundle.host_dir("i");
+    bundle.bind(source, "/i", &["rbind", "idmap"]).run().fails();
+}

@@ -213,6 +213,21 @@ fn b31_the_root_may_be_the_bundle() {
 }
 
 #[test]
+fn b31_a_bundle_below_a_private_directory_runs_in_a_user_namespace() {
+    let as_user = |peer| known_difference(peer, "looks for the root as the container's root");
+    if as_user("runc") || as_user("crun") {
+        return;
+    }
+    let bundle = Bundle::new().userns().args(["echo", "hello"]);
+    let private = bundle.host_dir("private");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("chmod");
+    bundle.write();
+    let moved = private.join("bundle");
+    fs::rename(bundle.path(), &moved).expect("move the bundle");
+    bundle.cmd(["run", "-b", moved.to_str().expect("a plain path"), bundle.name()]).run().prints("hello");
+}
+
+#[test]
 fn b31_a_root_that_is_not_there_is_an_error_that_names_it() {
     Bundle::new().set("/root/path", "nosuchroot").run().fails_with("nosuchroot");
 }
