@@ -1,7 +1,62 @@
 //! corten: a low-level OCI container runtime for Linux.
+//!
+//! `main → commands → container → launch → plan → rooms → sys`; see the README's map.
 
+mod cgroup;
+mod cli;
+mod commands;
+mod container;
 mod error;
+mod hooks;
 mod host;
+mod launch;
+mod log;
+mod namespaces;
+mod plan;
+mod process;
+mod rootfs;
+mod seccomp;
+mod selfexe;
 mod sys;
+mod time;
 
-fn main() {}
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use error::{Context, Result};
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if cli::asks_version(&arguments) {
+        print!("{}", commands::version::text());
+        return ExitCode::SUCCESS;
+    }
+    let protected = if cli::enters_container(&arguments) { selfexe::protect() } else { Ok(()) };
+    let cli = match cli::parse(arguments) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // A reader that went away is no reason to panic.
+            let _ = usage.print();
+            return ExitCode::from(u8::from(usage.use_stderr()));
+        }
+    };
+    let global = &cli.global;
+    let done = log::init(global.log.as_deref(), global.log_format.into(), global.level())
+        .and(protected.context("protect our own binary"))
+        .and_then(|()| cli.command.run(global));
+    conclude(done)
+}
+
+/// The error, once, and the exit code.
+fn conclude(done: Result<u8>) -> ExitCode {
+    match done {
+        Ok(code) => {
+            log::success();
+            ExitCode::from(code)
+        }
+        Err(error) => {
+            log::failure(&error);
+            ExitCode::from(error.exit_code_or(1))
+        }
+    }
+}

@@ -3,6 +3,25 @@
 //! What nix has is used from here as it is; what it lacks is a small wrapper over `libc::syscall`. Calls return the
 //! bare errno, since only the caller knows the object that an error must name.
 
+pub mod bpf;
+pub mod clone;
+pub mod exe;
+pub mod fd;
+pub mod key;
+pub mod mount;
+pub mod ns;
+pub mod path;
+pub mod pid;
+pub mod prctl;
+pub mod proc;
+pub mod process;
+pub mod regex;
+pub mod sched;
+pub mod seccomp;
+#[cfg(test)]
+pub mod trial;
+pub mod tty;
+
 pub use nix::errno::Errno;
 
 /// The result of one call to the kernel.

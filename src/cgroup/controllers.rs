@@ -1,0 +1,159 @@
+//! Controllers: which are needed, switching them on along the ancestors, and why one is missing.
+
+use std::fs;
+
+use super::files;
+use super::location::Location;
+use crate::error::Error;
+use crate::sys::Errno;
+
+/// A controller of cgroup v2: its name there and the one it has as a cgroup v1 hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Controller(u8);
+
+#[rustfmt::skip]
+const NAMES: &[(&str, &str)] = &[
+    // v2        v1
+    ("cpu",     "cpu"),
+    ("cpuset",  "cpuset"),
+    ("dmem",    "dmem"),
+    ("hugetlb", "hugetlb"),
+    ("io",      "blkio"),
+    ("memory",  "memory"),
+    ("misc",    "misc"),
+    ("pids",    "pids"),
+    ("rdma",    "rdma"),
+];
+
+impl Controller {
+    /// The controller that a file belongs to: the part of its name before the first dot.
+    pub(super) fn of(file: &str) -> Option<Controller> {
+        let prefix = file.split('.').next()?;
+        let place = NAMES.iter().position(|(name, _)| *name == prefix)?;
+        Some(Controller(place as u8))
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        NAMES[usize::from(self.0)].0
+    }
+
+    fn name_in_v1(self) -> &'static str {
+        NAMES[usize::from(self.0)].1
+    }
+}
+
+/// A set of controllers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Set(u16);
+
+impl Set {
+    pub(super) fn insert(&mut self, controller: Controller) {
+        self.0 |= 1 << controller.0;
+    }
+
+    /// Those that only a cgroup with whole processes in it can have ("domain" controllers).
+    pub(super) fn only_for_domains(self) -> impl Iterator<Item = Controller> {
+        self.iter().filter(|controller| matches!(controller.name(), "memory" | "io" | "hugetlb" | "rdma" | "misc"))
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Controller> {
+        (0..NAMES.len() as u8).filter(move |place| self.0 & 1 << place != 0).map(Controller)
+    }
+}
+
+/// Switches the controllers on in every ancestor, from the mount's root down, so that `location` has their files.
+///
+/// All in one write; where the kernel refuses that, one at a time, and those that it refuses stay off: the
+/// caller finds their files missing and asks [`missing`].
+pub(super) fn switch_on(wanted: Set, location: &Location) {
+    let all: Vec<String> = wanted.iter().map(|controller| format!("+{}", controller.name())).collect();
+    for ancestor in location.ancestors() {
+        let file = format!("{ancestor}/cgroup.subtree_control");
+        if files::write(&file, &all.join(" ")).is_err() {
+            for one in &all {
+                let _ = files::write(&file, one);
+            }
+        }
+    }
+}
+
+/// Says why `file`, which `controller` has, isn't there in `location`, and what to do about it.
+pub(super) fn missing(file: &str, controller: Controller, location: &Location) -> Error {
+    let name = controller.name();
+    let says = |why: String| Error::new(format!("cgroup {location} has no {file}: {why}"));
+    let lists = |file: &str| files::read(file).is_ok_and(|text| text.split_whitespace().any(|word| word == name));
+
+    let root = location.mount();
+    if !lists(&format!("{root}/cgroup.controllers")) {
+        return match hierarchy_in_v1(controller, &fs::read_to_string("/proc/cgroups").unwrap_or_default()) {
+            V1::Mounted => says(format!("the {name} controller is in use as a cgroup v1 hierarchy on this host"))
+                .hint("boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all, or leave the limit out"),
+            V1::Disabled => says(format!("the {name} controller is switched off in this kernel"))
+                .hint("boot without cgroup_disable= for it, or leave the limit out"),
+            V1::Free => says(format!("the {name} controller is not in {root}/cgroup.controllers"))
+                .hint("this kernel lacks it, or the cgroup namespace was not given it; leave the limit out"),
+        };
+    }
+    for ancestor in location.ancestors() {
+        let switch = format!("{ancestor}/cgroup.subtree_control");
+        if lists(&switch) {
+            continue;
+        }
+        let why = files::write(&switch, &format!("+{name}"));
+        let error = says(format!("the {name} controller is not enabled in {switch}"));
+        return match why {
+            Err(Errno::EBUSY) => error.hint("that cgroup has processes of its own; give a cgroupsPath elsewhere"),
+            Err(Errno::EOPNOTSUPP) => error.hint("that cgroup is threaded; give a cgroupsPath elsewhere"),
+            Err(Errno::EACCES | Errno::EPERM) => error.hint("only its owner may; ask for the controller's delegation"),
+            _ => error.hint("enable it there, or leave the limit out"),
+        };
+    }
+    says(format!("this kernel's {name} controller does not have it"))
+}
+
+#[derive(Debug, PartialEq)]
+enum V1 {
+    Mounted,
+    Disabled,
+    Free,
+}
+
+/// Reads the lines `name hierarchy cgroups enabled` of `/proc/cgroups`.
+fn hierarchy_in_v1(controller: Controller, table: &str) -> V1 {
+    let line = |line: &str| -> Option<V1> {
+        let mut words = line.split_whitespace();
+        if words.next()? != controller.name_in_v1() {
+            return None;
+        }
+        match (words.next()?, words.nth(1)?) {
+            (_, "0") => Some(V1::Disabled),
+            ("0", _) => Some(V1::Free),
+            _ => Some(V1::Mounted),
+        }
+    };
+    table.lines().find_map(line).unwrap_or(V1::Free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_belongs_to_the_controller_of_its_first_word() {
+        assert_eq!(Controller::of("hugetlb.2MB.rsvd.max").map(Controller::name), Some("hugetlb"));
+        assert_eq!(Controller::of("io.bfq.weight").map(Controller::name), Some("io"));
+        assert_eq!(Controller::of("nosuch.x"), None);
+        assert_eq!(Controller::of("cgroup.freeze"), None);
+    }
+
+    #[test]
+    fn the_table_of_the_kernel_says_where_a_controller_is() {
+        let table =
+            "#subsys_name\thierarchy\tnum_cgroups\tenabled\nblkio\t7\t1\t1\nhugetlb\t0\t1\t1\nmemory\t0\t1\t0\n";
+        let at = |file| hierarchy_in_v1(Controller::of(file).unwrap(), table);
+        assert_eq!(at("io.max"), V1::Mounted);
+        assert_eq!(at("hugetlb.2MB.max"), V1::Free);
+        assert_eq!(at("memory.max"), V1::Disabled);
+        assert_eq!(at("misc.max"), V1::Free);
+    }
+}

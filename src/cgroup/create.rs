@@ -1,0 +1,247 @@
+//! Making a container's cgroup, and undoing it.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use crate::sys::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::Mode;
+use nix::unistd::{AccessFlags, Uid, access, fchownat, mkdir};
+
+use super::limits::{Absent, Write};
+use super::{Location, Mount, Request, controllers, devices, files};
+use crate::error::{Context, Error, Result, bail, ensure};
+
+/// How long undoing waits for processes that were just killed.
+const UNDOING: Duration = Duration::from_secs(2);
+
+impl Request {
+    /// Finds the place of the cgroup and checks that it is free; changes nothing, so that the result can be recorded
+    /// before the first directory is made.
+    ///
+    /// A cgroup that is there is fine when no process is in it and it is not frozen. From here on whatever is found in
+    /// the place belongs to this container.
+    pub fn place(&self, mount: Mount) -> Result<Location> {
+        let own = || fs::read_to_string("/proc/self/cgroup").context("look up the runtime's own cgroup");
+        let path = self.path.resolve(own)?;
+        let mut location = Location::new(mount, path, 0);
+        match files::read(&location.file("cgroup.events")) {
+            Ok(events) => ensure_free(&events, &location).field(|| "/linux/cgroupsPath")?,
+            Err(Errno::ENOENT) => location.set_made(count_missing(&location)?),
+            Err(errno) => return Err(errno).with_context(|| format!("look at cgroup {location}")),
+        }
+        Ok(location)
+    }
+
+    /// Makes what is missing of the cgroup's directories. Until [`Cgroup::keep`] the result undoes that when dropped.
+    pub fn create(&self, location: Location) -> Result<Cgroup> {
+        let mut undo = Undo(Some(location));
+        undo.make_directories()?;
+        let dir = undo.location().open()?;
+        Ok(Cgroup { undo, dir })
+    }
+}
+
+fn ensure_free(events: &str, location: &Location) -> Result<()> {
+    if files::value_of(events, "populated") == Some("1") {
+        // Callers know these two sentences by heart.
+        let count = location.pids()?.len();
+        ensure!(count == 0, "container's cgroup is not empty: {count} process(es) found");
+    }
+    ensure!(files::value_of(events, "frozen") != Some("1"), "container's cgroup unexpectedly frozen");
+    Ok(())
+}
+
+/// How many components at the end of the path are not there; the last one isn't.
+fn count_missing(location: &Location) -> Result<usize> {
+    let mut missing = 1;
+    for ancestor in location.upwards().skip(1) {
+        match access(ancestor.as_str(), AccessFlags::F_OK) {
+            Ok(()) => break,
+            Err(Errno::ENOENT) => missing += 1,
+            Err(errno) => return Err(errno).with_context(|| format!("look at cgroup {location}")),
+        }
+    }
+    Ok(missing)
+}
+
+/// A container's cgroup during `create`. Dropped, it removes what was made for it.
+pub struct Cgroup {
+    undo: Undo,
+    dir: OwnedFd,
+}
+
+impl Cgroup {
+    /// Its directory, for `CLONE_INTO_CGROUP`.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Where it is, with the directories that were really made.
+    pub fn location(&self) -> &Location {
+        self.undo.location()
+    }
+
+    /// Leaves it in place; what is returned goes into the record.
+    pub fn keep(mut self) -> Location {
+        // Only `keep`, which consumes the guard, empties it.
+        self.undo.0.take().unwrap_or_else(|| unreachable!("kept twice"))
+    }
+
+    /// Writes the limits and attaches the device program.
+    pub fn apply(&self, request: &Request) -> Result<()> {
+        self.apply_limits(request)?;
+        self.apply_devices(request)
+    }
+
+    /// Attaches the device program. Most of the time goes into the kernel's check of it (half a microsecond for each
+    /// instruction), which may as well be spent while the container's process makes its mounts.
+    pub fn apply_devices(&self, request: &Request) -> Result<()> {
+        // A directory that was just made has no program; any other may have one, which ours takes the place of.
+        match &request.devices {
+            Some(program) if self.location().made() > 0 => program.attach(self.dir()),
+            wanted if self.location().made() == 0 => devices::replace(self.dir(), wanted.as_ref()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the limits. Controllers are switched on in the ancestors only when a file is missing.
+    pub fn apply_limits(&self, request: &Request) -> Result<()> {
+        let mut switched_on = false;
+        let mut later: Vec<&Write> = Vec::new();
+        for write in request.limits.writes() {
+            let mut outcome = self.write(write);
+            if outcome == Err(Errno::ENOENT) && write.controller().is_some() && !switched_on {
+                controllers::switch_on(request.controllers(), self.location());
+                switched_on = true;
+                outcome = self.write(write);
+            }
+            if outcome == Err(Errno::EINVAL) && write.again {
+                later.push(write);
+                continue;
+            }
+            self.told(write, outcome)?;
+        }
+        later.into_iter().try_for_each(|write| self.told(write, self.write(write)))
+    }
+
+    fn write(&self, write: &Write) -> Result<(), Errno> {
+        let first = files::write_at(self.dir(), &write.file, &write.value);
+        match (first, &write.absent) {
+            (Err(Errno::ENOENT), Absent::Ignore) => Ok(()),
+            (Err(Errno::ENOENT), Absent::Instead(file, value)) => files::write_at(self.dir(), file, value),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// The outcome of a write as an error that names field, file and cgroup.
+    fn told(&self, write: &Write, outcome: Result<(), Errno>) -> Result<()> {
+        let place = self.location();
+        let file = match &write.absent {
+            Absent::Instead(file, _) => file,
+            _ => &write.file,
+        };
+        let error = match (outcome, write.controller()) {
+            (Ok(()), _) => return Ok(()),
+            (Err(Errno::ENOENT), Some(controller)) => controllers::missing(file, controller, place),
+            (Err(Errno::ENOENT), None) => Error::new(format!("cgroup {place} has no {}", write.file))
+                .hint("no controller of that name is known; is it spelt right?"),
+            (Err(errno), _) => {
+                Error::from(errno).context(format!("write {:?} to {} of cgroup {place}", write.value, write.file))
+            }
+        };
+        Err(error.field(write.field()))
+    }
+
+    /// What to do when `clone3` or an attach was refused because of this cgroup. `Ok`: it was mended, try once more.
+    ///
+    /// EOPNOTSUPP: it lies in a threaded sub-tree and must become threaded itself, which it can't when a limit needs whole
+    /// processes (cgroups(7), "Threaded mode"). EBUSY: it has controllers on for its children.
+    pub fn mend(&self, request: &Request, refusal: Errno) -> Result<()> {
+        let place = self.location();
+        if refusal == Errno::EBUSY {
+            return Err(Error::from(refusal)
+                .context(format!("enter cgroup {place}, which has controllers on in its cgroup.subtree_control"))
+                .field("/linux/cgroupsPath"));
+        }
+        let kind = files::read_at(self.dir(), "cgroup.type").with_context(|| format!("look at cgroup {place}"))?;
+        if refusal != Errno::EOPNOTSUPP || kind.trim() != "domain invalid" {
+            return Err(refusal).with_context(|| format!("enter cgroup {place} ({})", kind.trim()));
+        }
+        if let Some(controller) = request.controllers().only_for_domains().next() {
+            return Err(Error::new(format!(
+                "cgroup {place} lies below a threaded one, where the {} controller cannot limit",
+                controller.name()
+            ))
+            .field("/linux/cgroupsPath"));
+        }
+        files::write_at(self.dir(), "cgroup.type", "threaded").with_context(|| format!("make cgroup {place} threaded"))
+    }
+
+    /// Gives the cgroup to a user, so that the container may make cgroups below it: the directory and the files that the
+    /// kernel names for it, and none of those that limit.
+    ///
+    /// The caller asks for it only where the container has its own cgroup namespace and a writable cgroup mount.
+    pub fn delegate(&self, owner: Uid) -> Result<()> {
+        let place = self.location();
+        let give = |name: &str| fchownat(self.dir(), name, Some(owner), None, AtFlags::AT_EMPTY_PATH);
+        give("").with_context(|| format!("give cgroup {place} to user {owner}"))?;
+        let names = fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let names = names.as_deref().unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n");
+        for name in names.lines().filter(|name| !name.contains('/')) {
+            match give(name) {
+                // Files of controllers that are off here.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => {
+                    return Err(errno).with_context(|| format!("give {name} of cgroup {place} to user {owner}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directories made so far, removed when dropped.
+struct Undo(Option<Location>);
+
+impl Undo {
+    fn location(&self) -> &Location {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("a kept cgroup has no guard"))
+    }
+
+    /// Makes the missing directories, outermost first. At every moment `made` reaches up to the highest one of ours.
+    fn make_directories(&mut self) -> Result<()> {
+        let Some(location) = &mut self.0 else { return Ok(()) };
+        let mut missing: Vec<String> = location.upwards().take(location.made()).collect();
+        location.set_made(0);
+        let mut tries = 10;
+        while let Some(directory) = missing.pop() {
+            match mkdir(directory.as_str(), Mode::from_bits_truncate(0o755)) {
+                Ok(()) => location.set_made(location.made().max(missing.len() + 1)),
+                // Another container has made the same parent. The leaf, though, must be ours alone.
+                Err(Errno::EEXIST) if !missing.is_empty() => {}
+                Err(Errno::EEXIST) => {
+                    location.set_made(0);
+                    bail!("cgroup {location} was made by someone else at this moment");
+                }
+                // Another container has removed the parent that it had made: begin again.
+                Err(Errno::ENOENT) if tries > 0 => {
+                    tries -= 1;
+                    missing = location.upwards().take(count_missing(location)?).collect();
+                }
+                Err(errno) => return Err(errno).with_context(|| format!("make cgroup {location}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let Some(location) = self.0.take().filter(|location| location.made() > 0) else { return };
+        if let Err(error) = location.remove(UNDOING) {
+            log::warn!("{error}");
+        }
+    }
+}

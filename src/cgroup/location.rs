@@ -1,0 +1,346 @@
+//! A container's cgroup as the record keeps it, and what the other commands do with it.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::files::{self, Events};
+use super::mount::Mount;
+use crate::error::{Context, Result, bail, ensure};
+use crate::sys::Errno;
+
+/// How long freezing may take; the kernel needs milliseconds unless a process is stuck in it.
+const FREEZING: Duration = Duration::from_secs(10);
+
+/// Who made a cgroup and takes it away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// Directories made by us.
+    Cgroupfs,
+}
+
+/// Where a container's cgroup is and which of its directories this container made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Stored")]
+pub struct Location {
+    driver: Driver,
+    mount: String,
+    path: String,
+    made: usize,
+}
+
+/// The form on disk, before it is checked.
+#[derive(Deserialize)]
+struct Stored {
+    driver: Driver,
+    mount: String,
+    path: String,
+    made: usize,
+}
+
+impl TryFrom<Stored> for Location {
+    type Error = String;
+
+    fn try_from(stored: Stored) -> std::result::Result<Location, String> {
+        let Stored { driver, mount, path, made } = stored;
+        let depth = path.split('/').count();
+        if path.is_empty() || super::clean(&path) != path || !mount.starts_with('/') || made > depth {
+            return Err(format!("{mount}/{path} is not the place of a cgroup"));
+        }
+        Ok(Location { driver, mount, path, made })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "/{}", self.path)
+    }
+}
+
+impl Location {
+    /// A cgroup below the mount, whose last `made` components are not there yet. The path is a cleaned one.
+    pub(super) fn new(mount: Mount, path: String, made: usize) -> Location {
+        Location { driver: Driver::Cgroupfs, mount: mount.path().to_owned(), path, made }
+    }
+
+    /// Where cgroup v2 is mounted.
+    pub fn mount(&self) -> &str {
+        &self.mount
+    }
+
+    /// The path below the mount, with a leading slash, as `/proc/PID/cgroup` has it.
+    #[cfg(test)]
+    pub fn path(&self) -> String {
+        self.to_string()
+    }
+
+    /// The absolute path of the directory.
+    pub fn directory(&self) -> String {
+        format!("{}/{}", self.mount, self.path)
+    }
+
+    pub(super) fn made(&self) -> usize {
+        self.made
+    }
+
+    pub(super) fn set_made(&mut self, made: usize) {
+        self.made = made;
+    }
+
+    /// The directories above it from the mount's root down.
+    pub(super) fn ancestors(&self) -> impl Iterator<Item = String> {
+        let slashes = self.path.match_indices('/').map(|(at, _)| format!("{}/{}", self.mount, &self.path[..at]));
+        std::iter::once(self.mount.clone()).chain(slashes)
+    }
+
+    /// Itself and the directories above it, from the leaf up, without the mount's root.
+    pub(super) fn upwards(&self) -> impl Iterator<Item = String> {
+        let slashes = self.path.rmatch_indices('/').map(|(at, _)| format!("{}/{}", self.mount, &self.path[..at]));
+        std::iter::once(self.directory()).chain(slashes)
+    }
+
+    pub(super) fn file(&self, name: &str) -> String {
+        format!("{}/{}/{name}", self.mount, self.path)
+    }
+
+    /// Opens the directory, for `CLONE_INTO_CGROUP` and the like.
+    pub fn open(&self) -> Result<OwnedFd> {
+        self.open_quietly().with_context(|| format!("open cgroup {self}"))
+    }
+
+    fn open_quietly(&self) -> std::result::Result<OwnedFd, Errno> {
+        let path = CString::new(self.directory()).map_err(|_| Errno::EINVAL)?;
+        files::open_dir(AT_FDCWD, &path)
+    }
+
+    /// Opens the cgroup in which a process of the container is now: it may have moved itself below its own (which
+    /// then takes no processes: `exec` gets EBUSY there).
+    pub fn open_that_of(&self, pid: Pid) -> Result<OwnedFd> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .with_context(|| format!("look up the cgroup of process {pid}"))?;
+        let Some(path) = super::own_of(&text) else { bail!("process {pid} is in no cgroup of version 2") };
+        let place = Location { path: super::clean(path), made: 0, ..self.clone() };
+        place.open()
+    }
+
+    /// Opens a cgroup below it, which has to be there. Never one beside or above it, however it is spelt.
+    pub fn open_below(&self, path: &Path) -> Result<OwnedFd> {
+        let what = || format!("open cgroup {} below cgroup {self}", path.display());
+        let upwards = path.components().any(|part| part == Component::ParentDir);
+        ensure!(!upwards, "cgroup {} leads out of the container's", path.display());
+        let below = path.strip_prefix("/").unwrap_or(path);
+        if below.as_os_str().is_empty() {
+            return self.open();
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+        openat2(self.open()?, below, how).with_context(what)
+    }
+
+    /// Whether it is frozen, by itself or through an ancestor. A cgroup that is gone is not.
+    pub fn is_frozen(&self) -> Result<bool> {
+        self.event("frozen")
+    }
+
+    /// Whether a live process is in it or below it. A cgroup that is gone has none.
+    #[cfg(test)]
+    pub fn is_populated(&self) -> Result<bool> {
+        self.event("populated")
+    }
+
+    fn event(&self, key: &str) -> Result<bool> {
+        match files::read(&self.file("cgroup.events")) {
+            Ok(text) => Ok(files::value_of(&text, key) == Some("1")),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("read cgroup.events of cgroup {self}")),
+        }
+    }
+
+    /// Freezes it with all below it and waits until every process stands still; thaws it when that takes more
+    /// than ten seconds, or anything else goes wrong.
+    pub fn freeze(&self) -> Result<()> {
+        let outcome = self.set_frozen_within(true, FREEZING);
+        if outcome.is_err() {
+            // Best effort on the way out: the first error is the one to tell.
+            let _ = files::write(&self.file("cgroup.freeze"), "0");
+        }
+        outcome
+    }
+
+    /// Lets it run again, and waits until it does. A frozen ancestor is an error: thawing below it changes nothing.
+    pub fn thaw(&self) -> Result<()> {
+        self.set_frozen_within(false, FREEZING)
+    }
+
+    pub(super) fn set_frozen_within(&self, frozen: bool, patience: Duration) -> Result<()> {
+        let (verb, value) = if frozen { ("freeze", "1") } else { ("thaw", "0") };
+        let change = || {
+            let events = Events::open(&self.file("cgroup.events"))?;
+            files::write(&self.file("cgroup.freeze"), value)?;
+            events.wait("frozen", value, Instant::now() + patience)
+        };
+        if change().with_context(|| format!("{verb} cgroup {self}"))? {
+            return Ok(());
+        }
+        if frozen {
+            bail!("cgroup {self} did not freeze within {} seconds", patience.as_secs());
+        }
+        bail!("cgroup {self} stays frozen: a cgroup above it is");
+    }
+
+    /// Kills every process in it and below it, also those that are being forked and those that are frozen.
+    /// Doesn't wait for their end; a cgroup that is gone is fine.
+    pub fn kill_all(&self) -> Result<()> {
+        match files::write(&self.file("cgroup.kill"), "1") {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+            // A threaded cgroup has parts of processes, and this file kills whole ones.
+            Err(Errno::EOPNOTSUPP) => self.kill_one_by_one(),
+            Err(errno) => Err(errno).with_context(|| format!("kill the processes of cgroup {self}")),
+        }
+    }
+
+    fn kill_one_by_one(&self) -> Result<()> {
+        // Newcomers are caught by the next round; who forks faster than this is told by `remove`.
+        for _ in 0..100 {
+            let pids = self.pids()?;
+            if pids.is_empty() {
+                break;
+            }
+            for pid in pids {
+                match kill(pid, Signal::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(errno) => return Err(errno).with_context(|| format!("kill process {pid}")),
+                }
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// The processes in it and below it, as this process sees them, in order; zombies are not among them. A cgroup that
+    /// is gone has none. In threaded cgroups the ids are those of threads.
+    pub fn pids(&self) -> Result<Vec<Pid>> {
+        let top = match self.open_quietly() {
+            Err(Errno::ENOENT) => return Ok(Vec::new()),
+            top => top.with_context(|| format!("open cgroup {self}"))?,
+        };
+        let mut pids = BTreeSet::new();
+        let read = |dir: std::os::fd::BorrowedFd| {
+            let text = match files::read_at(dir, "cgroup.procs") {
+                Err(Errno::EOPNOTSUPP) => files::read_at(dir, "cgroup.threads")?,
+                Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+                text => text?,
+            };
+            // 0 stands for a process of another pid namespace, which nobody here can name.
+            pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid: &i32| pid != 0));
+            Ok(())
+        };
+        files::walk(top, read, |_, _| Ok(())).with_context(|| format!("list the processes of cgroup {self}"))?;
+        Ok(pids.into_iter().map(Pid::from_raw).collect())
+    }
+
+    /// How many of its processes the kernel has killed for want of memory; `None` without the memory controller.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let text = files::read(&self.file("memory.events")).ok()?;
+        files::value_of(&text, "oom_kill")?.parse().ok()
+    }
+
+    /// Removes it, all below it, and those directories above it that this container made and nobody else uses.
+    ///
+    /// Processes that are about to end are waited for, at most for `patience`; then the error lists those that are
+    /// left. Kills nobody. A cgroup that is gone is fine. One system call where nothing is below.
+    pub fn remove(&self, patience: Duration) -> Result<()> {
+        self.remove_leaf(patience)?;
+        // A parent that another container has moved into stays, without complaint.
+        for ancestor in self.upwards().take(self.made).skip(1) {
+            if !matches!(files::rmdir(AT_FDCWD, ancestor.as_str()), Ok(true)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_leaf(&self, patience: Duration) -> Result<()> {
+        let directory = self.directory();
+        let gone = || files::rmdir(AT_FDCWD, directory.as_str()).with_context(|| format!("remove cgroup {self}"));
+        if gone()? {
+            return Ok(());
+        }
+        let deadline = Instant::now() + patience;
+        loop {
+            // Opened before the attempt, so that a change during it is not missed.
+            let events = match Events::open(&self.file("cgroup.events")) {
+                Err(Errno::ENOENT) => return Ok(()),
+                events => events.with_context(|| format!("open cgroup.events of cgroup {self}"))?,
+            };
+            let _ = events.is("populated", "0");
+            self.remove_below()?;
+            if gone()? {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            // Below the top a change of "populated" may not reach it: look again soon anyhow.
+            events.changed(left.min(Duration::from_millis(50)));
+        }
+        let pids = self.pids()?;
+        let names: Vec<String> = pids.iter().take(10).map(Pid::to_string).collect();
+        let more = if pids.len() > names.len() { " and more" } else { "" };
+        if names.is_empty() {
+            bail!("remove cgroup {self}: the kernel still holds it");
+        }
+        bail!("remove cgroup {self}: {} process(es) still in it: {}{more}", pids.len(), names.join(", "));
+    }
+
+    /// One attempt at every directory below it, deepest first.
+    fn remove_below(&self) -> Result<()> {
+        let top = match self.open_quietly() {
+            Err(Errno::ENOENT) => return Ok(()),
+            top => top.with_context(|| format!("open cgroup {self}"))?,
+        };
+        match files::walk(top, |_| Ok(()), |parent, name| files::rmdir(parent.as_fd(), name).map(drop)) {
+            // The tree changed under our feet: the next attempt sees it as it is then.
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+            done => done.with_context(|| format!("remove the cgroups below {self}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(text: &str) -> serde_json::Result<Location> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn a_location_survives_the_record() {
+        let text = r#"{"driver":"cgroupfs","mount":"/sys/fs/cgroup","path":"a/b","made":1}"#;
+        let location = location(text).unwrap();
+        assert_eq!(serde_json::to_string(&location).unwrap(), text);
+        assert_eq!((location.directory().as_str(), location.path().as_str()), ("/sys/fs/cgroup/a/b", "/a/b"));
+        assert_eq!(location.ancestors().collect::<Vec<_>>(), ["/sys/fs/cgroup", "/sys/fs/cgroup/a"]);
+        assert_eq!(location.upwards().collect::<Vec<_>>(), ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a"]);
+    }
+
+    #[test]
+    fn a_record_cannot_point_outside_the_mount() {
+        for path in ["", "..", "../etc", "a/../../etc", "/etc", "a//b", "a/"] {
+            let text = format!(r#"{{"driver":"cgroupfs","mount":"/sys/fs/cgroup","path":"{path}","made":0}}"#);
+            assert!(location(&text).is_err(), "{path}");
+        }
+        assert!(location(r#"{"driver":"cgroupfs","mount":"/sys/fs/cgroup","path":"a","made":2}"#).is_err());
+    }
+}

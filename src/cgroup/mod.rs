@@ -1,0 +1,183 @@
+//! The container's cgroup: where it is, making it, its limits and device rules, freezing, killing, removing.
+//!
+//! cgroup v2 only. On a hybrid host (cgroup v1 controllers mounted, cgroup2 at `/sys/fs/cgroup/unified`) the v2 half is
+//! used, and what v1 holds cannot be limited. The room never puts a running process into a cgroup: containers are born
+//! in theirs (`CLONE_INTO_CGROUP` with [`Cgroup::dir`]).
+//!
+//! The order in `create`: [`Request::plan`] (pure) → [`Request::place`] (looks, changes nothing; the result goes into the
+//! intent record) → [`Request::create`] (makes the directories) → [`Cgroup::apply`] → clone → [`Cgroup::keep`].
+
+mod controllers;
+mod create;
+mod devices;
+mod files;
+mod limits;
+mod location;
+mod mount;
+#[cfg(test)]
+mod native;
+
+use std::path::Path;
+
+use oci_spec::runtime::Linux;
+
+use crate::error::{Context, Error, Result, bail, ensure};
+use controllers::Set;
+use devices::Program;
+use limits::Limits;
+
+pub use create::Cgroup;
+pub use location::Location;
+pub use mount::Mount;
+
+/// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manager {
+    /// Directories made by us.
+    Cgroupfs,
+    /// Scopes made by systemd.
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup, without limits and device rules.
+    Disabled,
+}
+
+/// What the config asks of a cgroup, checked and converted.
+pub struct Request {
+    path: Wanted,
+    limits: Limits,
+    devices: Option<Program>,
+}
+
+/// `linux.cgroupsPath`, cleaned: components without `.`, `..` and empty ones, at least one.
+#[derive(Debug, PartialEq)]
+enum Wanted {
+    /// Below the root of the mount.
+    Absolute(String),
+    /// Beside the cgroup that the runtime itself is in: below that one nothing could be limited, since it has processes.
+    Sibling(String),
+}
+
+impl Request {
+    /// Reads `linux.cgroupsPath` and `linux.resources`; looks at nothing of the host. Without a config (`None`) the
+    /// path comes from the id, and the default device rules hold.
+    ///
+    /// `None` with [`Manager::Disabled`]: no cgroup is made and `linux.resources` is not looked at.
+    pub fn plan(linux: Option<&Linux>, id: &str, manager: Manager) -> Result<Option<Request>> {
+        match manager {
+            Manager::Disabled => return Ok(None),
+            Manager::Systemd => {
+                return Err(
+                    Error::new("the systemd cgroup manager is not there yet").hint("use --cgroup-manager=cgroupfs")
+                );
+            }
+            Manager::Cgroupfs => {}
+        }
+        let path = linux.and_then(|linux| linux.cgroups_path().as_deref()).unwrap_or(Path::new(""));
+        let path = Wanted::plan(path, id).field(|| "/linux/cgroupsPath")?;
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+        Ok(Some(Request {
+            path,
+            limits: resources.map(Limits::plan).transpose()?.unwrap_or_default(),
+            devices: Program::plan(rules)?,
+        }))
+    }
+
+    /// The controllers without which the limits can't be kept.
+    fn controllers(&self) -> Set {
+        self.limits.controllers()
+    }
+}
+
+impl Wanted {
+    fn plan(path: &Path, id: &str) -> Result<Wanted> {
+        let Some(text) = path.to_str() else { bail!("{} is not UTF-8", path.display()) };
+        ensure!(!text.contains(['\n', '\0']), "{text:?} has a character that no cgroup can have in its name");
+        let clean = clean(if text.is_empty() { id } else { text });
+        ensure!(!clean.is_empty(), "{text:?} names no cgroup below the root of the hierarchy");
+        Ok(if text.starts_with('/') { Wanted::Absolute(clean) } else { Wanted::Sibling(clean) })
+    }
+
+    /// The path below the mount. `own` is the content of `/proc/self/cgroup`, asked for only where it matters.
+    fn resolve(&self, own: impl FnOnce() -> Result<String>) -> Result<String> {
+        match self {
+            Wanted::Absolute(path) => Ok(path.clone()),
+            Wanted::Sibling(path) => {
+                let own = own()?;
+                let Some(own) = own_of(&own) else { bail!("the runtime itself is in no cgroup of version 2") };
+                let own = clean(own);
+                let parent = own.rsplit_once('/').map_or("", |(parent, _)| parent);
+                Ok(clean(&format!("{parent}/{path}")))
+            }
+        }
+    }
+}
+
+/// The path of the v2 hierarchy in a `/proc/PID/cgroup`.
+fn own_of(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// Resolves `.`, `..` and double slashes by the text alone; never above the start. No slash at either end.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(path: &str, own: &str) -> String {
+        let wanted = Wanted::plan(Path::new(path), "web").unwrap();
+        wanted.resolve(|| Ok(format!("4:memory:/x\n0::{own}\n"))).unwrap()
+    }
+
+    #[test]
+    fn an_absolute_path_is_taken_as_it_is_and_cleaned() {
+        assert_eq!(resolved("/a/b", "/own"), "a/b");
+        assert_eq!(resolved("//a/./b/../c/", "/own"), "a/c");
+        assert_eq!(resolved("/../../a", "/own"), "a");
+        let never = Wanted::plan(Path::new("/a"), "web").unwrap().resolve(|| panic!("not needed"));
+        assert_eq!(never.unwrap(), "a");
+    }
+
+    #[test]
+    fn a_relative_path_and_none_lie_beside_our_own_cgroup() {
+        assert_eq!(resolved("a/b", "/user/session"), "user/a/b");
+        assert_eq!(resolved("", "/user/session"), "user/web");
+        assert_eq!(resolved("", "/session"), "web");
+        assert_eq!(resolved("", "/"), "web");
+        assert_eq!(resolved("../../a", "/user/session"), "user/a");
+        assert_eq!(resolved("a", "/../../outside"), "a");
+    }
+
+    #[test]
+    fn a_path_that_names_no_cgroup_is_refused() {
+        for path in ["/", "/..", ".", "a/..", "/a\nb"] {
+            let error = Wanted::plan(Path::new(path), "web").unwrap_err();
+            assert!(error.to_string().contains("cgroup"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_systemd_manager_is_one_clear_error_and_none_is_no_request() {
+        let error = Request::plan(None, "web", Manager::Systemd).err().unwrap();
+        assert!(error.to_string().contains("systemd cgroup manager"), "{error}");
+        assert!(Request::plan(None, "web", Manager::Disabled).unwrap().is_none());
+    }
+
+    #[test]
+    fn without_resources_the_default_device_rules_hold() {
+        let request = Request::plan(None, "web", Manager::Cgroupfs).unwrap().unwrap();
+        assert!(request.devices.is_some() && request.limits.writes().is_empty());
+        assert_eq!(request.path, Wanted::Sibling("web".into()));
+    }
+}

@@ -1,0 +1,217 @@
+//! The command line: runc's spellings, crun's own options beside them.
+//!
+//! Both runtimes are stood in for, so options are accepted before and after the id (`create ID --bundle DIR`), and what
+//! only one of them has is there too.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{Args, FromArgMatches, Parser, ValueEnum};
+
+use crate::commands::{self, Command};
+use crate::log::Format;
+
+/// A low-level OCI container runtime for Linux
+#[derive(Debug, Parser)]
+#[command(
+    name = "corten",
+    disable_version_flag = true,
+    args_override_self = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// Options before the command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options before the command.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// Directory of the containers' state [default: /run/corten]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// File to which messages are appended [default: stderr]
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Form of the messages
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// The least important messages that are written
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub log_level: Option<LogLevel>,
+    /// Write messages for debugging, too
+    #[arg(long)]
+    pub debug: bool,
+    /// Let systemd make the cgroups
+    #[arg(long)]
+    pub systemd_cgroup: bool,
+    /// Who makes the cgroups
+    #[arg(long, value_name = "MANAGER", value_enum)]
+    pub cgroup_manager: Option<CgroupManager>,
+    /// Accepted for runc's callers: what a caller may do is found out
+    #[arg(long, value_name = "true|false|auto", hide = true)]
+    pub rootless: Option<String>,
+    /// Print the version
+    #[arg(short = 'v', long, short_alias = 'V', exclusive = true)]
+    version: bool,
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// logfmt
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Format {
+        match format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        }
+    }
+}
+
+/// `--log-level`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogLevel {
+    /// Failures of commands
+    Error,
+    /// What was ignored or changed
+    Warning,
+    /// Everything
+    Debug,
+}
+
+/// `--cgroup-manager`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum CgroupManager {
+    /// corten itself, below the cgroup2 mount
+    Cgroupfs,
+    /// systemd, by transient units
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup
+    Disabled,
+}
+
+impl Global {
+    /// Who makes the cgroups.
+    pub fn manager(&self) -> CgroupManager {
+        match self.cgroup_manager {
+            Some(manager) => manager,
+            None if self.systemd_cgroup => CgroupManager::Systemd,
+            None => CgroupManager::Cgroupfs,
+        }
+    }
+
+    /// Which messages are written.
+    pub fn level(&self) -> log::LevelFilter {
+        match self.log_level {
+            _ if self.debug => log::LevelFilter::Debug,
+            None | Some(LogLevel::Warning) => log::LevelFilter::Warn,
+            Some(LogLevel::Error) => log::LevelFilter::Error,
+            Some(LogLevel::Debug) => log::LevelFilter::Debug,
+        }
+    }
+}
+
+/// Whether the arguments only ask for the version.
+pub fn asks_version(arguments: &[OsString]) -> bool {
+    let first_word = arguments.iter().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    let before = arguments.iter().skip(1).take_while(|word| Some(*word) != first_word);
+    before.into_iter().any(|word| ["-v", "-V", "--version"].iter().any(|version| word == version))
+}
+
+/// Whether the command enters a container. Seen before the arguments are parsed, since such a command is first run anew
+/// from a protected binary; a wrong yes costs half a millisecond and nothing else.
+pub fn enters_container(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).any(|word| ["create", "run", "exec"].iter().any(|command| word == command))
+}
+
+/// Reads the arguments. go-runc writes one long option with a single dash, as Go's flag parser allows.
+pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let normal = |word: OsString| if word == OsStr::new("-no-subreaper") { "--no-subreaper".into() } else { word };
+    let arguments: Vec<OsString> = arguments.into_iter().map(normal).collect();
+    parse_lean(&arguments).map_or_else(|| Cli::try_parse_from(&arguments), Ok)
+}
+
+/// Reads the arguments knowing only the command that is asked for: to describe all of them to the parser takes longer
+/// than all else that `state` does. `None` when that does not work out; the full parser then has the word, also for help
+/// and for what is wrong.
+fn parse_lean(arguments: &[OsString]) -> Option<Cli> {
+    let described = arguments.iter().skip(1).find_map(|word| commands::describe(word.to_str()?))?;
+    let shell = clap::Command::new("corten").args_override_self(true).disable_help_flag(true).subcommand_required(true);
+    let lean = Global::augment_args(shell).subcommand(described.disable_help_flag(true));
+    let matches = lean.try_get_matches_from(arguments).ok()?;
+    Cli::from_arg_matches(&matches).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        std::iter::once("corten").chain(line.split(' ')).map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_engines_write_is_understood() {
+        for line in [
+            "--root /r --log /l --log-format json create --bundle /b --pid-file /b/init.pid c",
+            "--log-format=json --log /l --systemd-cgroup create c --bundle /b --console-socket /s",
+            "--cgroup-manager disabled create --bundle /b --pid-file /p --preserve-fds 3 c",
+            "--root /r --rootless=true start c",
+            "kill --all c 9",
+            "kill c SIGTERM",
+            "delete --force c",
+            "delete -f a b",
+            "list --format=json",
+            "list -q -f table",
+            "run -d -b /b -no-subreaper --no-new-keyring --keep c",
+            "exec --process /p --detach --pid-file /q c",
+            "exec -t -e A=b --cwd / c sh -c true --detach",
+            "ps --format json c",
+            "spec --bundle /b",
+            "features",
+        ] {
+            assert!(parse(words(line)).is_ok(), "{line}: {}", parse(words(line)).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn knowing_one_command_is_enough_for_what_is_right() {
+        for line in ["--root /r create --bundle /b c", "state c", "kill c 9", "--debug run c", "delete -f a b"] {
+            assert!(parse_lean(&words(line)).is_some(), "{line}");
+        }
+        for line in ["--root create kill c", "state", "state --help", "create --wrong c", "nosuch c"] {
+            assert!(parse_lean(&words(line)).is_none(), "{line}");
+        }
+        assert!(parse(words("--root create kill c")).is_ok());
+    }
+
+    #[test]
+    fn the_command_of_an_exec_keeps_its_own_options() {
+        let Ok(Cli { command: Command::Exec(exec), .. }) = parse(words("exec c sh -c -t --detach")) else { panic!() };
+        assert_eq!(exec.args, ["sh", "-c", "-t", "--detach"]);
+        assert!(!exec.tty && !exec.detach);
+    }
+
+    #[test]
+    fn the_version_is_asked_for_before_a_command_only() {
+        assert!(asks_version(&words("--version")) && asks_version(&words("--debug -v")));
+        assert!(!asks_version(&words("exec c prog --version")));
+    }
+}

@@ -1,0 +1,124 @@
+//! `create`, and the options that it shares with `run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cgroup;
+use crate::cli::{CgroupManager, Global};
+use crate::container::create::Console;
+use crate::container::{self, id::Id};
+use crate::error::{Context, Error, Result};
+use crate::plan;
+use crate::process::check_preserved;
+
+/// Create a container; its program waits for `start`
+#[derive(Args, Debug)]
+pub struct Create {
+    #[command(flatten)]
+    options: Options,
+    /// Accepted for callers that always pass it: a created container is detached
+    #[arg(short, long, hide = true)]
+    detach: bool,
+}
+
+/// What `create` and `run` share.
+#[derive(Args, Debug)]
+pub(super) struct Options {
+    /// The bundle: a directory with a config.json and a root filesystem
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    bundle: PathBuf,
+    /// The configuration, instead of the bundle's config.json
+    #[arg(short = 'f', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A unix socket that gets the terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// A unix socket that gets the pidfd of the first process
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// A file that gets the pid of the first process
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Move the root instead of pivot_root, for an initramfs
+    #[arg(long)]
+    no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// Pass this many descriptors from 3 on to the program
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Accepted for runc's callers
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+    /// The container's id
+    pub(super) id: String,
+}
+
+impl Create {
+    pub(super) fn run(self, global: &Global) -> Result<u8> {
+        let id = self.options.id.clone();
+        let create = || -> Result<()> {
+            let request = self.options.request(global, true)?;
+            container::create::create(request, &super::store(global)?)
+        };
+        create().with_context(|| format!("create {id}"))?;
+        Ok(0)
+    }
+}
+
+impl Options {
+    /// Everything that is known before the first side effect.
+    pub(super) fn request(self, global: &Global, detached: bool) -> Result<container::create::Request> {
+        let id = Id::new(&self.id)?;
+        let listen_fds = listen_fds();
+        check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
+        let bundle = std::fs::canonicalize(&self.bundle)
+            .with_context(|| format!("open the bundle {}", self.bundle.display()))?;
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path).with_context(|| format!("make the path {} absolute", path.display()))
+        };
+        let config = match self.config {
+            Some(file) => absolute(file)?,
+            None => bundle.join("config.json"),
+        };
+        let spec = plan::config::read(&config)?;
+        let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+        let socket = self.console_socket.map(absolute).transpose()?;
+        let console = Console::choose(terminal, detached, socket)?;
+        let plan = plan::compile(
+            spec,
+            &plan::Options {
+                id: id.as_str(),
+                bundle: &bundle,
+                manager: manager(global),
+                no_pivot: self.no_pivot,
+                new_keyring: !self.no_new_keyring,
+                listen_fds,
+                preserve_fds: self.preserve_fds,
+            },
+        )?;
+        if self.pidfd_socket.is_some() {
+            return Err(Error::new("--pidfd-socket is not supported yet"));
+        }
+        Ok(container::create::Request { id, bundle, plan, console, pid_file: self.pid_file.map(absolute).transpose()? })
+    }
+}
+
+/// How many descriptors socket activation passes to this very process, sd_listen_fds(3).
+fn listen_fds() -> u32 {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    match number("LISTEN_PID") == Some(std::process::id()) {
+        true => number("LISTEN_FDS").unwrap_or(0),
+        false => 0,
+    }
+}
+
+fn manager(global: &Global) -> cgroup::Manager {
+    match global.manager() {
+        CgroupManager::Cgroupfs => cgroup::Manager::Cgroupfs,
+        CgroupManager::Systemd => cgroup::Manager::Systemd,
+        CgroupManager::Disabled => cgroup::Manager::Disabled,
+    }
+}

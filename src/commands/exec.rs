@@ -1,0 +1,141 @@
+//! `exec`.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use crate::cli::Global;
+use crate::container::create::Console;
+use crate::container::{self, Container};
+use crate::error::{Context, Error, Result};
+use crate::plan;
+use crate::process::{Options, check_preserved, parse_user};
+
+/// The exit code of an exec that failed before its program ran, as runc has it.
+const FAILED: u8 = 255;
+
+/// Run another program in a container
+#[derive(Args, Debug)]
+pub struct Exec {
+    /// The program as a process object of the runtime spec, instead of arguments and options
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// A unix socket that gets the terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// A unix socket that gets the pidfd of the program
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// User, and group, by number
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Another group, by number
+    #[arg(short = 'g', long, value_name = "GID", action = ArgAction::Append)]
+    additional_gids: Vec<u32>,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// A variable of the environment
+    #[arg(short, long, value_name = "NAME=VALUE", action = ArgAction::Append)]
+    env: Vec<String>,
+    /// Another capability
+    #[arg(short, long, value_name = "CAP", action = ArgAction::Append)]
+    cap: Vec<String>,
+    /// Never gain privileges by execve
+    #[arg(long)]
+    no_new_privs: bool,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// Do not wait for the program's end
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// A file that gets the pid of the program
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Pass this many descriptors from 3 on to the program
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// A cgroup below the container's
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
+    /// Also into a paused container: the program starts when it is resumed
+    #[arg(long)]
+    ignore_paused: bool,
+    /// The container's id
+    id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
+impl Exec {
+    pub(super) fn run(self, global: &Global) -> Result<u8> {
+        let id = self.id.clone();
+        let exec = || -> Result<u8> {
+            let container = super::store(global)?.open(&self.id)?;
+            let request = self.request(&container)?;
+            container::exec::exec(&container, request)
+        };
+        exec().with_context(|| format!("exec {id}")).map_err(|error| error.exit_code(FAILED))
+    }
+
+    fn request(self, container: &Container) -> Result<container::exec::Request> {
+        if self.pidfd_socket.is_some() {
+            return Err(Error::new("--pidfd-socket is not supported yet"));
+        }
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path).with_context(|| format!("make the path {} absolute", path.display()))
+        };
+        check_preserved(self.preserve_fds)?;
+        let pid_file = self.pid_file.clone().map(absolute).transpose()?;
+        let (detach, ignore_paused, cgroup) = (self.detach, self.ignore_paused, self.cgroup.clone());
+        let socket = self.console_socket.clone().map(absolute).transpose()?;
+        let preserve_fds = self.preserve_fds;
+        let spec = self.spec(container)?;
+        let console = Console::choose(spec.terminal().unwrap_or(false), detach, socket)?;
+        let joined = plan::Joined {
+            id: &container.record.id,
+            annotations: &container.record.annotations,
+            user_namespace: container.record.namespaces.iter().any(|file| file == "user"),
+            preserve_fds,
+        };
+        let process = plan::compile_exec(&spec, &joined)?;
+        Ok(container::exec::Request { process, console, detach, pid_file, cgroup, ignore_paused })
+    }
+
+    /// The program as the spec describes one: read from a file as it is, or the container's own with what the options
+    /// change.
+    fn spec(self, container: &Container) -> Result<oci_spec::runtime::Process> {
+        if let Some(file) = &self.process {
+            let what = || format!("read the process {}", file.display());
+            let bytes = std::fs::read(file).with_context(what)?;
+            return plan::config::parse(&bytes).with_context(what);
+        }
+        if self.args.is_empty() {
+            return Err(Error::new("exec args cannot be empty").hint("give a program, or --process FILE"));
+        }
+        let base = container.record.process.clone();
+        let base =
+            base.ok_or_else(|| Error::new("the container's record knows no process").hint("give --process FILE"))?;
+        Options {
+            args: self.args,
+            user: self.user.as_deref().map(parse_user).transpose()?,
+            additional_gids: self.additional_gids,
+            cwd: self.cwd,
+            env: self.env,
+            caps: self.cap,
+            no_new_privs: self.no_new_privs,
+            terminal: self.tty,
+            apparmor: self.apparmor,
+            label: self.process_label,
+        }
+        .apply(base)
+    }
+}

@@ -1,0 +1,54 @@
+//! `features`: what this binary can do on this kernel (runtime-spec, "Feature structure").
+
+use clap::Args;
+use serde_json::json;
+
+use crate::commands::version::SPEC;
+use crate::error::{Error, Result};
+use crate::{namespaces, process, rootfs, seccomp};
+
+/// Print what this runtime can do, as JSON
+#[derive(Args, Debug)]
+pub struct Features {}
+
+impl Features {
+    pub(super) fn run(self) -> Result<u8> {
+        let text = serde_json::to_string_pretty(&document()).map_err(|error| Error::new(error.to_string()))?;
+        super::print(&(text + "\n"))?;
+        Ok(0)
+    }
+}
+
+fn document() -> serde_json::Value {
+    let mut kinds: Vec<&str> = namespaces::KINDS.iter().map(|kind| kind.word).collect();
+    kinds.sort_unstable();
+    let seccomp = seccomp::features();
+    let (modes, flags) = process::memory_policy_names();
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": SPEC,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": rootfs::mount_options().collect::<Vec<_>>(),
+        "linux": {
+            "namespaces": kinds,
+            "capabilities": process::capability_names().collect::<Vec<_>>(),
+            "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "seccomp": {
+                "enabled": true,
+                "actions": seccomp.actions,
+                "operators": seccomp.operators,
+                "archs": seccomp.archs,
+                "knownFlags": seccomp.known_flags,
+                "supportedFlags": seccomp.supported_flags,
+            },
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
+            "intelRdt": { "enabled": false },
+            "mountExtensions": { "idmap": { "enabled": false } },
+            "memoryPolicy": { "modes": modes, "flags": flags },
+            "netDevices": { "enabled": false },
+        },
+        "annotations": { "run.corten.version": env!("CARGO_PKG_VERSION") },
+        "potentiallyUnsafeConfigAnnotations": [],
+    })
+}

@@ -1,0 +1,113 @@
+//! The subcommands, one a file: options, help and what they do.
+
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
+mod table;
+pub mod version;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::Global;
+use crate::container::store::Store;
+use crate::error::{Context, Error, Result};
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a container; its program waits for `start`
+    Create(create::Create),
+    /// Delete containers
+    Delete(delete::Delete),
+    /// Run another program in a container
+    Exec(exec::Exec),
+    /// Print what this runtime can do, as JSON
+    Features(features::Features),
+    /// Send a signal to a container's first process
+    Kill(kill::Kill),
+    /// List containers
+    List(list::List),
+    /// Freeze a container's processes
+    Pause(pause::Pause),
+    /// List a container's processes
+    Ps(ps::Ps),
+    /// Thaw a container's processes
+    Resume(pause::Resume),
+    /// Create and start a container, and wait for its end
+    Run(run::Run),
+    /// Write a config.json to start from
+    Spec(spec::Spec),
+    /// Start a created container
+    Start(start::Start),
+    /// Print a container's state as JSON
+    State(state::State),
+}
+
+/// Adds a command's options to its description.
+type Describe = fn(clap::Command) -> clap::Command;
+
+const COMMANDS: [(&str, Describe); 13] = [
+    ("create", create::Create::augment_args),
+    ("delete", delete::Delete::augment_args),
+    ("exec", exec::Exec::augment_args),
+    ("features", features::Features::augment_args),
+    ("kill", kill::Kill::augment_args),
+    ("list", list::List::augment_args),
+    ("pause", pause::Pause::augment_args),
+    ("ps", ps::Ps::augment_args),
+    ("resume", pause::Resume::augment_args),
+    ("run", run::Run::augment_args),
+    ("spec", spec::Spec::augment_args),
+    ("start", start::Start::augment_args),
+    ("state", state::State::augment_args),
+];
+
+/// Describes a single command to the parser; `None` when there is none of that name.
+pub fn describe(name: &str) -> Option<clap::Command> {
+    let (name, describe) = COMMANDS.iter().find(|(known, _)| *known == name)?;
+    Some(describe(clap::Command::new(*name)))
+}
+
+impl Command {
+    /// Does it; the exit code on success.
+    pub fn run(self, global: &Global) -> Result<u8> {
+        match self {
+            Command::Create(command) => command.run(global),
+            Command::Delete(command) => command.run(global),
+            Command::Exec(command) => command.run(global),
+            Command::Features(command) => command.run(),
+            Command::Kill(command) => command.run(global),
+            Command::List(command) => command.run(global),
+            Command::Pause(command) => command.run(global),
+            Command::Ps(command) => command.run(global),
+            Command::Resume(command) => command.run(global),
+            Command::Run(command) => command.run(global),
+            Command::Spec(command) => command.run(),
+            Command::Start(command) => command.run(global),
+            Command::State(command) => command.run(global),
+        }
+    }
+}
+
+/// The state root that the options name.
+fn store(global: &Global) -> Result<Store> {
+    Store::new(global.root.as_deref())
+}
+
+/// Prints a result. A reader that went away is no failure worth a word.
+fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::new("nobody reads the output")),
+        done => done.context("write to stdout"),
+    }
+}

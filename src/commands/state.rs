@@ -1,0 +1,26 @@
+//! `state`.
+
+use clap::Args;
+
+use crate::cli::Global;
+use crate::container::state::Shown;
+use crate::error::{Context, Error, Result};
+
+/// Print a container's state as JSON
+#[derive(Args, Debug)]
+pub struct State {
+    /// The container's id
+    id: String,
+}
+
+impl State {
+    pub(super) fn run(self, global: &Global) -> Result<u8> {
+        let text = || -> Result<String> {
+            let container = super::store(global)?.open(&self.id)?;
+            let shown = Shown::of(&container, String::new())?;
+            serde_json::to_string_pretty(&shown).map_err(|error| Error::new(error.to_string()))
+        };
+        super::print(&text().with_context(|| format!("state {}", self.id))?)?;
+        Ok(0)
+    }
+}

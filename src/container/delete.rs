@@ -1,0 +1,80 @@
+//! `delete`: what `create` made is undone, whatever state it is in.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::cgroup::Location;
+use crate::error::{Context, Error, Result, bail};
+use crate::hooks::{Stage, Surroundings};
+use crate::sys;
+
+use super::store::{Store, does_not_exist};
+use super::{Container, Status, id::Id, state};
+
+/// How long a killed init may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Deletes a container. Only a stopped one goes without `force`, and a created one, which engines rely on. With
+/// `force` a missing container is no error.
+pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
+    let id = Id::new(id)?;
+    let directory = store.directory(&id);
+    let Some(record) = directory.read()? else {
+        return match directory.exists() && !directory.is_locked() {
+            // A create was killed before its first record: nothing exists but the directory.
+            true => directory.remove().and(if force { Ok(()) } else { Err(does_not_exist(id.as_str())) }),
+            false if force => Ok(()),
+            false => Err(does_not_exist(id.as_str())),
+        };
+    };
+    let container = Container { directory, record };
+    match container.status()? {
+        Status::Stopped => {}
+        Status::Created | Status::Creating | Status::Running | Status::Paused if force => {}
+        Status::Created => {}
+        other => {
+            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {}", other.word()))
+                .hint("stop it first, or delete with --force"));
+        }
+    }
+    destroy(container)
+}
+
+/// Ends and removes a container. Goes on after a failure, so that one broken part keeps no other alive, and tells the
+/// first; the record stays then, for another try.
+pub fn destroy(container: Container) -> Result<()> {
+    let Container { directory, record } = &container;
+    let ended = end(&container);
+    let cgroup = record.cgroup.as_ref().map_or(Ok(()), remove_cgroup);
+    ended.and(cgroup)?;
+    directory.remove()?;
+    if !record.poststop.is_empty() {
+        let state = state::for_hooks(record, Status::Stopped.word(), None);
+        let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
+        record.poststop.run_all(Stage::Poststop, &surroundings);
+    }
+    Ok(())
+}
+
+/// Kills init and waits until it is gone.
+fn end(container: &Container) -> Result<()> {
+    let Ok((_, pidfd)) = container.init() else { return Ok(()) };
+    match sys::pid::signal(pidfd.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(sys::Errno::ESRCH) => {}
+        Err(errno) => return Err(errno).context("unable to signal init"),
+    }
+    if !sys::pid::ended_within(pidfd.as_fd(), PATIENCE.as_millis() as u16).context("wait for init")? {
+        bail!("container init still running");
+    }
+    Ok(())
+}
+
+/// Removes the cgroup, killing what is still in it: processes of a shared pid namespace, or moved there by others.
+fn remove_cgroup(cgroup: &Location) -> Result<()> {
+    // Mostly one rmdir; processes that are left are killed, but only once it is known that there are any.
+    if cgroup.remove(Duration::ZERO).is_ok() {
+        return Ok(());
+    }
+    cgroup.kill_all()?;
+    cgroup.remove(PATIENCE)
+}

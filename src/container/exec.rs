@@ -1,0 +1,104 @@
+//! `exec`: another program in a container that runs.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+
+use crate::error::{Context, Result, bail};
+use crate::launch::child::Join;
+use crate::launch::host::{self, ExecRequest, Launched};
+use crate::namespaces::KINDS;
+use crate::process::Process;
+use crate::process::console;
+use crate::process::foreground::{Foreground, Terminal};
+use crate::seccomp::Program;
+use crate::sys;
+
+use super::create::{Console, open_console, write_pid};
+use super::{Container, Status};
+
+/// What `exec` is asked for.
+pub struct Request {
+    /// The program, worked out.
+    pub process: Process,
+    /// Where the terminal goes.
+    pub console: Console,
+    /// Do not wait for the end.
+    pub detach: bool,
+    /// Absolute.
+    pub pid_file: Option<PathBuf>,
+    /// A cgroup below the container's, to be born in.
+    pub cgroup: Option<PathBuf>,
+    /// Whether a frozen container will do: the program starts when it is thawed.
+    pub ignore_paused: bool,
+}
+
+/// Runs the program; its exit code, or 0 at once when detached.
+pub fn exec(container: &Container, request: Request) -> Result<u8> {
+    match container.status()? {
+        Status::Stopped => bail!("cannot exec in a stopped container: container not running"),
+        Status::Creating => bail!("cannot exec in a container that is being created"),
+        Status::Paused if !request.ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => {}
+    }
+    sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
+    let foreground = (!request.detach).then(Foreground::block_signals).transpose().context("block signals")?;
+    let (socket, controller) = open_console(request.console).phase("terminal")?;
+    let mut terminal = None;
+    let launched = launch(container, request.process, socket, request.cgroup.as_deref(), || {
+        terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
+        Ok(())
+    })?;
+    // Only now: whoever finds the file takes the exit code for the program's own.
+    if let Some(file) = &request.pid_file {
+        write_pid(file, launched.pid)?;
+    }
+    let pid = launched.pid;
+    let pidfd = launched.keep();
+    let Some(foreground) = foreground else { return Ok(0) };
+    let forward = |signal: i32| {
+        // It may have ended a moment ago; that is what we wait for.
+        let _ = sys::pid::signal(pidfd.as_fd(), signal);
+    };
+    let ended = foreground.run(pid, pidfd.as_fd(), terminal, forward).context("wait for the program")?;
+    Ok(ended.exit_code())
+}
+
+fn launch(
+    container: &Container,
+    process: Process,
+    socket: Option<OwnedFd>,
+    below: Option<&Path>,
+    settle: impl FnOnce() -> Result<()>,
+) -> Result<Launched> {
+    let record = &container.record;
+    let (pid, init) = container.init()?;
+    let kinds = KINDS.iter().filter(|kind| record.namespaces.iter().any(|file| file == kind.file));
+    let all = kinds.fold(0, |flags, kind| flags | kind.flag);
+    let own_pid_namespace = all & libc::CLONE_NEWPID as u64 != 0;
+    let filter = || container.directory.seccomp().and_then(|bytes| Program::from_bytes(&bytes));
+    let seccomp = record.seccomp.then(filter).transpose()?;
+    let cgroup = cgroup_dir(container, pid, below)?;
+    let request = ExecRequest {
+        join: Join { init, kinds: all & !(libc::CLONE_NEWPID as u64) },
+        own_pid_namespace,
+        process,
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        console: socket,
+        seccomp,
+    };
+    host::exec(request, settle)
+}
+
+/// The cgroup to be born in: the one named below the container's, else the one in which init is now. Systemd and nested
+/// runtimes move their processes to a child, after which the container's own cgroup takes none.
+fn cgroup_dir(container: &Container, init: Pid, below: Option<&Path>) -> Result<Option<OwnedFd>> {
+    let Some(cgroup) = &container.record.cgroup else { return Ok(None) };
+    if let Some(below) = below {
+        return cgroup.open_below(below).map(Some).field(|| "--cgroup");
+    }
+    cgroup.open_that_of(init).map(Some)
+}

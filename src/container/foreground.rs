@@ -1,0 +1,34 @@
+//! `run` in the foreground: create, start, relay, wait, delete.
+
+use std::os::fd::AsFd;
+
+use crate::error::{Context, Result};
+use crate::process::foreground::Foreground;
+use crate::sys;
+
+use super::create::{Request, make};
+use super::store::Store;
+use super::{delete, start};
+
+/// Runs a container to its end; its exit code.
+pub fn run(request: Request, store: &Store, keep: bool) -> Result<u8> {
+    let foreground = Foreground::block_signals().context("block signals")?;
+    let mut made = make(request, store, false)?;
+    let terminal = made.terminal.take();
+    let pid = made.launched.pid;
+    let (container, pidfd) = made.keep();
+    if let Err(error) = start::after(&container) {
+        // The hook's error is the one to tell; what remains is on record for another delete.
+        let _ = delete::destroy(container);
+        return Err(error);
+    }
+    let forward = |signal: i32| {
+        // It may have ended a moment ago; that is what we wait for.
+        let _ = sys::pid::signal(pidfd.as_fd(), signal);
+    };
+    let ended = foreground.run(pid, pidfd.as_fd(), terminal, forward).context("wait for the container")?;
+    if !keep {
+        delete::destroy(container)?;
+    }
+    Ok(ended.exit_code())
+}

@@ -1,0 +1,111 @@
+//! The life cycle on the host, one verb per file, and what a container on record is.
+
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod foreground;
+pub mod freeze;
+pub mod id;
+pub mod kill;
+pub mod record;
+pub mod start;
+pub mod state;
+pub mod store;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::unistd::Pid;
+
+use crate::error::{Error, Result};
+use crate::launch::gate::Gate;
+use crate::sys;
+
+use record::Record;
+use store::Directory;
+
+/// Where a container stands. It is worked out anew each time and never stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Another process is making it.
+    Creating,
+    /// Its first process waits to be started.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its cgroup is frozen.
+    Paused,
+    /// Its first process is gone.
+    Stopped,
+}
+
+impl Status {
+    /// The word of the runtime spec ("State"), and `paused`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        }
+    }
+}
+
+/// A container on record, opened.
+pub struct Container {
+    /// Its state directory.
+    pub directory: Directory,
+    /// What was written down about it.
+    pub record: Record,
+}
+
+impl Container {
+    /// Works out the status: no live init with the recorded start time is stopped (a later process may have the same
+    /// pid); one whose creator is still at work is creating; a gate still there is created; a frozen cgroup is paused.
+    pub fn status(&self) -> Result<Status> {
+        let Some(pid) = self.record.init() else {
+            return Ok(if self.directory.is_locked() { Status::Creating } else { Status::Stopped });
+        };
+        if sys::pid::start_time(pid) != Some(self.record.start_time) {
+            return Ok(Status::Stopped);
+        }
+        if self.directory.is_locked() {
+            return Ok(Status::Creating);
+        }
+        if self.is_frozen() {
+            return Ok(Status::Paused);
+        }
+        Ok(if Gate::is_shut(self.directory.path()) { Status::Created } else { Status::Running })
+    }
+
+    /// Whether the container's own cgroup is frozen; a cgroup that just vanished is not.
+    fn is_frozen(&self) -> bool {
+        self.record.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+    }
+
+    /// A handle of the living init. The start time is compared after the handle is open, so that it cannot be another
+    /// process that has got the pid meanwhile.
+    pub fn init(&self) -> Result<(Pid, OwnedFd)> {
+        let gone = || Error::new("container not running");
+        let pid = self.record.init().ok_or_else(gone)?;
+        let pidfd = sys::pid::open(pid).map_err(|_| gone())?;
+        if sys::pid::start_time(pid) != Some(self.record.start_time) {
+            return Err(gone());
+        }
+        Ok((pid, pidfd))
+    }
+
+    /// Whether the container has a pid namespace of its own, so that its init takes all others with it.
+    pub fn owns_pid_namespace(&self) -> bool {
+        self.record.own_pid_namespace
+    }
+
+    /// Sends a signal to init.
+    pub fn signal_init(&self, number: i32) -> Result<()> {
+        let (_, pidfd) = self.init()?;
+        match sys::pid::signal(pidfd.as_fd(), number) {
+            Err(sys::Errno::ESRCH) => Err(Error::new("container not running")),
+            done => done.map_err(Error::from),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `start`: the gate opens, the program runs.
+
+use crate::error::{Context, Result, bail};
+use crate::hooks::{Stage, Surroundings};
+use crate::launch::gate::Gate;
+
+use super::{Container, Status, state};
+
+/// Starts a created container and runs its poststart hooks. A program that cannot be run is this call's error; a
+/// failing poststart hook ends the container (runtime-spec 1.3, "Lifecycle").
+pub fn start(container: &Container) -> Result<()> {
+    match container.status()? {
+        Status::Created => {}
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+        Status::Running => bail!("cannot start an already running container"),
+        other => bail!("cannot start a container in the {} status", other.word()),
+    }
+    Gate::open(container.directory.path()).phase("start")?;
+    after(container)
+}
+
+/// The hooks that run once the program does.
+pub fn after(container: &Container) -> Result<()> {
+    let record = &container.record;
+    if record.poststart.is_empty() {
+        return Ok(());
+    }
+    let state = state::for_hooks(record, Status::Running.word(), Some(record.pid));
+    let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
+    record.poststart.run(Stage::Poststart, &surroundings).phase("poststart").inspect_err(|_| {
+        // The hook's error is the one to tell; that the container is already gone is no other.
+        let _ = container.signal_init(libc::SIGKILL);
+    })
+}

@@ -1,0 +1,272 @@
+//! The state root: one directory a container, whose making is the lock on its id.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Context, Error, Result, bail, ensure};
+use crate::host;
+
+use super::Container;
+use super::id::Id;
+use super::record::{Record, VERSION};
+
+const RECORD: &str = "record.json";
+const SECCOMP: &str = "seccomp.bpf";
+
+/// The state root.
+pub struct Store {
+    root: PathBuf,
+    /// Whether `--root` named it; a default root that is not there is simply empty.
+    named: bool,
+}
+
+/// A container's state directory.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+/// A directory that `create` has just made and still holds; dropping it removes it again.
+pub struct Reserved {
+    directory: Option<Directory>,
+    /// Held while the container is being made: tells a container in the making from what a killed `create` left.
+    _lock: Flock<File>,
+}
+
+impl Store {
+    /// The root given, or the default: `/run/corten`, and for those who cannot write there
+    /// `$XDG_RUNTIME_DIR/corten` (contract: an empty variable is an unset one).
+    pub fn new(root: Option<&Path>) -> Result<Store> {
+        if let Some(root) = root {
+            let root = std::path::absolute(root).with_context(|| format!("make {} absolute", root.display()))?;
+            ensure!(root != Path::new("/"), "the state root must not be /");
+            return Ok(Store { root, named: true });
+        }
+        let root = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+            Some(dir) if host::is_rootless() => Path::new(&dir).join("corten"),
+            _ => PathBuf::from("/run/corten"),
+        };
+        Ok(Store { root, named: false })
+    }
+
+    /// Makes the directory of a new container, with its intent on record.
+    pub fn reserve(&self, id: &Id, intent: &Record) -> Result<Reserved> {
+        let path = self.root.join(id.as_str());
+        match make_dir(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.make_root()?;
+                make_dir(&path)
+            }
+            done => done,
+        }
+        .map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => Error::new(format!("container with given ID already exists: {id}"))
+                .hint("delete it, or take another id"),
+            _ => Error::from(error).context(format!("make the state directory {}", path.display())),
+        })?;
+        let directory = Directory { path };
+        let lock = directory.lock()?;
+        let reserved = Reserved { directory: Some(directory), _lock: lock };
+        reserved.write(intent)?;
+        Ok(reserved)
+    }
+
+    /// Refuses an id that is taken, before anything else about the new container is looked at. It is [`Store::reserve`]
+    /// that decides.
+    pub fn ensure_free(&self, id: &Id) -> Result<()> {
+        if self.directory(id).exists() { Err(is_taken(id)) } else { Ok(()) }
+    }
+
+    /// Opens a container by its id.
+    pub fn open(&self, id: &str) -> Result<Container> {
+        let directory = self.directory(&Id::new(id)?);
+        let record = directory.read()?.ok_or_else(|| does_not_exist(id))?;
+        Ok(Container { directory, record })
+    }
+
+    /// The directory of a container, which need not be there.
+    pub fn directory(&self, id: &Id) -> Directory {
+        Directory { path: self.root.join(id.as_str()) }
+    }
+
+    /// The ids of all directories, sorted, with the owner of each.
+    pub fn ids(&self) -> Result<Vec<(Id, u32)>> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.named => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("read the state root {}", self.root.display()))?,
+        };
+        let mut ids: Vec<(Id, u32)> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let id = Id::new(entry.file_name().to_str()?).ok()?;
+                let meta = entry.metadata().ok().filter(fs::Metadata::is_dir)?;
+                Some((id, meta.uid()))
+            })
+            .collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    fn make_root(&self) -> Result<()> {
+        let what = || format!("make the state root {}", self.root.display());
+        DirBuilder::new().recursive(true).mode(0o711).create(&self.root).with_context(what)?;
+        if !self.named && host::is_rootless() {
+            // The sticky bit keeps cleaners of the runtime directory away (XDG base directory specification).
+            fs::set_permissions(&self.root, fs::Permissions::from_mode(0o1700)).with_context(what)?;
+        }
+        Ok(())
+    }
+}
+
+/// The error for an id that has no container, in the words engines search for.
+pub fn does_not_exist(id: &str) -> Error {
+    Error::new(format!("container does not exist: {id}"))
+}
+
+fn is_taken(id: &Id) -> Error {
+    Error::new(format!("container with given ID already exists: {id}")).hint("delete it, or take another id")
+}
+
+fn make_dir(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().mode(0o711).create(path)
+}
+
+impl Directory {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Whether it is there.
+    pub fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// Reads the record; `None` when there is none.
+    pub fn read(&self) -> Result<Option<Record>> {
+        let path = self.file(RECORD);
+        let what = || format!("read the record {}", path.display());
+        let bytes = match fs::read(&path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            bytes => bytes.with_context(what)?,
+        };
+        let record: Record =
+            serde_json::from_slice(&bytes).map_err(|error| Error::new(error.to_string())).with_context(what)?;
+        if record.version > VERSION {
+            return Err(Error::new(format!("is of form {}, this binary knows {VERSION}", record.version)))
+                .with_context(what)
+                .hint("use the newer corten that made the container");
+        }
+        Ok(Some(record))
+    }
+
+    /// Writes the record in one step: a reader sees the old or the new one.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let bytes =
+            serde_json::to_vec(record).map_err(|error| Error::new(error.to_string())).context("write the record")?;
+        replace(&self.file(RECORD), &bytes, 0o600).context("write the record")
+    }
+
+    /// Keeps the seccomp filter for execs.
+    pub fn keep_seccomp(&self, filter: &[u8]) -> Result<()> {
+        let path = self.file(SECCOMP);
+        let write = || {
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?.write_all(filter)
+        };
+        write().with_context(|| format!("write {}", path.display()))
+    }
+
+    /// The seccomp filter that was kept.
+    pub fn seccomp(&self) -> Result<Vec<u8>> {
+        let path = self.file(SECCOMP);
+        fs::read(&path).with_context(|| format!("read {}", path.display()))
+    }
+
+    /// Removes it with all it holds; a missing one is fine.
+    pub fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done.with_context(|| format!("remove the state directory {}", self.path.display())),
+        }
+    }
+
+    /// Whether a `create` holds it.
+    pub fn is_locked(&self) -> bool {
+        let Ok(dir) = File::open(&self.path) else { return false };
+        Flock::lock(dir, FlockArg::LockSharedNonblock).is_err()
+    }
+
+    fn lock(&self) -> Result<Flock<File>> {
+        let what = || format!("lock the state directory {}", self.path.display());
+        let dir = File::open(&self.path).with_context(what)?;
+        Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).with_context(what)
+    }
+}
+
+impl Reserved {
+    /// Keeps the directory: the container is made.
+    pub fn keep(mut self) -> Directory {
+        self.directory.take().expect("it is only taken here")
+    }
+}
+
+impl std::ops::Deref for Reserved {
+    type Target = Directory;
+
+    fn deref(&self) -> &Directory {
+        self.directory.as_ref().expect("it is only taken by keep")
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(error) = self.directory.as_ref().and_then(|directory| directory.remove().err()) {
+            log::warn!("{error}");
+        }
+    }
+}
+
+/// Writes a file beside its place and renames it there: no reader sees a part of it, no old digits stay behind.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let (Some(name), parent) = (path.file_name(), path.parent()) else { bail!("{} names no file", path.display()) };
+    let mut draft_name = std::ffi::OsString::from(".");
+    draft_name.push(name);
+    draft_name.push(format!(".{}", std::process::id()));
+    let draft = parent.unwrap_or(Path::new("")).join(draft_name);
+    let write = || {
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft)?.write_all(bytes)?;
+        fs::rename(&draft, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&draft))).with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replacing_a_file_leaves_nothing_of_the_old_one_and_no_draft() {
+        let dir = std::env::temp_dir().join(format!("corten-store-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("pid");
+        fs::write(&file, "999999999").unwrap();
+        replace(&file, b"7", 0o644).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "7");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn the_root_of_the_file_system_is_refused() {
+        assert!(Store::new(Some(Path::new("/"))).is_err());
+    }
+}

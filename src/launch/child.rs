@@ -1,0 +1,278 @@
+//! The container's half: a script of verbs that never returns. Its only exits are `execve` and `_exit`.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+
+use crate::error::{Context, Error, Result};
+use crate::hooks::{Hooks, Stage, Surroundings};
+use crate::log;
+use crate::namespaces::sysctl::Sysctls;
+use crate::namespaces::time::Offsets;
+use crate::namespaces::{self, Entry, user, uts};
+use crate::process::console::{self, Pty};
+use crate::process::{self, Process};
+use crate::rootfs::Opened;
+use crate::seccomp::Program;
+use crate::sys;
+use crate::sys::proc::Procfs;
+
+use super::gate::Waiting;
+use super::wire::{Message, Wire};
+
+/// What the container's process has to do.
+pub struct Script {
+    /// What the program is.
+    pub process: Process,
+    /// The socket that gets the terminal.
+    pub console: Option<OwnedFd>,
+    /// The filter of system calls.
+    pub seccomp: Option<Program>,
+    /// Where to wait for `start`; `None` to go on at once.
+    pub gate: Option<Waiting>,
+    /// Hooks between the gate and the program.
+    pub start_container: Hooks,
+    /// The state that hooks in the container's namespaces are given, for a status and pid.
+    pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
+}
+
+/// `create` and `exec` differ only in this.
+pub enum Entrance {
+    /// The container is built around its first process.
+    Build(Box<Build>),
+    /// The process joins a container that exists.
+    Join(Join),
+}
+
+/// A container to join.
+pub struct Join {
+    /// The handle of its first process.
+    pub init: OwnedFd,
+    /// `CLONE_NEW*` flags of the namespaces to join through it; the pid namespace is that of birth.
+    pub kinds: u64,
+}
+
+/// A container to build.
+pub struct Build {
+    /// Namespaces to join.
+    pub entries: Vec<Entry>,
+    /// Whether it is to become root of a new user namespace.
+    pub new_user_namespace: bool,
+    /// Whether the network namespace is new, with its loopback device down.
+    pub new_network_namespace: bool,
+    /// Clocks of a new time namespace.
+    pub offsets: Option<Offsets>,
+    /// The root filesystem.
+    pub rootfs: Opened,
+
+    /// Whether hooks of the host wait for the mounts.
+    pub host_hooks: bool,
+    /// Hooks in the container's namespaces, before pivot_root.
+    pub create_container: Hooks,
+    /// Kernel parameters.
+    pub sysctls: Sysctls,
+    /// Empty for none.
+    pub host_name: String,
+    /// Empty for none.
+    pub domain_name: String,
+}
+
+/// Carries the script out.
+pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
+    // A panic must end this copy of the process here: the frames below are the host's.
+    std::panic::set_hook(Box::new(|info| {
+        eprintln!("corten: the container's half broke off: {info}");
+        sys::pid::exit_now(70)
+    }));
+    let Err(error) = set_up(entrance, &mut script, &wire);
+    tell(&wire, &error);
+    sys::pid::exit_now(1)
+}
+
+fn tell(wire: &Wire, error: &Error) {
+    // A host that is gone needs no word.
+    let _ = wire.send(&Message::Failed(error.encode()));
+}
+
+fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infallible> {
+    // Until its creator has put it on record, the process must not outlive it.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")?;
+    umask(Mode::empty());
+    let Script { process, console, state, .. } = script;
+    let procfs = match entrance {
+        Entrance::Build(build) => build.enter(process, console.take(), state, wire)?,
+        Entrance::Join(join) => join.enter(process, console.take())?,
+    };
+    process.prepare(procfs.as_ref().map(Procfs::dir)).phase("process")?;
+    drop(procfs);
+    pass_warnings(wire)?;
+    wire.send(&Message::Ready)?;
+    wire.wait_go()?;
+    script.shed_descriptors(wire)?;
+    script.confine()?;
+    script.finish(wire)
+}
+
+fn pass_warnings(wire: &Wire) -> Result<()> {
+    log::take_held().into_iter().try_for_each(|line| wire.send(&Message::Warning(line)))
+}
+
+impl Build {
+    /// Builds the container around this process, in the order of the standard; a private procfs where one is needed.
+    fn enter(
+        mut self,
+        process: &mut Process,
+        console: Option<OwnedFd>,
+        state: &dyn Fn(&'static str, i32) -> Vec<u8>,
+        wire: &Wire,
+    ) -> Result<Option<Procfs>> {
+        self.enter_namespaces(wire).phase("namespaces")?;
+        // Mounted while the host's /proc is in sight, without which the kernel refuses one to a user namespace.
+        let wanted = !self.sysctls.is_empty() || process.needs_proc();
+        let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
+        process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
+        self.rootfs.isolate().phase("mounts")?;
+        self.rootfs.mount().phase("mounts")?;
+        self.run_early_hooks(state, wire)?;
+        self.rootfs.pivot().phase("mounts")?;
+        // The host's /dev/null, with the mount it lies on, is nothing for the container.
+        process::use_null_of(|| self.rootfs.null());
+        // Before the root can become read-only.
+        let what = || format!("make the working directory {}", process.cwd().display());
+        self.rootfs.make_dir(process.cwd()).with_context(what).field(|| "/process/cwd").phase("mounts")?;
+        // The devpts is now the container's; /dev may still become read-only.
+        if let Some(socket) = console {
+            let pty = open_terminal(process).phase("terminal")?;
+            self.rootfs.console(pty.replica()).phase("terminal")?;
+            hand_over(pty, socket)?;
+        }
+        if let Some(procfs) = &procfs {
+            self.sysctls.write(procfs).phase("sysctl")?;
+        }
+        uts::set_host_name(&self.host_name)?;
+        uts::set_domain_name(&self.domain_name)?;
+        self.rootfs.seal().phase("mounts")?;
+        Ok(procfs)
+    }
+
+    fn enter_namespaces(&self, wire: &Wire) -> Result<()> {
+        if !self.entries.is_empty() {
+            // Others in a joined namespace must not look into this process, which still holds the host's descriptors
+            // (CVE-2016-9962).
+            nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
+        }
+        namespaces::enter(&self.entries)?;
+        if self.new_user_namespace {
+            // The host writes the id maps first; without one there is nothing to wait for.
+            wire.wait_go()?;
+            user::become_root()?;
+        }
+        if let Some(offsets) = &self.offsets {
+            offsets.enter()?;
+        }
+        if self.new_network_namespace {
+            sys::ns::loopback_up().context("bring the loopback device up")?;
+        }
+        Ok(())
+    }
+
+    /// The standard wants these hooks after the mounts and before pivot_root.
+    fn run_early_hooks(&self, state: &dyn Fn(&'static str, i32) -> Vec<u8>, wire: &Wire) -> Result<()> {
+        if self.host_hooks {
+            wire.send(&Message::Hooks)?;
+            wire.wait_go()?;
+        }
+        if self.create_container.is_empty() {
+            return Ok(());
+        }
+        nix::unistd::fchdir(self.rootfs.dir()).context("enter the root filesystem")?;
+        let state = state("creating", nix::unistd::getpid().as_raw());
+        let surroundings = Surroundings { state: &state, ..Surroundings::default() };
+        self.create_container.run(Stage::CreateContainer, &surroundings).phase("createContainer")
+    }
+}
+
+impl Join {
+    /// Joins the container.
+    fn enter(self, process: &mut Process, console: Option<OwnedFd>) -> Result<Option<Procfs>> {
+        // Processes of the container must not look into this one, whose descriptors are still the host's
+        // (CVE-2016-9962).
+        nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
+        let wanted = process.needs_proc();
+        let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
+        if self.kinds != 0 {
+            sys::clone::setns(self.init.as_fd(), self.kinds)
+                .context("join the container's namespaces")
+                .phase("namespaces")?;
+        }
+        if self.kinds & libc::CLONE_NEWUSER as u64 != 0 {
+            user::become_root().phase("namespaces")?;
+        }
+        process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
+        if let Some(socket) = console {
+            hand_over(open_terminal(process).phase("terminal")?, socket)?;
+        }
+        Ok(procfs)
+    }
+}
+
+/// The terminal's controlling end goes to whoever listens, its other end becomes our stdio.
+fn hand_over(pty: Pty, socket: OwnedFd) -> Result<()> {
+    console::send(socket.as_fd(), &pty).phase("terminal")?;
+    pty.into_controlling_terminal().phase("terminal")
+}
+
+/// A terminal of the container's own devpts.
+fn open_terminal(process: &Process) -> Result<Pty> {
+    Pty::open(console::devpts()?.as_fd(), process.uid(), process.terminal().unwrap_or_default())
+}
+
+impl Script {
+    /// Nothing of the host's stays open in a process that the container can look at.
+    fn shed_descriptors(&mut self, wire: &Wire) -> Result<()> {
+        let mut kept: Vec<BorrowedFd<'_>> = vec![wire.as_fd()];
+        if let Some(gate) = &self.gate {
+            kept.extend(gate.fds());
+        }
+        self.process.close_descriptors(&kept).phase("process")
+    }
+
+    /// From here on the container's own rights. Without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded
+    /// before the capabilities go.
+    fn confine(&mut self) -> Result<()> {
+        if let Some(filter) = self.seccomp.as_ref().filter(|_| !self.process.no_new_privs()) {
+            filter.load().phase("seccomp")?;
+        }
+        self.process.become_user().phase("process")
+    }
+
+    fn finish(&mut self, wire: &Wire) -> Result<Infallible> {
+        pass_warnings(wire)?;
+        // The record is written: from now on the container lives without its creator.
+        nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
+        wire.send(&Message::Done)?;
+        let Some(gate) = self.gate.take() else { return self.start() };
+        gate.wait()?;
+        let Err(error) = self.start();
+        gate.answer(&error);
+        sys::pid::exit_now(1)
+    }
+
+    /// What happens after `start`: the filter that needed no privilege, hooks, the program.
+    fn start(&mut self) -> Result<Infallible> {
+        if let Some(filter) = self.seccomp.as_ref().filter(|_| self.process.no_new_privs()) {
+            filter.load().phase("seccomp")?;
+        }
+        if !self.start_container.is_empty() {
+            let state = (self.state)("created", nix::unistd::getpid().as_raw());
+            let environment = self.process.environment();
+            let environment = Some(&environment[..]);
+            let surroundings = Surroundings { state: &state, environment, ..Surroundings::default() };
+            self.start_container.run(Stage::StartContainer, &surroundings).phase("startContainer")?;
+        }
+        sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
+        Err(self.process.execute()).phase("start")
+    }
+}

@@ -1,0 +1,154 @@
+//! One clone3 with all new namespaces, born in the cgroup; a hop where a user namespace and joined ones meet.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error, Result};
+use crate::namespaces::{self, Entry, user};
+use crate::sys::clone::{self, Fork};
+use crate::sys::{self, Errno};
+
+const PID: u64 = libc::CLONE_NEWPID as u64;
+const USER: u64 = libc::CLONE_NEWUSER as u64;
+
+/// Which side the caller is on.
+pub enum Side {
+    /// The runtime, with the container's first process.
+    Host(Pid, OwnedFd),
+    /// The container's first process, which has still to join the entries that are left.
+    Container,
+}
+
+/// Makes the container's first process with `new` namespaces, about to join `entries`. On the container's side those
+/// are left that it has not joined by being made.
+pub fn fork(new: u64, entries: &mut Vec<Entry>, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+    // A process enters a pid namespace only by being born there: the runtime is its parent's stand-in for one clone.
+    let pid_entry = entries.iter().find(|entry| entry.kind.flag == PID);
+    let home = pid_entry.map(|entry| adopt_pid_namespace(entry.fd.as_fd())).transpose()?;
+    let joins_user = entries.iter().any(|entry| entry.kind.flag == USER);
+    let hops = joins_user || (new & USER != 0 && entries.iter().any(|entry| entry.kind.flag != PID));
+    let side = if hops { hop(new, entries, cgroup) } else { plain(new, cgroup) };
+    match side {
+        Ok(Side::Container) => entries.retain(|entry| !hops && entry.kind.flag != PID),
+        _ => go_home(home)?,
+    }
+    side
+}
+
+/// Undoes [`adopt_pid_namespace`].
+pub fn go_home(home: Option<OwnedFd>) -> Result<()> {
+    home.map_or(Ok(()), |home| clone::setns(home.as_fd(), PID)).context("go back to our own pid namespace")
+}
+
+/// Makes the next children be born in another pid namespace; the handle leads back.
+pub fn adopt_pid_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let home = File::open("/proc/self/ns/pid").context("open our own pid namespace")?;
+    clone::setns(fd, PID).context("join the pid namespace")?;
+    Ok(home.into())
+}
+
+fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+    match clone::clone3(new, cgroup) {
+        Ok(Fork::Child) => Ok(Side::Container),
+        Ok(Fork::Parent { pid, pidfd }) => Ok(Side::Host(pid, pidfd)),
+        Err(errno) => Err(explain(errno, new)),
+    }
+}
+
+/// A first child joins, and from inside makes the container's process as its own sibling (CLONE_PARENT): new namespaces
+/// must belong to the user namespace, which only a process inside it can bring about, and those joined may need rights
+/// that only the runtime's own user namespace gives.
+fn hop(new: u64, entries: &[Entry], cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .context("make a socket to the hop")?;
+    match clone::clone3(0, cgroup) {
+        Ok(Fork::Parent { pidfd, .. }) => {
+            drop(theirs);
+            let arrived = receive(ours.as_fd());
+            // The hop ends by itself, either way; as our child it has to be reaped.
+            let _ = sys::pid::reap(pidfd.as_fd());
+            arrived
+        }
+        Ok(Fork::Child) => {
+            drop(ours);
+            match land(new, entries) {
+                Ok(Fork::Child) => Ok(Side::Container),
+                Ok(Fork::Parent { pidfd, .. }) => {
+                    report(theirs.as_fd(), &[], Some(pidfd.as_fd()));
+                    sys::pid::exit_now(0)
+                }
+                Err(error) => {
+                    report(theirs.as_fd(), &error.encode(), None);
+                    sys::pid::exit_now(1)
+                }
+            }
+        }
+        Err(errno) => Err(explain(errno, 0)),
+    }
+}
+
+fn land(new: u64, entries: &[Entry]) -> Result<Fork> {
+    namespaces::enter(entries)?;
+    if entries.iter().any(|entry| entry.kind.flag == USER) {
+        user::become_root()?;
+    }
+    clone::clone3(new | libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, new))
+}
+
+/// Tells the runtime how the hop went. Nobody is left to hear of a failure here but the runtime, which sees the end.
+fn report(socket: BorrowedFd<'_>, error: &[u8], pidfd: Option<BorrowedFd<'_>>) {
+    let body = [&b"-"[..], error].concat();
+    let fds: Vec<i32> = pidfd.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+    let _ = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&body)], control, MsgFlags::MSG_NOSIGNAL, None);
+}
+
+fn receive(socket: BorrowedFd<'_>) -> Result<Side> {
+    let mut body = [0; 4096];
+    let mut space = cmsg_space!(i32);
+    let (length, fd) = {
+        let mut slices = [IoSliceMut::new(&mut body)];
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
+            .context("hear from the hop")?;
+        let mut fds = message.cmsgs().context("hear from the hop")?.filter_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        });
+        (message.bytes, fds.next())
+    };
+    let Some(fd) = fd else {
+        return Err(match body[..length].split_first() {
+            Some((_, error)) => Error::decode(error),
+            None => Error::new("the process that joins the namespaces died"),
+        });
+    };
+    let pidfd = sys::fd::received(fd);
+    let pid = sys::pid::of(pidfd.as_fd()).ok_or_else(|| Error::new("the container's first process died at once"))?;
+    Ok(Side::Host(pid, pidfd))
+}
+
+/// What a refused clone3 means.
+pub fn explain(errno: Errno, new: u64) -> Error {
+    let error = Error::from(errno).context("make the container's process (clone3)");
+    match errno {
+        Errno::EPERM if new & USER != 0 => {
+            error.hint("user namespaces may be switched off, see user.max_user_namespaces")
+        }
+        Errno::EPERM => error.hint("root, or CAP_SYS_ADMIN, is needed for new namespaces"),
+        Errno::ENOSPC => error.hint("a limit below /proc/sys/user/max_*_namespaces is reached"),
+        Errno::EAGAIN => error.hint("the limit of processes (pids.max of a cgroup, or RLIMIT_NPROC) is reached"),
+        Errno::ENOSYS => error.hint("an outer sandbox forbids clone3, which corten cannot do without"),
+        Errno::EBUSY => {
+            error.hint("the cgroup has controllers enabled for its children and can hold no process itself")
+        }
+        _ => error,
+    }
+}

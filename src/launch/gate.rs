@@ -1,0 +1,170 @@
+//! The gate at which init waits between `create` and `start`, and the way back by which `start` learns of a failed
+//! execve.
+//!
+//! Two FIFOs in the state directory. Init holds the reading end of `gate`, so that opening it for writing tells at once
+//! (ENXIO) when init is dead. Init also holds `answer` open, close-on-exec: its end of file is a program that runs, its
+//! bytes are the error.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::error::{Context, Error, Result, bail};
+use crate::sys::Errno;
+
+const GATE: &str = "gate";
+const CLAIMED: &str = "gate.claimed";
+const ANSWER: &str = "answer";
+
+/// The host's side of a gate.
+pub struct Gate;
+
+/// Init's side of it: opened by `create` before the fork, held by init alone.
+pub struct Waiting {
+    gate: File,
+    answer: File,
+}
+
+impl Gate {
+    /// Makes the gate, shut, and opens init's side.
+    pub fn make(directory: &Path) -> Result<Waiting> {
+        let open = |name: &str, write: bool| -> Result<File> {
+            let path = directory.join(name);
+            let what = || format!("make the gate {}", path.display());
+            mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).with_context(what)?;
+            // Non-blocking, or opening a FIFO without a writer would wait. `answer` is opened for both: a writer alone
+            // is refused (ENXIO) while no reader exists.
+            OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(&path).with_context(what)
+        };
+        Ok(Waiting { gate: open(GATE, false)?, answer: open(ANSWER, true)? })
+    }
+
+    /// Whether init has not been started yet.
+    pub fn is_shut(directory: &Path) -> bool {
+        fs::symlink_metadata(directory.join(GATE)).is_ok()
+    }
+
+    /// Lets init go and waits until its program runs. Only one of several callers gets to do it.
+    pub fn open(directory: &Path) -> Result<()> {
+        let path = directory.join(GATE);
+        let gate = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
+                bail!("cannot start a container that has stopped")
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!("cannot start an already running container"),
+            gate => gate.context("open the gate")?,
+        };
+        let answer = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(directory.join(ANSWER))
+            .context("open the answer of init")?;
+        // Renaming claims the start: a second caller no longer finds the gate.
+        match fs::rename(&path, directory.join(CLAIMED)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => bail!("cannot start an already running container"),
+            done => done.context("claim the gate")?,
+        }
+        (&gate).write_all(b"0").context("open the gate")?;
+        drop(gate);
+        let bytes = read_to_end(answer)?;
+        if bytes.is_empty() { Ok(()) } else { Err(Error::decode(&bytes)) }
+    }
+}
+
+/// Waits for the end of the answer, which is closed by execve or by init's death.
+fn read_to_end(mut answer: File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    loop {
+        match poll(&mut [PollFd::new(answer.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("wait for the answer of init"),
+        }
+        match answer.read_to_end(&mut bytes) {
+            Ok(_) => return Ok(bytes),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error).context("read the answer of init"),
+        }
+    }
+}
+
+impl Waiting {
+    /// Init waits to be let go. The gate's end without a byte means that a `start` died with it in hand: init waits on.
+    pub fn wait(&self) -> Result<()> {
+        let mut byte = [0];
+        loop {
+            let mut fds = [PollFd::new(self.gate.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("wait at the gate"),
+            }
+            match nix::unistd::read(&self.gate, &mut byte) {
+                Ok(1) => return Ok(()),
+                Ok(_) => nix::unistd::sleep(1),
+                Err(Errno::EAGAIN | Errno::EINTR) => continue,
+                Err(errno) => return Err(errno).context("wait at the gate"),
+            };
+        }
+    }
+
+    /// The descriptors, which must stay open in the container's half.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.gate.as_fd(), self.answer.as_fd()]
+    }
+
+    /// Tells the waiting `start` why the program does not run.
+    pub fn answer(&self, error: &Error) {
+        // Nobody may be listening any more; init ends either way.
+        let _ = (&self.answer).write_all(&error.encode());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str) -> std::path::PathBuf {
+        let directory = std::env::temp_dir().join(format!("corten-gate-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    #[test]
+    fn a_gate_opens_once_and_the_end_of_the_answer_is_success() {
+        let directory = directory("once");
+        let waiting = Gate::make(&directory).unwrap();
+        assert!(Gate::is_shut(&directory));
+        let init = std::thread::spawn(move || waiting.wait().unwrap());
+        Gate::open(&directory).unwrap();
+        init.join().unwrap();
+        assert!(!Gate::is_shut(&directory));
+        assert!(Gate::open(&directory).unwrap_err().to_string().contains("already running"));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn the_bytes_of_the_answer_are_the_error() {
+        let directory = directory("error");
+        let waiting = Gate::make(&directory).unwrap();
+        let init = std::thread::spawn(move || {
+            waiting.wait().unwrap();
+            waiting.answer(&Error::from(Errno::ENOENT).context("run x"));
+        });
+        assert_eq!(Gate::open(&directory).unwrap_err().to_string(), "run x: no such file or directory");
+        init.join().unwrap();
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_dead_init_is_known_at_once() {
+        let directory = directory("dead");
+        drop(Gate::make(&directory).unwrap());
+        assert!(Gate::open(&directory).unwrap_err().to_string().contains("has stopped"));
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

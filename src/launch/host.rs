@@ -1,0 +1,261 @@
+//! The host's half: what is done for the container's process from outside, and the wait for its word.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
+
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Context, Error, Result, bail};
+use crate::hooks::{Hooks, Stage, Surroundings};
+use crate::log;
+use crate::namespaces::Entry;
+use crate::plan::Plan;
+use crate::process::Process;
+use crate::rootfs::CgroupPaths;
+use crate::seccomp::Program;
+use crate::sys::clone::{self, Fork};
+use crate::sys::{self, Errno};
+
+use super::child::{self, Build, Entrance, Join, Script};
+use super::fork::{self, Side, fork};
+use super::gate::Waiting;
+use super::wire::{Message, Wire};
+
+/// What a launch needs beside the plan.
+pub struct Request<'a> {
+    /// The container, worked out.
+    pub plan: Plan,
+    /// Where hooks of the host run; absolute.
+    pub bundle: &'a Path,
+    /// Its cgroup, when it has one of its own.
+    pub cgroup: Option<&'a Cgroup>,
+    /// Where the container waits for `start`.
+    pub gate: Option<Waiting>,
+    /// The socket that gets the terminal.
+    pub console: Option<OwnedFd>,
+    /// The state for hooks, for a status and pid.
+    pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
+}
+
+/// The container's first process. Dropping it ends the process, unless it was kept.
+pub struct Launched {
+    /// Its pid.
+    pub pid: Pid,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Launched {
+    /// Lets the process live.
+    pub fn keep(mut self) -> OwnedFd {
+        self.pidfd.take().expect("it is only taken here")
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        let Some(pidfd) = self.pidfd.take() else { return };
+        // It may be dead already; as our child it is reaped either way.
+        let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
+        let _ = sys::pid::reap(pidfd.as_fd());
+    }
+}
+
+/// Makes the container's process and sees it through to the gate, or to its program when there is none. `enter_record`
+/// puts the process on record as soon as it exists; `settle` is called once all but the last steps have succeeded, to
+/// tell of the process and take its terminal.
+pub fn launch(
+    request: Request<'_>,
+    enter_record: impl FnOnce(Pid) -> Result<()>,
+    settle: impl FnOnce(Pid) -> Result<()>,
+) -> Result<Launched> {
+    let Request { plan, bundle, cgroup, gate, console, state } = request;
+    let (wire, child_wire) = Wire::pair()?;
+    let mut entries = plan.namespaces.open().phase("namespaces")?;
+    let new = plan.namespaces.clone_flags();
+    let paths = cgroup.map(|cgroup| CgroupPaths {
+        mount: cgroup.location().mount().into(),
+        cgroup: cgroup.location().directory().into(),
+    });
+    let rootfs = plan.rootfs.open(paths).phase("mounts")?;
+    rootfs.stand().phase("mounts")?;
+    let waits = gate.is_some();
+    let side = fork_into(new, &mut entries, cgroup.zip(plan.cgroup.as_ref())).phase("namespaces")?;
+    let (pid, pidfd) = match side {
+        Side::Host(pid, pidfd) => (pid, pidfd),
+        Side::Container => {
+            drop(wire);
+            let build = Build {
+                entries,
+                new_user_namespace: new & libc::CLONE_NEWUSER as u64 != 0,
+                new_network_namespace: new & libc::CLONE_NEWNET as u64 != 0,
+                offsets: plan.namespaces.into_offsets(),
+                rootfs,
+                host_hooks: !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty(),
+                create_container: plan.hooks.create_container,
+                sysctls: plan.sysctls,
+                host_name: plan.host_name,
+                domain_name: plan.domain_name,
+            };
+            let (process, seccomp, start_container) = (plan.process, plan.seccomp, plan.hooks.start_container);
+            child::run(
+                Entrance::Build(Box::new(build)),
+                Script { process, console, seccomp, gate, start_container, state },
+                child_wire,
+            )
+        }
+    };
+    let launched = Launched { pid, pidfd: Some(pidfd) };
+    // The container's half has these; ours would keep its ends open.
+    drop((child_wire, rootfs, gate, console));
+    if let Some(maps) = plan.namespaces.maps() {
+        maps.write(pid).phase("namespaces")?;
+        wire.send(&Message::Go)?;
+    }
+    // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
+    // before; the record before the container may outlive us.
+    plan.process.adopt(pid).phase("process")?;
+    enter_record(pid)?;
+    if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
+        cgroup.apply(request).phase("cgroup")?;
+        if let Some(owner) = plan.delegate_to {
+            cgroup.delegate(owner).phase("cgroup")?;
+        }
+    }
+    let host_hooks = || {
+        let state = state("creating", pid.as_raw());
+        let surroundings = Surroundings { state: &state, directory: Some(bundle), ..Surroundings::default() };
+        plan.hooks.prestart.run(Stage::Prestart, &surroundings).phase("prestart")?;
+        plan.hooks.create_runtime.run(Stage::CreateRuntime, &surroundings).phase("createRuntime")
+    };
+    let settle = |pid| {
+        plan.process.limit(pid).phase("process")?;
+        settle(pid)
+    };
+    let talk = Talk { wire, waits, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
+    talk.see_through(launched, host_hooks, settle)
+}
+
+/// Forks into the cgroup; where its kind refuses processes and can be changed, it is, and the fork tried once more.
+fn fork_into(new: u64, entries: &mut Vec<Entry>, cgroup: Option<(&Cgroup, &cgroup::Request)>) -> Result<Side> {
+    let dir = cgroup.map(|(cgroup, _)| cgroup.dir());
+    match (fork(new, entries, dir), cgroup) {
+        (Err(error), Some((cgroup, request))) => match error.errno() {
+            Some(errno @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {
+                cgroup.mend(request, errno)?;
+                fork(new, entries, dir)
+            }
+            _ => Err(error),
+        },
+        (side, _) => side,
+    }
+}
+
+/// What an exec needs beside the container.
+pub struct ExecRequest<'a> {
+    /// The container to join.
+    pub join: Join,
+    /// Whether the container has a pid namespace to be born in.
+    pub own_pid_namespace: bool,
+    /// What the program is.
+    pub process: Process,
+    /// The directory of the cgroup to be born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The socket that gets the terminal.
+    pub console: Option<OwnedFd>,
+    /// The filter of system calls.
+    pub seccomp: Option<Program>,
+}
+
+/// Makes another process in a container and sees it through to its program; `settle` as in [`launch`].
+pub fn exec(request: ExecRequest<'_>, settle: impl FnOnce() -> Result<()>) -> Result<Launched> {
+    let ExecRequest { join, own_pid_namespace, process, cgroup, console, seccomp } = request;
+    let (wire, child_wire) = Wire::pair()?;
+    process.apply_initial_affinity().phase("process")?;
+    let home =
+        own_pid_namespace.then(|| fork::adopt_pid_namespace(join.init.as_fd())).transpose().phase("namespaces")?;
+    let forked = clone::clone3(0, cgroup).map_err(|errno| fork::explain(errno, 0)).phase("namespaces");
+    let (pid, pidfd) = match forked {
+        Ok(Fork::Child) => {
+            drop(wire);
+            let (gate, start_container) = (None, Hooks::default());
+            let state = Box::new(|_, _| Vec::new());
+            child::run(
+                Entrance::Join(join),
+                Script { process, console, seccomp, gate, start_container, state },
+                child_wire,
+            )
+        }
+        Ok(Fork::Parent { pid, pidfd }) => (pid, pidfd),
+        Err(error) => {
+            fork::go_home(home)?;
+            return Err(error);
+        }
+    };
+    fork::go_home(home)?;
+    let launched = Launched { pid, pidfd: Some(pidfd) };
+    drop((child_wire, console));
+    process.adopt(pid).phase("process")?;
+    let settle = |pid| {
+        process.limit(pid).phase("process")?;
+        settle()
+    };
+    Talk { wire, waits: false, oom_kills: &|| None }.see_through(launched, || Ok(()), settle)
+}
+
+/// The conversation with the container's half.
+struct Talk<'a> {
+    wire: Wire,
+    /// Whether the container stops at a gate.
+    waits: bool,
+    oom_kills: &'a dyn Fn() -> Option<u64>,
+}
+
+impl Talk<'_> {
+    /// Answers until the process waits at its gate or runs its program.
+    fn see_through(
+        self,
+        launched: Launched,
+        host_hooks: impl Fn() -> Result<()>,
+        settle: impl FnOnce(Pid) -> Result<()>,
+    ) -> Result<Launched> {
+        let mut settle = Some(settle);
+        let mut done = false;
+        loop {
+            match self.wire.receive()? {
+                Some(Message::Warning(line)) => log::hold(line),
+                Some(Message::Hooks) => {
+                    host_hooks()?;
+                    self.wire.send(&Message::Go)?;
+                }
+                Some(Message::Ready) => {
+                    settle.take().map_or(Ok(()), |settle| settle(launched.pid))?;
+                    self.wire.send(&Message::Go)?;
+                }
+                Some(Message::Done) if self.waits => return Ok(launched),
+                Some(Message::Done) => done = true,
+                Some(Message::Failed(error)) => return Err(Error::decode(&error)),
+                Some(Message::Go) => bail!("the container's half sent a message of the host's"),
+                // The socket closes on exec: the program runs.
+                None if done => return Ok(launched),
+                None => return Err(explain(launched, (self.oom_kills)())),
+            }
+        }
+    }
+}
+
+/// Says how the container's process died without a word of its own.
+fn explain(mut launched: Launched, oom_kills: Option<u64>) -> Error {
+    let Some(pidfd) = launched.pidfd.take() else { return Error::new("the container's process is gone") };
+    let how = match sys::pid::reap(pidfd.as_fd()) {
+        Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
+        Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
+        Ok(_) | Err(_) => "vanished".to_owned(),
+    };
+    if oom_kills.is_some_and(|kills| kills > 0) {
+        return Error::new("container init was OOM-killed (memory limit too low?)")
+            .hint("raise linux.resources.memory.limit");
+    }
+    Error::new(format!("the container's process {how} while it was set up"))
+}

@@ -1,0 +1,7 @@
+//! From a plan to a process: the fork, the conversation of its two halves, and the script of each.
+
+pub mod child;
+pub mod fork;
+pub mod gate;
+pub mod host;
+pub mod wire;

@@ -1,0 +1,131 @@
+//! The conversation of the two halves while a container is made: one SEQPACKET socket, a few small messages.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+
+use crate::error::{Context, Error, Result, bail};
+use crate::sys::Errno;
+
+/// The longest message; an error's sentence is cut to it.
+const LIMIT: usize = 8 * 1024;
+
+/// What one half tells the other.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Host: go on.
+    Go,
+    /// Container: the mounts are there, the host's hooks may run.
+    Hooks,
+    /// Container: all that may need the host is done.
+    Ready,
+    /// Container: nothing but the gate and the program are left.
+    Done,
+    /// Container: a warning for the log.
+    Warning(String),
+    /// Container: it failed; an encoded [`Error`].
+    Failed(Vec<u8>),
+}
+
+/// One end of the socket. It closes on exec, so that the end of the stream with a living child is success.
+#[derive(Debug)]
+pub struct Wire(OwnedFd);
+
+impl Wire {
+    /// The host's and the container's end.
+    pub fn pair() -> Result<(Wire, Wire)> {
+        let (host, child) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .context("make the socket to the container's half")?;
+        Ok((Wire(host), Wire(child)))
+    }
+
+    /// The descriptor, which must stay open in the container's half.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Sends one message. A dead other half is EPIPE, never a signal.
+    pub fn send(&self, message: &Message) -> Result<()> {
+        let (tag, body): (u8, &[u8]) = match message {
+            Message::Go => (b'g', &[]),
+            Message::Hooks => (b'h', &[]),
+            Message::Ready => (b'r', &[]),
+            Message::Done => (b'd', &[]),
+            Message::Warning(text) => (b'w', text.as_bytes()),
+            Message::Failed(error) => (b'f', error),
+        };
+        let mut packet = Vec::with_capacity(1 + body.len().min(LIMIT));
+        packet.push(tag);
+        packet.extend_from_slice(&body[..body.len().min(LIMIT - 1)]);
+        loop {
+            match send(self.0.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("talk to the other half"),
+            }
+        }
+    }
+
+    /// Waits for a message; `None` at the end of the stream.
+    pub fn receive(&self) -> Result<Option<Message>> {
+        let mut packet = vec![0; LIMIT];
+        let length = loop {
+            match recv(self.0.as_raw_fd(), &mut packet, MsgFlags::empty()) {
+                Ok(length) => break length,
+                Err(Errno::EINTR) => {}
+                // The other half died with a message of ours unread.
+                Err(Errno::ECONNRESET) => break 0,
+                Err(errno) => return Err(errno).context("listen to the other half"),
+            }
+        };
+        let Some((tag, body)) = packet[..length].split_first() else { return Ok(None) };
+        Ok(Some(match tag {
+            b'g' => Message::Go,
+            b'h' => Message::Hooks,
+            b'r' => Message::Ready,
+            b'd' => Message::Done,
+            b'w' => Message::Warning(String::from_utf8_lossy(body).into_owned()),
+            b'f' => Message::Failed(body.to_vec()),
+            other => bail!("the other half sent the unknown message {other}"),
+        }))
+    }
+
+    /// The container's half waits to be told to go on; the end of the stream means that the host's half is dead.
+    pub fn wait_go(&self) -> Result<()> {
+        match self.receive()? {
+            Some(Message::Go) => Ok(()),
+            Some(other) => bail!("the host's half sent {other:?} out of turn"),
+            None => Err(Error::new("the host's half is gone")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_as_they_were_sent_and_the_end_is_none() {
+        let (host, child) = Wire::pair().unwrap();
+        for message in [Message::Hooks, Message::Warning("x y".into()), Message::Failed(vec![0, 1, 2]), Message::Done] {
+            child.send(&message).unwrap();
+            assert_eq!(host.receive().unwrap(), Some(message));
+        }
+        drop(child);
+        assert_eq!(host.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn a_huge_error_is_cut_and_still_arrives() {
+        let (host, child) = Wire::pair().unwrap();
+        child.send(&Message::Failed(vec![b'x'; 1 << 20])).unwrap();
+        assert!(matches!(host.receive().unwrap(), Some(Message::Failed(body)) if body.len() == LIMIT - 1));
+    }
+
+    #[test]
+    fn the_child_learns_that_the_host_is_gone() {
+        let (host, child) = Wire::pair().unwrap();
+        drop(host);
+        assert!(child.wait_go().unwrap_err().to_string().contains("is gone"));
+    }
+}

@@ -1,0 +1,246 @@
+//! Which namespaces a container gets: new ones, joined ones, and in which order they are entered.
+
+pub mod sysctl;
+pub mod time;
+pub mod user;
+pub mod uts;
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType};
+
+use crate::error::{Context, Error, Result};
+use crate::sys::{self, Errno};
+
+use time::Offsets;
+use user::IdMaps;
+
+/// The kinds with their name in config.json, in `/proc/PID/ns`, and their `CLONE_NEW*` flag.
+///
+/// The order is that of joining: the user namespace last, since the right to join the others may come from the one we
+/// are in; the mount namespace just before it, since paths mean something else afterwards.
+pub const KINDS: [Kind; 8] = [
+    Kind { word: "ipc", file: "ipc", flag: libc::CLONE_NEWIPC as u64 },
+    Kind { word: "uts", file: "uts", flag: libc::CLONE_NEWUTS as u64 },
+    Kind { word: "network", file: "net", flag: libc::CLONE_NEWNET as u64 },
+    Kind { word: "pid", file: "pid", flag: libc::CLONE_NEWPID as u64 },
+    Kind { word: "cgroup", file: "cgroup", flag: libc::CLONE_NEWCGROUP as u64 },
+    Kind { word: "time", file: "time", flag: libc::CLONE_NEWTIME as u64 },
+    Kind { word: "mount", file: "mnt", flag: libc::CLONE_NEWNS as u64 },
+    Kind { word: "user", file: "user", flag: libc::CLONE_NEWUSER as u64 },
+];
+
+/// One kind of namespace.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// The word of the runtime spec.
+    pub word: &'static str,
+    /// The name below `/proc/PID/ns`.
+    pub file: &'static str,
+    /// The flag of clone3(2) and setns(2).
+    pub flag: u64,
+}
+
+/// Where a container's namespace of some kind comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The runtime's own.
+    Host,
+    /// A new one.
+    New,
+    /// One that exists, entered by its path.
+    Joined,
+}
+
+/// The namespaces of a container, checked.
+#[derive(Debug, Default)]
+pub struct Namespaces {
+    /// `CLONE_NEW*` flags of the new ones.
+    new: u64,
+    joins: Vec<Join>,
+    maps: Option<IdMaps>,
+    offsets: Option<Offsets>,
+}
+
+#[derive(Debug)]
+struct Join {
+    kind: &'static Kind,
+    path: PathBuf,
+    field: String,
+}
+
+/// A namespace to enter, open.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its kind.
+    pub kind: &'static Kind,
+    /// The handle.
+    pub fd: OwnedFd,
+}
+
+impl Namespaces {
+    /// Compiles `linux.namespaces`, the id maps and the time offsets (runtime-spec, "Linux Namespaces").
+    pub fn plan(linux: Option<&Linux>) -> Result<Namespaces> {
+        let Some(linux) = linux else { return Ok(Namespaces::default()) };
+        let mut planned = Namespaces::default();
+        for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
+            let field = format!("/linux/namespaces/{index}");
+            let kind = kind_of(namespace.typ());
+            if planned.origin(kind.flag) != Origin::Host {
+                return Err(Error::new(format!("a second {} namespace", kind.word)).field(field));
+            }
+            match namespace.path() {
+                Some(path) if !path.as_os_str().is_empty() => {
+                    planned.joins.push(Join { kind, path: path.clone(), field });
+                }
+                _ => planned.new |= kind.flag,
+            }
+        }
+        planned.joins.sort_by_key(|join| KINDS.iter().position(|kind| kind == join.kind));
+        planned.maps = IdMaps::plan(linux, planned.origin(libc::CLONE_NEWUSER as u64))?;
+        planned.offsets = Offsets::plan(linux, planned.origin(libc::CLONE_NEWTIME as u64))?;
+        Ok(planned)
+    }
+
+    /// Where the namespace with this `CLONE_NEW*` flag comes from.
+    pub fn origin(&self, flag: u64) -> Origin {
+        if self.new & flag != 0 {
+            Origin::New
+        } else if self.joins.iter().any(|join| join.kind.flag == flag) {
+            Origin::Joined
+        } else {
+            Origin::Host
+        }
+    }
+
+    /// The flags for clone3(2). A time namespace with offsets is not among them: it is made by the child, which sets
+    /// the offsets before it enters (time_namespaces(7): they are frozen once a process is inside).
+    pub fn clone_flags(&self) -> u64 {
+        match self.offsets {
+            Some(_) => self.new & !(libc::CLONE_NEWTIME as u64),
+            None => self.new,
+        }
+    }
+
+    /// The id maps of a new user namespace.
+    pub fn maps(&self) -> Option<&IdMaps> {
+        self.maps.as_ref().filter(|_| self.origin(libc::CLONE_NEWUSER as u64) == Origin::New)
+    }
+
+    /// The offsets of a new time namespace, which are all that the container's half needs of this.
+    pub fn into_offsets(self) -> Option<Offsets> {
+        self.offsets
+    }
+
+    /// The names below `/proc/PID/ns` in which the container differs from the host: what an exec must enter.
+    pub fn own_files(&self) -> Vec<&'static str> {
+        KINDS.iter().filter(|kind| self.origin(kind.flag) != Origin::Host).map(|kind| kind.file).collect()
+    }
+
+    /// Opens what is to be joined, in joining order, and checks that each is of its kind.
+    pub fn open(&self) -> Result<Vec<Entry>> {
+        self.joins.iter().map(Join::open).collect()
+    }
+
+    /// Refuses what would reach the host because a "joined" namespace is the runtime's own.
+    pub fn is_hosts_own(&self, flag: u64) -> Result<bool> {
+        let Some(join) = self.joins.iter().find(|join| join.kind.flag == flag) else {
+            return Ok(self.origin(flag) == Origin::Host);
+        };
+        let own = fs::metadata(format!("/proc/self/ns/{}", join.kind.file)).context("look at our own namespace")?;
+        let other = fs::metadata(&join.path)
+            .with_context(|| format!("open the {} namespace {}", join.kind.word, join.path.display()))
+            .field(|| format!("{}/path", join.field))?;
+        Ok(own.ino() == other.ino() && own.dev() == other.dev())
+    }
+}
+
+impl Join {
+    fn open(&self) -> Result<Entry> {
+        let what = || format!("open the {} namespace {}", self.kind.word, self.path.display());
+        let field = || format!("{}/path", self.field);
+        let file = File::open(&self.path).with_context(what).field(field)?;
+        match sys::ns::kind(file.as_fd()) {
+            Ok(kind) if kind == self.kind.flag => Ok(Entry { kind: self.kind, fd: file.into() }),
+            Ok(kind) => {
+                let real = KINDS.iter().find(|known| known.flag == kind).map_or("unknown", |known| known.word);
+                Err(Error::new(format!("is a {real} namespace, not a {} one", self.kind.word)))
+                    .with_context(what)
+                    .field(field)
+            }
+            Err(Errno::ENOTTY) => Err(Error::new("is not a namespace")).with_context(what).field(field),
+            Err(errno) => Err(errno).with_context(what).field(field),
+        }
+    }
+}
+
+/// Enters opened namespaces in their order, setns(2). The pid namespace is not among them: one is born into it.
+pub fn enter(entries: &[Entry]) -> Result<()> {
+    for entry in entries.iter().filter(|entry| entry.kind.flag != libc::CLONE_NEWPID as u64) {
+        sys::clone::setns(entry.fd.as_fd(), entry.kind.flag)
+            .with_context(|| format!("join the {} namespace", entry.kind.word))?;
+    }
+    Ok(())
+}
+
+/// The table row of a type of the spec.
+fn kind_of(word: LinuxNamespaceType) -> &'static Kind {
+    let flag = match word {
+        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
+        LinuxNamespaceType::User => libc::CLONE_NEWUSER,
+        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
+        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+        LinuxNamespaceType::Time => libc::CLONE_NEWTIME,
+    };
+    KINDS.iter().find(|kind| kind.flag == flag as u64).expect("the table has every kind")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linux(json: &str) -> Linux {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn new_and_joined_namespaces_are_told_apart() {
+        let linux =
+            linux(r#"{"namespaces":[{"type":"pid"},{"type":"network","path":"/run/n"},{"type":"uts","path":""}]}"#);
+        let planned = Namespaces::plan(Some(&linux)).unwrap();
+        assert_eq!(planned.clone_flags(), (libc::CLONE_NEWPID | libc::CLONE_NEWUTS) as u64);
+        assert_eq!(planned.origin(libc::CLONE_NEWNET as u64), Origin::Joined);
+        assert_eq!(planned.origin(libc::CLONE_NEWNS as u64), Origin::Host);
+        assert_eq!(planned.own_files(), ["uts", "net", "pid"]);
+    }
+
+    #[test]
+    fn a_second_namespace_of_a_kind_is_refused_with_its_field() {
+        let linux = linux(r#"{"namespaces":[{"type":"pid"},{"type":"pid"}]}"#);
+        let error = Namespaces::plan(Some(&linux)).unwrap_err();
+        assert_eq!(error.field_name(), Some("/linux/namespaces/1"));
+    }
+
+    #[test]
+    fn the_user_namespace_is_joined_last() {
+        let linux = linux(
+            r#"{"namespaces":[{"type":"user","path":"/u"},{"type":"mount","path":"/m"},{"type":"ipc","path":"/i"}]}"#,
+        );
+        let planned = Namespaces::plan(Some(&linux)).unwrap();
+        let words: Vec<_> = planned.joins.iter().map(|join| join.kind.word).collect();
+        assert_eq!(words, ["ipc", "mount", "user"]);
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_refused_by_name() {
+        let linux = linux(r#"{"namespaces":[{"type":"network","path":"/proc/self/ns/uts"}]}"#);
+        let error = Namespaces::plan(Some(&linux)).unwrap().open().unwrap_err();
+        assert!(error.to_string().contains("is a uts namespace, not a network one"), "{error}");
+    }
+}

@@ -1,0 +1,56 @@
+//! The clock offsets of a new time namespace, time_namespaces(7).
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+
+use oci_spec::runtime::Linux;
+
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+use super::Origin;
+
+/// What is written to `/proc/self/timens_offsets`, one line a clock.
+#[derive(Debug)]
+pub struct Offsets(String);
+
+impl Offsets {
+    /// Compiles `linux.timeOffsets`; they need a new time namespace.
+    pub fn plan(linux: &Linux, time: Origin) -> Result<Option<Offsets>> {
+        let Some(offsets) = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()) else {
+            return Ok(None);
+        };
+        match time {
+            Origin::New => {}
+            Origin::Host => {
+                return Err(Error::new("needs a time namespace")
+                    .field("/linux/timeOffsets")
+                    .hint("add {\"type\": \"time\"} to linux.namespaces"));
+            }
+            Origin::Joined => {
+                return Err(Error::new("cannot change the clocks of a time namespace that is joined")
+                    .field("/linux/timeOffsets"));
+            }
+        }
+        let mut lines = String::new();
+        for (clock, offset) in offsets {
+            if clock != "monotonic" && clock != "boottime" {
+                return Err(Error::new(format!("unknown clock {clock}, only monotonic and boottime have offsets"))
+                    .field("/linux/timeOffsets"));
+            }
+            lines.push_str(&format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0)));
+        }
+        Ok(Some(Offsets(lines)))
+    }
+
+    /// Makes the time namespace, sets its clocks and enters it. The clocks can only be set while no process is inside,
+    /// so the namespace is first made for children and entered afterwards.
+    pub fn enter(&self) -> Result<()> {
+        sys::clone::unshare(libc::CLONE_NEWTIME as u64).context("make a time namespace")?;
+        fs::write("/proc/self/timens_offsets", &self.0)
+            .with_context(|| format!("set the clock offsets {}", self.0.trim().replace('\n', ", ")))
+            .field(|| "/linux/timeOffsets")?;
+        let made = File::open("/proc/self/ns/time_for_children").context("open the new time namespace")?;
+        sys::clone::setns(made.as_fd(), libc::CLONE_NEWTIME as u64).context("enter the new time namespace")
+    }
+}

@@ -1,0 +1,195 @@
+//! Reading `config.json`: strictly first, and only when that fails a second time with patience.
+//!
+//! Facts about oci-spec 0.10 behind the second pass: an unknown capability name, `SCHED_FLAG_RESET_ON_FORK`, an empty
+//! `execCPUAffinity.final` and numbers written as `1024.0` are parse errors, and errors give line and column but no
+//! field.
+
+use std::fs;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::{Context, Error, Result};
+
+/// Reads the configuration of a bundle.
+pub fn read(path: &Path) -> Result<Spec> {
+    let bytes = fs::read(path)
+        .with_context(|| format!("read the configuration {}", path.display()))
+        .hint("a bundle is a directory with a config.json and a root filesystem; `corten spec` writes a config.json")?;
+    parse(&bytes).with_context(|| format!("read the configuration {}", path.display()))
+}
+
+/// Parses a document of the runtime spec, tolerating what the standard tolerates.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    match serde_json::from_slice(bytes) {
+        Ok(document) => Ok(document),
+        Err(_) => parse_patiently(bytes),
+    }
+}
+
+fn parse_patiently<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| Error::new(format!("not JSON: {error}")))?;
+    whole_numbers(&mut value);
+    for process in ["/process", ""] {
+        if let Some(process) = value.pointer_mut(process) {
+            tolerate_process(process);
+        }
+    }
+    let text = value.to_string();
+    serde_json::from_str(&text).map_err(|error| {
+        // The position is one in our own copy of the text, which nobody has: it is told as a field.
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        Error::new(message).field(pointer_at(text.as_bytes(), error.column()))
+    })
+}
+
+/// Writes numbers such as `1024.0` or `1e3` as the integers they are.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0) {
+                if float >= 0.0 && float < u64::MAX as f64 {
+                    *number = (float as u64).into();
+                } else if float < 0.0 && float >= i64::MIN as f64 {
+                    *number = (float as i64).into();
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(whole_numbers),
+        Value::Object(object) => object.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+/// Drops or renames what the types refuse and the standard allows.
+fn tolerate_process(process: &mut Value) {
+    if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
+        for (set, names) in sets {
+            let Value::Array(names) = names else { continue };
+            names.retain(|name| {
+                let known = name.as_str().is_none_or(|name| capability(name).is_some());
+                if !known {
+                    // runtime-spec, "process.capabilities": a runtime must warn and should not fail.
+                    log::warn!("the capability {name} in {set} is unknown and ignored");
+                }
+                known
+            });
+        }
+    }
+    if let Some(Value::Array(flags)) = process.pointer_mut("/scheduler/flags") {
+        for flag in flags {
+            if flag == "SCHED_FLAG_RESET_ON_FORK" {
+                *flag = "SCHED_RESET_ON_FORK".into();
+            }
+        }
+    }
+    if let Some(Value::Object(affinity)) = process.get_mut("execCPUAffinity") {
+        affinity.retain(|_, list| list != "");
+    }
+}
+
+fn capability(name: &str) -> Option<oci_spec::runtime::Capability> {
+    serde_json::from_value(Value::String(name.to_owned())).ok()
+}
+
+/// The JSON pointer (RFC 6901) of the value that ends at a column of a compact document on one line: what a parser had
+/// just read when it complained. A type that tracks paths while it parses would be one more copy of the parser of every
+/// type, a tenth of the whole binary.
+fn pointer_at(text: &[u8], column: usize) -> String {
+    /// Where we are in an object (behind a key) or a list.
+    enum Place {
+        Key(String),
+        Item(usize),
+    }
+    let mut places: Vec<Place> = Vec::new();
+    let mut at = 0;
+    while at < text.len() && at + 1 < column {
+        match text[at] {
+            b'{' => places.push(Place::Key(String::new())),
+            b'[' => places.push(Place::Item(0)),
+            b'}' | b']' => drop(places.pop()),
+            b',' => {
+                if let Some(Place::Item(index)) = places.last_mut() {
+                    *index += 1;
+                }
+            }
+            b'"' => {
+                let end = string_end(text, at);
+                let is_key = text.get(end) == Some(&b':');
+                if let (true, Some(Place::Key(key))) = (is_key, places.last_mut()) {
+                    *key = serde_json::from_slice(&text[at..end]).unwrap_or_default();
+                }
+                at = end - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    // The end of an object is where a missing field is missed: the object is at fault.
+    if matches!(text.get(column.saturating_sub(1)), Some(b'}' | b']')) {
+        places.pop();
+    }
+    let word = |place: &Place| match place {
+        Place::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Place::Item(index) => format!("/{index}"),
+    };
+    places.iter().map(word).collect()
+}
+
+/// The place behind the string that starts at `start`.
+fn string_end(text: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < text.len() && text[at] != b'"' {
+        at += if text[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = r#"{"ociVersion":"1.2.0","root":{"path":"rootfs"},"process":{"user":{"uid":0,"gid":0},"cwd":"/","args":["sh"]PROCESS}REST}"#;
+
+    fn spec(process: &str, rest: &str) -> Result<Spec> {
+        parse(BASE.replace("PROCESS", process).replace("REST", rest).as_bytes())
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        spec("", r#","future":{"a":[1]}"#).unwrap();
+    }
+
+    #[test]
+    fn unknown_capabilities_are_dropped_and_the_others_stay() {
+        let spec = spec(r#","capabilities":{"bounding":["CAP_CHOWN","CAP_FUTURE_THING"]}"#, "").unwrap();
+        let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+        assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_as_floats() {
+        let spec = spec("", r#","linux":{"resources":{"cpu":{"shares":1024.0}}}"#).unwrap();
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        assert_eq!(resources.cpu().as_ref().unwrap().shares(), Some(1024));
+    }
+
+    #[test]
+    fn a_wrong_type_names_its_field() {
+        for (process, field) in [
+            (r#","rlimits":[{"type":"RLIMIT_CORE","soft":-1,"hard":1}]"#, "/process/rlimits/0/soft"),
+            (r#","env":"A=b""#, "/process/env"),
+        ] {
+            let error = spec(process, "").unwrap_err();
+            assert_eq!(error.field_name(), Some(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_json_says_where() {
+        assert!(parse::<Spec>(b"{\"a\": }").unwrap_err().to_string().contains("line 1 column 7"));
+    }
+}

@@ -1,0 +1,243 @@
+//! The configuration, the options and facts of the host become a [`Plan`]: every name resolved, every rule between
+//! fields checked, before the first side effect. The configuration is not seen after that.
+
+pub mod config;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Uid;
+use oci_spec::runtime::{LinuxSeccomp, Mount, Process as SpecProcess, Spec};
+
+use crate::cgroup;
+use crate::error::{Error, Result};
+use crate::hooks::{Hooks, Stage};
+use crate::host;
+use crate::namespaces::sysctl::{Owner, Sysctls};
+use crate::namespaces::{Namespaces, Origin};
+use crate::process::{Facts, Process};
+use crate::rootfs::{self, Rootfs};
+use crate::seccomp::Program;
+
+/// What the command line adds to the configuration.
+pub struct Options<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// Absolute.
+    pub bundle: &'a Path,
+    /// Who makes the cgroup.
+    pub manager: cgroup::Manager,
+    /// Move the root instead of pivot_root.
+    pub no_pivot: bool,
+    /// Give the container a session keyring of its own.
+    pub new_keyring: bool,
+    /// Descriptors from 3 on that the caller passes by socket activation.
+    pub listen_fds: u32,
+    /// Descriptors after those that the program gets.
+    pub preserve_fds: u32,
+}
+
+/// A container, worked out.
+pub struct Plan {
+    /// What to create and join.
+    pub namespaces: Namespaces,
+    /// The root filesystem.
+    pub rootfs: Rootfs,
+    /// Its path on the host.
+    pub root_path: PathBuf,
+    /// What the program is.
+    pub process: Process,
+    /// The filter of system calls.
+    pub seccomp: Option<Program>,
+    /// The cgroup and its limits; `None` when it stays in the caller's.
+    pub cgroup: Option<cgroup::Request>,
+    /// The host's user who may make cgroups below it.
+    pub delegate_to: Option<Uid>,
+    /// Kernel parameters.
+    pub sysctls: Sysctls,
+    /// Empty for none.
+    pub host_name: String,
+    /// Empty for none.
+    pub domain_name: String,
+    /// Hooks of creation and start.
+    pub hooks: PlannedHooks,
+    /// What outlives the creation.
+    pub kept: Kept,
+}
+
+/// Hooks by stage.
+#[derive(Default)]
+pub struct PlannedHooks {
+    /// On the host, deprecated.
+    pub prestart: Hooks,
+    /// On the host.
+    pub create_runtime: Hooks,
+    /// In the container's namespaces, before pivot_root.
+    pub create_container: Hooks,
+    /// In the container, before the program.
+    pub start_container: Hooks,
+}
+
+/// Parts of the configuration that go on record.
+pub struct Kept {
+    /// `ociVersion`.
+    pub oci_version: String,
+    /// Labels.
+    pub annotations: BTreeMap<String, String>,
+    /// The base of an exec.
+    pub process: SpecProcess,
+    /// Hooks of later stages.
+    pub poststart: Hooks,
+    /// Hooks of later stages.
+    pub poststop: Hooks,
+}
+
+/// Compiles a configuration.
+pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
+    let namespaces = Namespaces::plan(spec.linux().as_ref())?;
+    validate::validate(&spec, &namespaces)?;
+    let process = spec.process_mut().take();
+    let process =
+        process.ok_or_else(|| Error::new("is missing").field("/process").hint("a container needs a process"))?;
+    let user_namespace = namespaces.origin(libc::CLONE_NEWUSER as u64) != Origin::Host;
+    let isolation = |flag: i32| match namespaces.origin(flag as u64) {
+        Origin::Host => rootfs::Isolation::None,
+        Origin::New => rootfs::Isolation::New,
+        Origin::Joined => rootfs::Isolation::Joined,
+    };
+    let linux = spec.linux().as_ref();
+    let rootfs = Rootfs::plan(&rootfs::Request {
+        spec: &spec,
+        bundle: options.bundle,
+        mount_namespace: isolation(libc::CLONE_NEWNS),
+        user_namespace,
+        cgroup_namespace: namespaces.origin(libc::CLONE_NEWCGROUP as u64) != Origin::Host,
+        network_namespace_owned: namespaces.origin(libc::CLONE_NEWNET as u64) == Origin::New,
+        no_pivot: options.no_pivot,
+        selinux: linux.is_some_and(|linux| linux.mount_label().is_some()) && host::has_selinux(),
+    })?;
+    let domain_name = spec.domainname().clone().unwrap_or_default();
+    let sysctls = Sysctls::plan(linux.and_then(|linux| linux.sysctl().as_ref()), !domain_name.is_empty(), |owner| {
+        let flag = match owner {
+            Owner::Ipc => libc::CLONE_NEWIPC,
+            Owner::Network => libc::CLONE_NEWNET,
+            Owner::Uts => libc::CLONE_NEWUTS,
+            Owner::User => libc::CLONE_NEWUSER,
+        };
+        namespaces.is_hosts_own(flag as u64).map(|host| !host)
+    })?;
+    let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
+    Ok(Plan {
+        process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
+        seccomp: seccomp.map(compile_seccomp).transpose()?,
+        cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
+        delegate_to: delegate_to(&spec, &namespaces, &process),
+        hooks: planned_hooks(&spec)?,
+        sysctls,
+        host_name: spec.hostname().clone().unwrap_or_default(),
+        domain_name,
+        root_path: rootfs.path().components().collect(),
+        kept: Kept {
+            oci_version: spec.version().clone(),
+            annotations: spec.annotations().clone().into_iter().flatten().collect(),
+            process,
+            poststart: hooks_of(&spec, Stage::Poststart)?,
+            poststop: hooks_of(&spec, Stage::Poststop)?,
+        },
+        namespaces,
+        rootfs,
+    })
+}
+
+fn compile_seccomp(profile: &LinuxSeccomp) -> Result<Program> {
+    let program = Program::compile(profile)?;
+    program.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    Ok(program)
+}
+
+fn facts<'a>(spec: &'a Spec, process: &SpecProcess, options: &Options<'a>, user_namespace: bool) -> Facts<'a> {
+    let linux = spec.linux().as_ref();
+    let keep_groups = spec.annotations().as_ref().and_then(|labels| labels.get(KEEP_GROUPS));
+    Facts {
+        listen_fds: options.listen_fds,
+        preserve_fds: options.preserve_fds,
+        personality: linux.and_then(|linux| linux.personality().as_ref()),
+        memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
+        keyring: options.new_keyring.then_some(options.id),
+        keep_groups: keep_groups.is_some_and(|value| value == "1"),
+        ..host_facts(process, user_namespace)
+    }
+}
+
+/// What is known of a container that a program is to join.
+pub struct Joined<'a> {
+    /// The container's id.
+    pub id: &'a str,
+    /// Its labels.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// Whether it has a user namespace of its own.
+    pub user_namespace: bool,
+    /// Descriptors from 3 on that the program gets.
+    pub preserve_fds: u32,
+}
+
+/// Compiles the program of an exec.
+pub fn compile_exec(process: &SpecProcess, container: &Joined<'_>) -> Result<Process> {
+    let facts = Facts {
+        exec: true,
+        preserve_fds: container.preserve_fds,
+        keyring: Some(container.id),
+        keep_groups: container.annotations.get(KEEP_GROUPS).is_some_and(|value| value == "1"),
+        ..host_facts(process, container.user_namespace)
+    };
+    Process::plan(process, &facts)
+}
+
+/// The annotation by which Podman asks for the caller's groups, `--group-add keep-groups`.
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+/// Facts of the host, looked up only for a process that they matter to.
+fn host_facts(process: &SpecProcess, user_namespace: bool) -> Facts<'static> {
+    Facts {
+        user_namespace,
+        rootless: Some(host::is_unprivileged),
+        apparmor: process.apparmor_profile().is_some() && host::has_apparmor(),
+        selinux: process.selinux_label().is_some() && host::has_selinux(),
+        ..Facts::default()
+    }
+}
+
+/// To whom the cgroup is given: the host's id of the container's user, when the container has its own view of cgroups
+/// and may write it (runtime-spec, "Cgroup ownership").
+fn delegate_to(spec: &Spec, namespaces: &Namespaces, process: &SpecProcess) -> Option<Uid> {
+    let writable = |mount: &Mount| {
+        let read_only = mount.options().iter().flatten().any(|option| option == "ro");
+        mount.destination() == Path::new("/sys/fs/cgroup") && mount.typ().as_deref() == Some("cgroup") && !read_only
+    };
+    let own_view = namespaces.origin(libc::CLONE_NEWCGROUP as u64) == Origin::New;
+    let owner = namespaces.maps()?.host_user(process.user().uid())?;
+    (own_view && spec.mounts().iter().flatten().any(writable)).then(|| Uid::from_raw(owner))
+}
+
+fn planned_hooks(spec: &Spec) -> Result<PlannedHooks> {
+    Ok(PlannedHooks {
+        prestart: hooks_of(spec, Stage::Prestart)?,
+        create_runtime: hooks_of(spec, Stage::CreateRuntime)?,
+        create_container: hooks_of(spec, Stage::CreateContainer)?,
+        start_container: hooks_of(spec, Stage::StartContainer)?,
+    })
+}
+
+fn hooks_of(spec: &Spec, stage: Stage) -> Result<Hooks> {
+    let Some(hooks) = spec.hooks() else { return Ok(Hooks::default()) };
+    let list = match stage {
+        Stage::Prestart => hooks.prestart(),
+        Stage::CreateRuntime => hooks.create_runtime(),
+        Stage::CreateContainer => hooks.create_container(),
+        Stage::StartContainer => hooks.start_container(),
+        Stage::Poststart => hooks.poststart(),
+        Stage::Poststop => hooks.poststop(),
+    };
+    Hooks::plan(stage, list.as_deref())
+}

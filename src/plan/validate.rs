@@ -1,0 +1,102 @@
+//! The rules between fields of a configuration, one function a rule.
+
+use oci_spec::runtime::Spec;
+
+use crate::error::{Error, Result};
+use crate::namespaces::{Namespaces, Origin};
+
+/// Refuses a configuration that cannot be honoured as it is written.
+pub fn validate(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    version(spec)?;
+    names(spec, namespaces)?;
+    net_devices(spec, namespaces)?;
+    intel_rdt(spec)
+}
+
+/// `ociVersion` is SemVer; a newer minor version only adds (runtime-spec, "Specification version"), another major one
+/// may mean other things by the same words.
+fn version(spec: &Spec) -> Result<()> {
+    let version = spec.version();
+    let numbers = version.split(['-', '+']).next().unwrap_or_default();
+    let mut parts = numbers.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(1)), Some(Ok(_)), Some(Ok(_)), None) => Ok(()),
+        (Some(Ok(major)), Some(Ok(_)), Some(Ok(_)), None) => {
+            Err(Error::new(format!("version {version} of the runtime spec is not known, only 1.x.y, not {major}"))
+                .field("/ociVersion"))
+        }
+        _ => Err(Error::new(format!("{version:?} is no version of the runtime spec"))
+            .field("/ociVersion")
+            .hint("write for instance \"1.2.0\"")),
+    }
+}
+
+/// A host or domain name without a UTS namespace would rename the host.
+fn names(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    let own = namespaces.origin(libc::CLONE_NEWUTS as u64) != Origin::Host;
+    for (field, name) in [("/hostname", spec.hostname()), ("/domainname", spec.domainname())] {
+        let set = name.as_ref().is_some_and(|name| !name.is_empty());
+        if set && !own {
+            return Err(Error::new("needs a uts namespace, or the host would be renamed")
+                .field(field)
+                .hint("add {\"type\": \"uts\"} to linux.namespaces"));
+        }
+        if name.as_ref().is_some_and(|name| name.len() > 64) {
+            return Err(Error::new("is longer than 64 bytes").field(field));
+        }
+    }
+    Ok(())
+}
+
+/// Moving network devices is still to come; a container without a device it was promised must not start.
+fn net_devices(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
+    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
+    if devices.is_none_or(|devices| devices.is_empty()) {
+        return Ok(());
+    }
+    let error = match namespaces.origin(libc::CLONE_NEWNET as u64) {
+        Origin::Host => Error::new("needs a network namespace").hint("add {\"type\": \"network\"} to linux.namespaces"),
+        _ => Error::new("moving network devices is not supported yet"),
+    };
+    Err(error.field("/linux/netDevices"))
+}
+
+/// Resource control of caches is still to come; it must not be silently left out.
+fn intel_rdt(spec: &Spec) -> Result<()> {
+    match spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
+        Some(_) => Err(Error::new("resource control of caches is not supported yet").field("/linux/intelRdt")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str) -> Result<()> {
+        let spec: Spec = serde_json::from_str(json).unwrap();
+        let namespaces = Namespaces::plan(spec.linux().as_ref())?;
+        validate(&spec, &namespaces)
+    }
+
+    #[test]
+    fn a_newer_minor_version_is_accepted_and_another_major_one_is_not() {
+        for good in ["1.0.0", "1.2.1", "1.9.9", "1.3.0+dev", "1.0.2-dev"] {
+            check(&format!(r#"{{"ociVersion":"{good}"}}"#)).unwrap();
+        }
+        for bad in ["2.0.0", "0.9.0", "", "x", "1", "1.0", "1.0.0.0"] {
+            let error = check(&format!(r#"{{"ociVersion":"{bad}"}}"#)).unwrap_err();
+            assert_eq!(error.field_name(), Some("/ociVersion"), "{bad}");
+        }
+        assert!(check("{}").is_err());
+    }
+
+    #[test]
+    fn names_need_a_uts_namespace() {
+        for field in ["hostname", "domainname"] {
+            let error = check(&format!(r#"{{"ociVersion":"1.0.0","{field}":"x"}}"#)).unwrap_err();
+            assert_eq!(error.field_name(), Some(&*format!("/{field}")));
+        }
+        check(r#"{"ociVersion":"1.0.0","hostname":"x","linux":{"namespaces":[{"type":"uts"}]}}"#).unwrap();
+    }
+}

@@ -1,0 +1,273 @@
+//! The terminal of a container: a pty of the container's own devpts, and the way of its controller to whoever asked.
+//!
+//! Nothing is opened by a path that the container could have changed: the directory is verified to be the root of a
+//! devpts, its ptmx is opened without links or mounts in between, and the replica comes from the controller
+//! (CVE-2025-52565).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::cmsg_space;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    connect as connect_socket, recvmsg, sendmsg, socket, socketpair,
+};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
+use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
+
+use crate::error::{Context, Error, Result, ensure};
+use crate::sys::{Errno, tty};
+
+/// The size of a terminal in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Height in lines.
+    pub rows: u16,
+    /// Width in characters.
+    pub columns: u16,
+}
+
+/// Both ends of a pty in the container.
+#[derive(Debug)]
+pub struct Pty {
+    controller: OwnedFd,
+    replica: OwnedFd,
+}
+
+/// The name that goes with the controller over a console socket, as runc sends it.
+const NAME: &[u8] = b"/dev/ptmx";
+
+/// Opens the container's `/dev/pts`; to be called with the container's root as ours.
+pub fn devpts() -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat2(AT_FDCWD, "/dev/pts", OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS))
+        .context("open /dev/pts of the container")
+        .field(|| "/process/terminal")
+        .hint("a terminal needs a mount of type devpts at /dev/pts")
+}
+
+impl Pty {
+    /// Makes a pty in the devpts whose root directory `devpts` is, for the user `owner`.
+    ///
+    /// The group stays what the mount option `gid` says. Line discipline settings stay the kernel's.
+    pub fn open(devpts: BorrowedFd<'_>, owner: u32, size: Size) -> Result<Pty> {
+        let pty = Pty::new(devpts).field(|| "/process/terminal")?;
+        if size != Size::default() {
+            tty::set_size(pty.controller.as_fd(), size.rows, size.columns).context("set the size of the terminal")?;
+        }
+        if owner != 0 {
+            match fchown(&pty.replica, Some(Uid::from_raw(owner)), None) {
+                // Its group is not mapped in our user namespace. The program has it open, which is enough for it.
+                Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("give the terminal to user {owner}")),
+            }
+        }
+        Ok(pty)
+    }
+
+    fn new(devpts: BorrowedFd<'_>) -> Result<Pty> {
+        ensure!(
+            fstatfs(devpts).context("look at /dev/pts")?.filesystem_type() == DEVPTS_SUPER_MAGIC,
+            "/dev/pts of the container is no devpts"
+        );
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let resolve = ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH;
+        let controller = openat2(devpts, "ptmx", OpenHow::new().flags(flags).resolve(resolve))
+            .context("open /dev/pts/ptmx of the container")?;
+        let stat = fstat(&controller).context("look at /dev/pts/ptmx")?;
+        // A devpts has its root as inode 1 and its ptmx as inode 2.
+        ensure!(
+            stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_ino == 2 && stat.st_rdev == libc::makedev(5, 2),
+            "/dev/pts/ptmx of the container is not a pty multiplexer"
+        );
+        tty::unlock(controller.as_fd()).context("unlock the terminal")?;
+        let replica = tty::replica(controller.as_fd()).context("open the container's end of the terminal")?;
+        Ok(Pty { controller, replica })
+    }
+
+    /// The container's end; `/dev/console` is made of it.
+    pub fn replica(&self) -> BorrowedFd<'_> {
+        self.replica.as_fd()
+    }
+
+    /// Makes the container's end standard input, output and error and the controlling terminal of our session.
+    pub fn into_controlling_terminal(self) -> Result<()> {
+        tty::set_controlling(self.replica.as_fd()).context("make the terminal the controlling one")?;
+        dup2_stdin(&self.replica).context("make the terminal standard input")?;
+        dup2_stdout(&self.replica).context("make the terminal standard output")?;
+        dup2_stderr(&self.replica).context("make the terminal standard error")
+    }
+}
+
+/// Connects to a console socket (`--console-socket`), whose path may be relative and longer than a socket address.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let socket = connect_to(path).with_context(|| format!("connect to console socket {}", path.display()))?;
+    Ok(socket)
+}
+
+fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // 108 bytes with the NUL (unix(7)).
+    if path.as_os_str().as_bytes().len() < 108 {
+        connect_socket(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    } else {
+        let place = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let short = format!("/proc/self/fd/{}", place.as_raw_fd());
+        connect_socket(socket.as_raw_fd(), &UnixAddr::new(short.as_str())?)?;
+    }
+    Ok(socket)
+}
+
+/// The two ends of a socket for a terminal that this runtime relays itself.
+pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .context("make a socket for the terminal")
+}
+
+/// Takes the controller that [`send`] sent.
+pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut name = [0; 64];
+    let mut slices = [IoSliceMut::new(&mut name)];
+    let mut space = cmsg_space!(i32);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)
+        .context("receive the terminal")?;
+    let rights = message.cmsgs().context("receive the terminal")?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    rights.map(crate::sys::fd::received).ok_or_else(|| Error::new("the terminal did not come"))
+}
+
+/// Sends the controller over a console socket: one message, one name, one descriptor.
+pub fn send(socket: BorrowedFd<'_>, pty: &Pty) -> Result<()> {
+    let fds = [pty.controller.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(NAME)], &rights, MsgFlags::MSG_NOSIGNAL, None)
+        .context("send the terminal over the console socket")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    use nix::sys::termios::{OutputFlags, tcgetattr};
+    use nix::unistd::Uid;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("corten-console-{}-{name}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Scratch(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A devpts of this thread's own: mount namespaces are per thread.
+    fn with_devpts(name: &str, test: impl FnOnce(&Path) + Send) {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let scratch = Scratch::new(name);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
+                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>).unwrap();
+                let options = Some("newinstance,ptmxmode=0666,mode=0620,gid=5");
+                mount(Some("devpts"), &scratch.0, Some("devpts"), MsFlags::empty(), options).unwrap();
+                test(&scratch.0);
+            });
+        });
+    }
+
+    fn directory(path: &Path) -> OwnedFd {
+        open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_pty_has_owner_group_and_size_and_carries_bytes() {
+        with_devpts("open", |path| {
+            let pty = Pty::open(directory(path).as_fd(), 1000, Size { rows: 24, columns: 80 }).unwrap();
+            let stat = fstat(pty.replica()).unwrap();
+            assert_eq!((stat.st_uid, stat.st_gid, stat.st_mode & 0o777), (1000, 5, 0o620));
+            assert_eq!(tty::size(pty.replica()), Ok((24, 80)));
+            let settings = tcgetattr(pty.replica()).unwrap();
+            assert!(settings.output_flags.contains(OutputFlags::ONLCR), "the kernel's settings stay");
+            let mut replica = std::fs::File::from(pty.replica);
+            let mut controller = std::fs::File::from(pty.controller);
+            replica.write_all(b"hello\n").unwrap();
+            let mut seen = [0; 16];
+            let length = controller.read(&mut seen).unwrap();
+            assert_eq!(&seen[..length], b"hello\r\n");
+        });
+    }
+
+    #[test]
+    fn a_directory_that_is_no_devpts_is_refused() {
+        let scratch = Scratch::new("fake");
+        std::os::unix::fs::symlink("/dev/ptmx", scratch.0.join("ptmx")).unwrap();
+        let error = Pty::open(directory(&scratch.0).as_fd(), 0, Size::default()).unwrap_err();
+        assert_eq!(error.to_string(), "/process/terminal: /dev/pts of the container is no devpts");
+    }
+
+    #[test]
+    fn something_mounted_over_the_multiplexer_is_refused() {
+        with_devpts("over", |path| {
+            let none = None::<&str>;
+            mount(Some("/dev/null"), &path.join("ptmx"), none, MsFlags::MS_BIND, none).unwrap();
+            let error = Pty::open(directory(path).as_fd(), 0, Size::default()).unwrap_err();
+            assert_eq!(error.errno(), Some(Errno::EXDEV), "{error}");
+        });
+    }
+
+    #[test]
+    fn the_controller_goes_over_a_socket_with_a_very_long_path() {
+        with_devpts("send", |path| {
+            let place = Scratch::new("send-socket");
+            let long = place.0.join("d".repeat(120));
+            std::fs::create_dir(&long).unwrap();
+            let directory_of_socket = directory(&long);
+            let short = format!("/proc/thread-self/fd/{}/sock", directory_of_socket.as_raw_fd());
+            let listener = UnixListener::bind(short).unwrap();
+            let socket = connect(&long.join("sock")).unwrap();
+            let (peer, _) = listener.accept().unwrap();
+            let pty = Pty::open(directory(path).as_fd(), 0, Size::default()).unwrap();
+            send(socket.as_fd(), &pty).unwrap();
+            drop(socket);
+
+            let mut bytes = [0; 64];
+            let mut iov = [IoSliceMut::new(&mut bytes)];
+            let mut space = cmsg_space!([i32; 4]);
+            let message = recvmsg::<UnixAddr>(peer.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::empty()).unwrap();
+            let fds: Vec<i32> = message
+                .cmsgs()
+                .unwrap()
+                .flat_map(|message| match message {
+                    ControlMessageOwned::ScmRights(fds) => fds,
+                    _ => Vec::new(),
+                })
+                .collect();
+            let length = message.bytes;
+            assert_eq!(&bytes[..length], NAME);
+            assert_eq!(fds.len(), 1);
+            let target = std::fs::read_link(format!("/proc/thread-self/fd/{}", fds[0])).unwrap();
+            assert!(target.ends_with("ptmx"), "{target:?}");
+        });
+    }
+}

@@ -1,0 +1,331 @@
+//! A runtime in the foreground: waits for the process, passes signals on, and carries bytes between its own terminal
+//! and the container's. One loop over poll(2), no thread.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{OutputFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::{Pid, read, write};
+
+use crate::error::{Context, Result};
+use crate::sys::{Errno, process, tty};
+
+pub use crate::sys::process::Ended;
+
+/// Signals that are about us and not about the container: the end of a child, the size of our terminal (handled
+/// here), a reader of our output that left, and the one that runtimes and shims written in Go send themselves.
+const OURS: [i32; 4] = [libc::SIGCHLD, libc::SIGWINCH, libc::SIGPIPE, libc::SIGURG];
+
+/// Signals with which a user says "enough" when the container is gone but its output can't be delivered.
+const ENOUGH: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
+/// How long a terminal that nobody in the container has open is left alone before it is looked at again.
+const HUNG_UP_MS: u16 = 100;
+
+/// The signals of a runtime that stays with its container.
+#[derive(Debug)]
+pub struct Foreground {
+    signals: OwnedFd,
+}
+
+/// Our own terminal joined with a container's; dropping it puts our own back as it was.
+#[derive(Debug)]
+pub struct Terminal {
+    controller: OwnedFd,
+    /// Which of our standard streams is a terminal, for its size.
+    own: Option<BorrowedFd<'static>>,
+    _raw: Option<Raw>,
+    input: Buffer,
+    output: Buffer,
+    hung_up: bool,
+    drained: bool,
+}
+
+/// Our standard input in raw mode, until dropped.
+#[derive(Debug)]
+struct Raw {
+    terminal: BorrowedFd<'static>,
+    before: Termios,
+}
+
+impl Raw {
+    /// Keystrokes go to the container as they are; our output keeps its newline handling, since that of the container
+    /// is off.
+    fn enter(terminal: BorrowedFd<'static>) -> Result<Option<Raw>> {
+        let Ok(before) = tcgetattr(terminal) else { return Ok(None) };
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        raw.output_flags |= before.output_flags & OutputFlags::OPOST;
+        tcsetattr(terminal, SetArg::TCSANOW, &raw).context("put our terminal into raw mode")?;
+        Ok(Some(Raw { terminal, before }))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no settings.
+        let _ = tcsetattr(self.terminal, SetArg::TCSANOW, &self.before);
+    }
+}
+
+/// Bytes on their way; empty when `from` has reached `to`.
+#[derive(Debug)]
+struct Buffer {
+    bytes: [u8; 4096],
+    from: usize,
+    to: usize,
+    /// Nothing more comes in (input), or nothing more can go out (output).
+    closed: bool,
+}
+
+impl Buffer {
+    const fn new() -> Buffer {
+        Buffer { bytes: [0; 4096], from: 0, to: 0, closed: false }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// Reads into the empty buffer.
+    fn fill(&mut self, source: BorrowedFd<'_>) -> Result<usize, Errno> {
+        let length = read(source, &mut self.bytes)?;
+        (self.from, self.to) = (0, length);
+        Ok(length)
+    }
+
+    /// Writes what the other side takes.
+    fn flush(&mut self, target: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.from += write(target, &self.bytes[self.from..self.to])?;
+        Ok(())
+    }
+
+    fn discard(&mut self) {
+        self.from = self.to;
+    }
+}
+
+impl Terminal {
+    /// Joins our terminal with the container's. Call it after [`Foreground::block_signals`], or a runtime in the
+    /// background stops here (SIGTTOU), and before the program starts, so that it sees the right size at once.
+    ///
+    /// The container's terminal stops turning `\n` into `\r\n` (ONLCR), as runc has it: what is not a terminal on our
+    /// side gets plain lines, and ours does it itself.
+    pub fn attach(controller: OwnedFd) -> Result<Terminal> {
+        fcntl(&controller, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("make the terminal non-blocking")?;
+        let mut settings = tcgetattr(&controller).context("read the settings of the terminal")?;
+        settings.output_flags -= OutputFlags::ONLCR;
+        tcsetattr(&controller, SetArg::TCSANOW, &settings).context("set up the terminal")?;
+        let stdio = process::stdio();
+        let mut terminal = Terminal {
+            controller,
+            own: stdio.into_iter().find(|&fd| tty::size(fd).is_ok()),
+            _raw: None,
+            input: Buffer::new(),
+            output: Buffer::new(),
+            hung_up: false,
+            drained: false,
+        };
+        terminal.resize();
+        terminal._raw = Raw::enter(stdio[0])?;
+        Ok(terminal)
+    }
+
+    /// Gives the container's terminal the size of ours.
+    fn resize(&self) {
+        if let Some((rows, columns)) = self.own.and_then(|own| tty::size(own).ok())
+            && (rows, columns) != (0, 0)
+        {
+            // The container's end can be gone at any time; then there is nothing to resize.
+            let _ = tty::set_size(self.controller.as_fd(), rows, columns);
+        }
+    }
+
+    /// What to wait for, beside signals and the end of the child.
+    fn interests(&self, ended: bool) -> impl Iterator<Item = (Source, BorrowedFd<'_>, PollFlags)> {
+        let [stdin, stdout, _] = process::stdio();
+        let typing = self.input.is_empty() && !self.input.closed && !ended;
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::POLLIN, self.output.is_empty());
+        events.set(PollFlags::POLLOUT, !self.input.is_empty());
+        [
+            typing.then_some((Source::Stdin, stdin, PollFlags::POLLIN)),
+            (!events.is_empty() && !self.hung_up).then_some((Source::Controller, self.controller.as_fd(), events)),
+            (!self.output.is_empty()).then_some((Source::Stdout, stdout, PollFlags::POLLOUT)),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    fn read_input(&mut self) {
+        match self.input.fill(process::stdio()[0]) {
+            Ok(0) => self.end_of_input(),
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // In the background, or the terminal went away.
+            Err(_) => self.input.closed = true,
+        }
+    }
+
+    /// Types the end-of-file character, which is how a terminal says that no more input comes.
+    fn end_of_input(&mut self) {
+        self.input.closed = true;
+        let Ok(settings) = tcgetattr(&self.controller) else { return };
+        self.input.bytes[0] = settings.control_chars[SpecialCharacterIndices::VEOF as usize];
+        (self.input.from, self.input.to) = (0, 1);
+    }
+
+    /// Carries what the container's terminal has for us, and what we have for it.
+    fn turn_controller(&mut self) {
+        if !self.input.is_empty() {
+            match self.input.flush(self.controller.as_fd()) {
+                Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(_) => self.input.discard(),
+            }
+        }
+        if !self.output.is_empty() {
+            return;
+        }
+        match self.output.fill(self.controller.as_fd()) {
+            Ok(0) | Err(Errno::EAGAIN) => (self.drained, self.hung_up) = (true, false),
+            // Somebody in the container opened it again.
+            Ok(_) => self.hung_up = false,
+            Err(Errno::EINTR) => {}
+            // EIO: nobody in the container has it open, and all that was written has been read.
+            Err(_) => (self.drained, self.hung_up) = (true, true),
+        }
+        if self.output.closed {
+            self.output.discard();
+        }
+    }
+
+    fn write_output(&mut self) {
+        match self.output.flush(process::stdio()[1]) {
+            Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // Our reader left. The container must not block because of it.
+            Err(_) => {
+                self.output.closed = true;
+                self.output.discard();
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Child,
+    Stdin,
+    Controller,
+    Stdout,
+}
+
+impl Foreground {
+    /// Takes over all signals of the runtime; before the fork, so that none is lost. They stay blocked, so that a
+    /// cleanup after the end of the container is not interrupted; [`super::Process::start_session`] lets them in
+    /// again in the child, as `std::process::Command` does in its children.
+    pub fn block_signals() -> Result<Foreground> {
+        process::block_signals().context("block signals")?;
+        Ok(Foreground { signals: process::signal_fd().context("make a descriptor for signals")? })
+    }
+
+    /// Waits for the child `pid`, reaps whoever else becomes our child, and gives every signal that is meant for the
+    /// container to `forward`. Ends when the child has ended and all that it wrote to the terminal is delivered.
+    pub fn run(
+        &self,
+        pid: Pid,
+        pidfd: BorrowedFd<'_>,
+        mut terminal: Option<Terminal>,
+        mut forward: impl FnMut(i32),
+    ) -> Result<Ended> {
+        let mut ended = None;
+        loop {
+            for source in self.wait(pidfd, terminal.as_ref(), ended.is_some())? {
+                match (source, &mut terminal) {
+                    (Source::Signals, terminal) => {
+                        let enough = self.take_signals(terminal.as_ref(), &mut forward, ended.is_some())?;
+                        if let Some(how) = ended.filter(|_| enough) {
+                            return Ok(how);
+                        }
+                    }
+                    (Source::Child, _) => {}
+                    (Source::Stdin, Some(terminal)) => terminal.read_input(),
+                    (Source::Controller, Some(terminal)) => terminal.turn_controller(),
+                    (Source::Stdout, Some(terminal)) => terminal.write_output(),
+                    (_, None) => {}
+                }
+            }
+            ended = match ended {
+                None => reap(pid)?,
+                some => some,
+            };
+            if let Some(how) = ended
+                && terminal.as_mut().is_none_or(Terminal::is_delivered)
+            {
+                return Ok(how);
+            }
+        }
+    }
+
+    /// Sleeps until something happens and says what.
+    fn wait(&self, pidfd: BorrowedFd<'_>, terminal: Option<&Terminal>, ended: bool) -> Result<Vec<Source>> {
+        let mut wanted = vec![(Source::Signals, self.signals.as_fd(), PollFlags::POLLIN)];
+        if !ended {
+            wanted.push((Source::Child, pidfd, PollFlags::POLLIN));
+        }
+        wanted.extend(terminal.iter().flat_map(|terminal| terminal.interests(ended)));
+        let mut polled: Vec<PollFd<'_>> = wanted.iter().map(|&(_, fd, events)| PollFd::new(fd, events)).collect();
+        let hung_up = terminal.is_some_and(|terminal| terminal.hung_up);
+        let timeout = if hung_up { PollTimeout::from(HUNG_UP_MS) } else { PollTimeout::NONE };
+        let ready = match poll(&mut polled, timeout) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => return Ok(Vec::new()),
+            Err(errno) => return Err(errno).context("wait for the container"),
+        };
+        if ready == 0 {
+            return Ok(vec![Source::Controller]);
+        }
+        let fired = |poll: &PollFd<'_>| poll.revents().is_some_and(|events| !events.is_empty());
+        Ok(wanted.iter().zip(&polled).filter(|(_, poll)| fired(poll)).map(|(&(source, ..), _)| source).collect())
+    }
+
+    /// Handles all waiting signals; true when one of them asks to give up.
+    fn take_signals(&self, terminal: Option<&Terminal>, forward: &mut impl FnMut(i32), ended: bool) -> Result<bool> {
+        let mut enough = false;
+        while let Some(signal) = process::read_signal(self.signals.as_fd()).context("read a signal")? {
+            enough |= ENOUGH.contains(&signal);
+            match terminal {
+                Some(terminal) if signal == libc::SIGWINCH => terminal.resize(),
+                _ if OURS.contains(&signal) || ended => {}
+                _ => forward(signal),
+            }
+        }
+        Ok(enough)
+    }
+}
+
+impl Terminal {
+    /// After the end of the child: is all its output read and written? Reading once more is what finds out.
+    fn is_delivered(&mut self) -> bool {
+        if self.output.is_empty() {
+            // Reading flushes what is still on its way inside the kernel (n_tty_read).
+            self.drained = false;
+            self.input.discard();
+            self.turn_controller();
+        }
+        self.output.is_empty() && self.drained
+    }
+}
+
+/// Reaps all children that have ended; says how the one that matters did.
+fn reap(pid: Pid) -> Result<Option<Ended>> {
+    let mut ended = None;
+    loop {
+        match process::reap_any() {
+            Ok(Some((child, how))) if child == pid => ended = Some(how),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(Errno::ECHILD) => return Ok(ended),
+            Err(errno) => return Err(errno).with_context(|| format!("wait for process {pid}")),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What a container's process is, for init and for exec: compiled on the host from `process` of the config, limited
+//! by the host from outside, and executed by the child.
+//!
+//! The order in which a child goes through it is the order of the methods of [`Process`]. The room refuses names of
+//! users and groups, and gives a program neither a descriptor nor a working directory that lies outside its root.
+
+mod capabilities;
+pub mod console;
+mod environment;
+pub mod foreground;
+mod labels;
+mod limits;
+mod memory;
+mod options;
+mod program;
+mod schedule;
+mod session;
+mod user;
+
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Pid, chdir, getpid};
+use oci_spec::runtime as spec;
+
+use crate::error::{Context, Error, Result, ensure};
+use crate::sys::{Errno, process as kernel, sched};
+use console::Size;
+
+pub use capabilities::names as capability_names;
+pub use memory::policy_names as memory_policy_names;
+pub use options::{Options, parse_user};
+pub use user::use_null_of;
+
+/// What the process depends on beside its own description.
+#[derive(Clone, Debug, Default)]
+pub struct Facts<'a> {
+    /// It is an additional process of a container (exec), not its init.
+    pub exec: bool,
+    /// The container has a user namespace of its own.
+    pub user_namespace: bool,
+    /// Whether the runtime itself has no privilege over the host: not root, or root of a user namespace. Asked only when
+    /// something is refused.
+    pub rootless: Option<fn() -> bool>,
+    /// AppArmor is enabled on the host.
+    pub apparmor: bool,
+    /// SELinux is enabled on the host.
+    pub selinux: bool,
+    /// Keep the caller's additional groups (annotation `run.oci.keep_original_groups`).
+    pub keep_groups: bool,
+    /// The container's id, when it gets a session keyring of its own; `None` with `--no-new-keyring`.
+    pub keyring: Option<&'a str>,
+    /// How many descriptors from 3 up the caller passes by socket activation (`LISTEN_FDS`).
+    pub listen_fds: u32,
+    /// How many more descriptors after those it passes with `--preserve-fds`.
+    pub preserve_fds: u32,
+    /// Variables that the runtime adds, such as `NOTIFY_SOCKET=…`; they win over the config.
+    pub env: Vec<String>,
+    /// `linux.personality`.
+    pub personality: Option<&'a spec::LinuxPersonality>,
+    /// `linux.memoryPolicy`.
+    pub memory_policy: Option<&'a spec::LinuxMemoryPolicy>,
+}
+
+/// A process, compiled: nothing of it is looked up or laid out any more after the fork, but for what only the
+/// container's own files can tell (its home directory, and where its program lies).
+#[derive(Clone, Debug)]
+pub struct Process {
+    args: Vec<CString>,
+    environment: environment::Environment,
+    cwd: PathBuf,
+    terminal: Option<Size>,
+    user: user::User,
+    capabilities: capabilities::Capabilities,
+    limits: limits::Limits,
+    oom_score: limits::OomScore,
+    schedule: schedule::Schedule,
+    affinity: schedule::Affinity,
+    memory_policy: Option<memory::Policy>,
+    personality: Option<u32>,
+    labels: labels::Labels,
+    keyring: Option<CString>,
+    no_new_privs: bool,
+    user_namespace: bool,
+    rootless: Option<fn() -> bool>,
+    listen_pid: bool,
+    /// Descriptors from 3 up that the program gets.
+    preserved: u32,
+    /// Where the program lies; known once it was looked up.
+    program: Option<CString>,
+    /// Nothing is open any more that is not the program's.
+    closed: bool,
+}
+
+impl Process {
+    /// Compiles the description of a process; an error names the field.
+    pub fn plan(process: &spec::Process, facts: &Facts<'_>) -> Result<Process> {
+        let cwd = process.cwd();
+        absolute(cwd).field(|| "/process/cwd")?;
+        let text = |value: &Option<String>| value.as_ref().map(String::as_str).map(str::to_owned);
+        let (profile, label) = (text(process.apparmor_profile()), text(process.selinux_label()));
+        let mut extra = facts.env.clone();
+        if facts.listen_fds > 0 {
+            // sd_listen_fds(3) wants to read its own pid: 1 for an init, and only known to an exec once it is there.
+            extra.extend([format!("LISTEN_FDS={}", facts.listen_fds), "LISTEN_PID=1".to_owned()]);
+        }
+        Ok(Process {
+            args: arguments(process.args().as_deref().unwrap_or_default())?,
+            environment: environment::Environment::plan(process.env().as_deref().unwrap_or_default(), &extra)?,
+            cwd: cwd.clone(),
+            terminal: terminal(process)?,
+            user: user::User::plan(process.user(), facts.keep_groups)?,
+            capabilities: capabilities::Capabilities::plan(process.capabilities().as_ref()),
+            limits: limits::Limits::plan(process.rlimits().as_deref().unwrap_or_default())?,
+            oom_score: limits::OomScore::plan(process.oom_score_adj())?,
+            schedule: schedule::Schedule::plan(process.scheduler().as_ref(), process.io_priority().as_ref())?,
+            affinity: schedule::Affinity::plan(process.exec_cpu_affinity().as_ref(), facts.exec)?,
+            memory_policy: facts.memory_policy.map(memory::Policy::plan).transpose().field(|| "/linux/memoryPolicy")?,
+            personality: facts.personality.map(memory::personality),
+            labels: labels::Labels::plan(profile.as_deref(), label.as_deref(), facts.apparmor, facts.selinux)?,
+            keyring: facts.keyring.map(session::keyring_name).transpose()?,
+            no_new_privs: process.no_new_privileges().unwrap_or(false),
+            user_namespace: facts.user_namespace,
+            rootless: facts.rootless,
+            listen_pid: facts.exec && facts.listen_fds > 0,
+            preserved: facts.listen_fds.saturating_add(facts.preserve_fds),
+            program: None,
+            closed: false,
+        })
+    }
+
+    /// The working directory in the container; init's is made when it is missing, that of an exec has to be there.
+    pub fn cwd(&self) -> &Path {
+        &self.cwd
+    }
+
+    /// The user in the container.
+    pub fn uid(&self) -> u32 {
+        self.user.uid
+    }
+
+    /// The initial size of the terminal, when there is to be one; 0 × 0 is the kernel's own choice.
+    pub fn terminal(&self) -> Option<Size> {
+        self.terminal
+    }
+
+    /// Is `no_new_privs` set, so that a seccomp filter needs no privilege and can be loaded last?
+    pub fn no_new_privs(&self) -> bool {
+        self.no_new_privs
+    }
+
+    /// The variables that the program gets, as NAME=value; HOME among them once the user is become.
+    pub fn environment(&self) -> Vec<String> {
+        self.environment.entries().iter().map(|entry| entry.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Does [`Process::prepare`] need a procfs?
+    pub fn needs_proc(&self) -> bool {
+        self.labels.any()
+    }
+
+    // The host's side.
+
+    /// Before the fork of an exec: moves the runtime itself to `execCPUAffinity.initial`.
+    pub fn apply_initial_affinity(&self) -> Result<()> {
+        self.affinity.apply_initial()
+    }
+
+    /// Right after the fork, the child being in its cgroup: out-of-memory score and CPU affinity. Early, because the
+    /// score's file belongs to the host's root once the child is not dumpable.
+    pub fn adopt(&self, pid: Pid) -> Result<()> {
+        self.oom_score.apply(pid, self.rootless)?;
+        self.affinity.apply(pid)
+    }
+
+    /// When the child is ready, just before it confines itself: resource limits, scheduler and I/O priority. Late,
+    /// because the set-up itself must not run out of files or fail to fork.
+    pub fn limit(&self, pid: Pid) -> Result<()> {
+        self.limits.apply(pid)?;
+        self.schedule.apply(pid)
+    }
+
+    // The child's side, in this order.
+
+    /// As soon as the child is root of its namespaces: all signals let in, a session and a keyring of its own. The
+    /// procfs is only needed with an SELinux label. A terminal is made after this.
+    pub fn start_session(&self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
+        session::start()?;
+        let Some(keyring) = &self.keyring else { return Ok(()) };
+        self.labels.label_keys(proc, true)?;
+        session::join_keyring(keyring)?;
+        self.labels.label_keys(proc, false)
+    }
+
+    /// After the change of root, with all privileges: labels, `no_new_privs`, execution domain, memory policy, home,
+    /// umask.
+    ///
+    /// `proc` is the root of a procfs that only we have, for a process with labels ([`Process::needs_proc`]).
+    pub fn prepare(&mut self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.labels.apply(proc)?;
+        if self.no_new_privs {
+            nix::sys::prctl::set_no_new_privs().context("set no_new_privs").field(|| "/process/noNewPrivileges")?;
+        }
+        if let Some(domain) = self.personality {
+            sched::set_personality(domain).context("set the personality").field(|| "/linux/personality")?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            policy.apply()?;
+        }
+        if self.listen_pid {
+            self.environment.set("LISTEN_PID", getpid().to_string().as_bytes());
+        }
+        if self.environment.lacks_home() {
+            self.environment.set("HOME", &user::home(self.user.uid));
+        }
+        // Last of all that makes files.
+        self.user.set_umask();
+        Ok(())
+    }
+
+    /// Becomes the container's user for good: working directory, groups, ids, capabilities. Then finds the
+    /// program with the rights that are left.
+    pub fn become_user(&mut self) -> Result<()> {
+        // Now for a directory that only root may enter; later again for one that only the user may (NFS, user
+        // namespaces).
+        let entered = match chdir(&self.cwd) {
+            Ok(()) => true,
+            Err(Errno::EACCES | Errno::EPERM) => false,
+            Err(errno) => return Err(self.no_cwd(errno)),
+        };
+        // Needs CAP_SETPCAP, which a change of user takes away.
+        self.capabilities.bound()?;
+        self.user.own_stdio()?;
+        self.user.become_it(self.capabilities.outlive_root(), self.user_namespace)?;
+        if !entered {
+            chdir(&self.cwd).map_err(|errno| self.no_cwd(errno))?;
+        }
+        self.ensure_inside()?;
+        self.capabilities.apply()?;
+        self.program = Some(program::find(&self.args[0], self.environment.value("PATH"))?);
+        Ok(())
+    }
+
+    fn no_cwd(&self, errno: Errno) -> Error {
+        Error::from(errno).context(format!("enter the working directory {}", self.cwd.display())).field("/process/cwd")
+    }
+
+    /// A working directory can be reached through a descriptor of ours that lies outside (CVE-2024-21626).
+    fn ensure_inside(&self) -> Result<()> {
+        if self.cwd == Path::new("/") {
+            return Ok(());
+        }
+        let mut buffer = [0; libc::PATH_MAX as usize];
+        let place = kernel::working_directory(&mut buffer);
+        let inside = place.is_ok_and(|place| place.starts_with(b"/"));
+        if inside {
+            return Ok(());
+        }
+        Err(Error::new(format!("the working directory {} is outside of the container's root", self.cwd.display()))
+            .field("/process/cwd"))
+    }
+
+    /// Closes every descriptor that is neither the program's nor in `keep`. Before a seccomp filter is loaded last, so
+    /// that the filter has to allow no more than execve and what is done with the kept ones.
+    ///
+    /// Really closed: one that is only close-on-exec could still be executed, as `/proc/self/fd/N` (CVE-2024-21626).
+    /// What is kept must be close-on-exec, and should be closed before [`Process::execute`] but for the way to tell
+    /// the reason. Whoever owns one of the closed descriptors must not drop it any more: the only ways on are execve
+    /// and `_exit`.
+    pub fn close_descriptors(&mut self, keep: &[BorrowedFd<'_>]) -> Result<()> {
+        let first = 3 + self.preserved;
+        for number in 3..first {
+            kernel::keep_over_exec(number).with_context(|| format!("pass descriptor {number} on"))?;
+        }
+        kernel::close_all_from(first, keep).context("close descriptors")?;
+        self.closed = true;
+        Ok(())
+    }
+
+    /// Executes the program; returns only with the reason why not.
+    pub fn execute(&self) -> Error {
+        let (true, Some(path)) = (self.closed, &self.program) else {
+            return Error::new("the process is not ready to be executed");
+        };
+        program::execute(path, &self.args, self.environment.entries())
+    }
+}
+
+/// Are all descriptors that the caller wants to pass on really there? To be asked before we open any of our own.
+pub fn check_preserved(count: u32) -> Result<()> {
+    for number in 3..count.saturating_add(3) {
+        ensure!(kernel::descriptor_exists(number), "unable to stat preserved-fd {number} of {count}: it is not open");
+    }
+    Ok(())
+}
+
+fn arguments(args: &[String]) -> Result<Vec<CString>> {
+    if args.is_empty() {
+        return Err(Error::new("must not be empty").field("/process/args"));
+    }
+    let ready = |(index, arg): (usize, &String)| {
+        CString::new(arg.as_bytes()).map_err(|_| Error::new("contains a NUL").field(format!("/process/args/{index}")))
+    };
+    args.iter().enumerate().map(ready).collect()
+}
+
+fn absolute(cwd: &Path) -> Result<()> {
+    ensure!(cwd.is_absolute(), "{cwd:?} is not an absolute path");
+    ensure!(!cwd.as_os_str().as_bytes().contains(&0), "contains a NUL");
+    Ok(())
+}
+
+/// The terminal's size; a size without a terminal means nothing (runtime-spec, `consoleSize`).
+fn terminal(process: &spec::Process) -> Result<Option<Size>> {
+    if process.terminal() != Some(true) {
+        return Ok(None);
+    }
+    let Some(size) = process.console_size() else { return Ok(Some(Size::default())) };
+    let small = |value: u64, name: &str| {
+        u16::try_from(value).map_err(|_| {
+            Error::new(format!("{value} is more than 65535")).field(format!("/process/consoleSize/{name}"))
+        })
+    };
+    Ok(Some(Size { rows: small(size.height(), "height")?, columns: small(size.width(), "width")? }))
+}
+
+#[cfg(test)]
+mod tests;

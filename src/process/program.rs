@@ -1,0 +1,189 @@
+//! The program: found as execvp(3) finds it, in the container's PATH and with the container's rights.
+//!
+//! Engines turn the words of these errors into exit codes 126 and 127, so each kind of failure has its fixed words.
+
+use std::ffi::{CStr, CString};
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::stat::stat;
+use nix::sys::statvfs::{FsFlags, statvfs};
+use nix::unistd::{AccessFlags, execve, faccessat};
+
+use crate::error::{Error, Result};
+use crate::sys::Errno;
+
+/// What the C library searches when the environment has no PATH (`confstr(_CS_PATH)`).
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// Finds the program that `name` means for a process with this PATH, by the rights the caller has now.
+pub(super) fn find(name: &CStr, path: Option<&[u8]>) -> Result<CString> {
+    if name.to_bytes().contains(&b'/') {
+        return match judge(name) {
+            Ok(()) => Ok(name.to_owned()),
+            Err(errno) => Err(explain(name, name, errno)),
+        };
+    }
+    let mut refused = None;
+    for directory in path.unwrap_or(DEFAULT_PATH).split(|&byte| byte == b':') {
+        // An empty entry is the working directory (execvp(3)).
+        let separator: &[u8] = if directory.is_empty() { b"" } else { b"/" };
+        let Ok(candidate) = CString::new([directory, separator, name.to_bytes()].concat()) else { continue };
+        match judge(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::EACCES) if exists(&candidate) => refused = refused.or(Some(candidate)),
+            Err(_) => {}
+        }
+    }
+    match refused {
+        Some(candidate) => Err(explain(name, &candidate, Errno::EACCES)),
+        None => Err(Error::from(Errno::ENOENT).context("executable file not found in $PATH").context(quoted(name))),
+    }
+}
+
+/// May we execute it, and is it a file? The effective rights count, capabilities included, as they do for execve.
+fn judge(path: &CStr) -> Result<(), Errno> {
+    let unsure = match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+        Ok(()) => false,
+        // A filter that does not know faccessat2; then execve has the last word.
+        Err(Errno::EPERM | Errno::ENOSYS) => true,
+        Err(errno) => return Err(errno),
+    };
+    let stat = stat(path)?;
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => Err(Errno::EISDIR),
+        libc::S_IFREG if !unsure || stat.st_mode & 0o111 != 0 => Ok(()),
+        _ => Err(Errno::EACCES),
+    }
+}
+
+fn exists(path: &CStr) -> bool {
+    faccessat(AT_FDCWD, path, AccessFlags::F_OK, AtFlags::AT_EACCESS).is_ok()
+}
+
+/// Replaces this process by the program; returns only when the kernel refuses.
+pub(super) fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> Error {
+    let Err(errno) = execve(path, arguments, environment);
+    let name = arguments.first().map_or(path, CString::as_c_str);
+    match errno {
+        Errno::EACCES if stat(path).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) => {
+            explain(name, path, Errno::EISDIR)
+        }
+        errno => explain(name, path, errno),
+    }
+}
+
+fn explain(name: &CStr, path: &CStr, errno: Errno) -> Error {
+    let error = Error::from(errno).context(quoted(name));
+    match errno {
+        Errno::EACCES if statvfs(path).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)) => {
+            error.hint("it lies on a file system that is mounted noexec")
+        }
+        Errno::ENOENT if exists(path) => {
+            error.hint("the file is there, but the interpreter or loader that it names is not in the container")
+        }
+        Errno::ENOEXEC => error.hint("it is neither a program for this machine nor a script that begins with #!"),
+        Errno::E2BIG => error.hint("arguments and environment together are too large for the kernel"),
+        _ => error,
+    }
+}
+
+fn quoted(name: &CStr) -> String {
+    format!("exec: \"{}\"", name.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    /// A directory with files of the given modes, and directories where the mode is 0.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, files: &[(&str, &str, u32)]) -> Scratch {
+            let root = std::env::temp_dir().join(format!("corten-program-{}-{name}", std::process::id()));
+            for (path, text, mode) in files {
+                let path = root.join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(&path, text).unwrap();
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(*mode)).unwrap();
+            }
+            Scratch(root)
+        }
+
+        fn path(&self, directories: &[&str]) -> Vec<u8> {
+            let list: Vec<String> =
+                directories.iter().map(|entry| self.0.join(entry).to_str().unwrap().to_owned()).collect();
+            list.join(":").into_bytes()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn look(name: &str, path: Option<&[u8]>) -> Result<String, String> {
+        let name = CString::new(name).unwrap();
+        let found = find(&name, path).map_err(|error| error.to_string())?;
+        Ok(found.into_string().unwrap())
+    }
+
+    #[test]
+    fn a_directory_of_the_same_name_is_passed_over() {
+        let scratch = Scratch::new("dir", &[("d/ls/x", "", 0o644), ("bin/ls", "", 0o755)]);
+        let found = look("ls", Some(&scratch.path(&["d", "bin"]))).unwrap();
+        assert!(found.ends_with("/bin/ls"), "{found}");
+    }
+
+    #[test]
+    fn a_name_that_begins_with_a_dot_is_found() {
+        let scratch = Scratch::new("dot", &[("bin/.hid", "", 0o755)]);
+        assert!(look(".hid", Some(&scratch.path(&["none", "bin"]))).unwrap().ends_with("/bin/.hid"));
+    }
+
+    #[test]
+    fn a_missing_command_has_the_words_that_engines_look_for() {
+        let words = look("nosuch", Some(b"/nowhere:/etc/passwd")).unwrap_err();
+        assert_eq!(words, "exec: \"nosuch\": executable file not found in $PATH: no such file or directory");
+        assert_eq!(look("/no/such", None).unwrap_err(), "exec: \"/no/such\": no such file or directory");
+        assert_eq!(
+            look("", Some(b"/bin")).unwrap_err(),
+            "exec: \"\": executable file not found in $PATH: no such file or directory"
+        );
+    }
+
+    #[test]
+    fn a_directory_and_a_file_that_may_not_run_say_so() {
+        assert_eq!(look("/etc", None).unwrap_err(), "exec: \"/etc\": is a directory");
+        let scratch = Scratch::new("mode", &[("bin/none", "", 0)]);
+        let path = scratch.path(&["bin"]);
+        assert_eq!(look("none", Some(&path)).unwrap_err(), "exec: \"none\": permission denied");
+        let whole = format!("{}/none", String::from_utf8(path).unwrap());
+        assert_eq!(look(&whole, None).unwrap_err(), format!("exec: \"{whole}\": permission denied"));
+    }
+
+    #[test]
+    fn a_file_that_may_run_later_in_the_path_beats_one_that_may_not() {
+        let scratch = Scratch::new("later", &[("a/x", "", 0o644), ("b/x", "", 0o755)]);
+        assert!(look("x", Some(&scratch.path(&["a", "b"]))).unwrap().ends_with("/b/x"));
+    }
+
+    #[test]
+    fn without_a_path_the_standard_one_is_searched() {
+        assert!(look("sh", None).is_ok());
+    }
+
+    #[test]
+    fn a_script_without_its_interpreter_says_more_than_the_errno() {
+        let scratch = Scratch::new("script", &[("s", "#!/no/interpreter\n", 0o755), ("empty", "", 0o755)]);
+        let run = |name: &str| {
+            let path = CString::new(scratch.0.join(name).to_str().unwrap()).unwrap();
+            execute(&path, &[c"name".to_owned()], &[]).to_string()
+        };
+        assert!(run("s").starts_with("exec: \"name\": no such file or directory (the file is there"), "{}", run("s"));
+        assert!(run("empty").starts_with("exec: \"name\": exec format error ("), "{}", run("empty"));
+    }
+}

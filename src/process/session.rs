@@ -1,0 +1,50 @@
+//! The session of the container: a keyring of its own, no controlling terminal, no signal held back.
+
+use std::ffi::CString;
+
+use nix::unistd::setsid;
+
+use crate::error::{Context, Error, Result};
+use crate::sys::{Errno, key, process};
+
+/// What a new session keyring has by itself (possessor: all; user: view, read, link) and search for the user, without
+/// which a later exec could not find the keyring by its name (keyctl(2), `KEYCTL_SETPERM`).
+const PERMISSIONS: u32 = 0x3f00_0000 | 0x0001_0000 | 0x0002_0000 | 0x0010_0000 | 0x0008_0000;
+
+/// The name of the session keyring of a container, `_ses.ID`, which init and exec share.
+pub(super) fn keyring_name(id: &str) -> Result<CString> {
+    CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a container id has no NUL"))
+}
+
+pub(super) fn join_keyring(name: &CString) -> Result<()> {
+    let serial = match key::join_session(name) {
+        Ok(serial) => serial,
+        // Kernels without keyrings have nothing to isolate; outer sandboxes pretend to be such kernels.
+        Err(Errno::ENOSYS) => return Ok(()),
+        Err(errno @ Errno::EDQUOT) => {
+            return Err(errno)
+                .with_context(|| format!("join session keyring {}", name.to_string_lossy()))
+                .hint("raise kernel.keys.maxkeys and maxbytes, or use --no-new-keyring");
+        }
+        Err(errno) => {
+            return Err(errno)
+                .with_context(|| format!("join session keyring {}", name.to_string_lossy()))
+                .hint("--no-new-keyring does without it");
+        }
+    };
+    match key::set_permissions(serial, PERMISSIONS) {
+        // A keyring that another user of this container made is joined as it is.
+        Ok(()) | Err(Errno::EACCES) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("open keyring {} for its user", name.to_string_lossy())),
+    }
+}
+
+/// Leaves the caller's session and lets all signals in.
+pub(super) fn start() -> Result<()> {
+    process::unblock_signals().context("unblock signals")?;
+    match setsid() {
+        // A process group leader is in a session of its own already.
+        Ok(_) | Err(Errno::EPERM) => Ok(()),
+        Err(errno) => Err(errno).context("start a session"),
+    }
+}

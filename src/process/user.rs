@@ -1,0 +1,253 @@
+//! Who the process is: user, groups, umask, and the home directory that the container's `/etc/passwd` gives.
+//!
+//! Users and groups are numbers; a name is never looked up (CVE-2016-3697). A number is the whole string or it is
+//! refused (CVE-2026-30892).
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::prctl::set_keepcaps;
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
+use oci_spec::runtime as spec;
+
+use crate::error::{Context, Error, Result, ensure};
+use crate::sys::{Errno, process};
+
+/// The id that the kernel takes for "leave it as it is", so it is nobody's.
+const NOBODY: u32 = u32::MAX;
+
+/// `process.user`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct User {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    umask: u32,
+    groups: Groups,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Groups {
+    /// Exactly these, also when there are none (CVE-2022-36109).
+    Exactly(Vec<Gid>),
+    /// The caller's (annotation `run.oci.keep_original_groups`).
+    Keep,
+}
+
+impl User {
+    pub(super) fn plan(wanted: &spec::User, keep_groups: bool) -> Result<User> {
+        let (uid, gid) = (wanted.uid(), wanted.gid());
+        valid(uid).field(|| "/process/user/uid")?;
+        valid(gid).field(|| "/process/user/gid")?;
+        let umask = wanted.umask().unwrap_or(0o022);
+        if umask > 0o777 {
+            return Err(Error::new(format!("{umask:#o} is not a file mode")).field("/process/user/umask"));
+        }
+        let mut groups: Vec<Gid> = Vec::new();
+        for (index, &group) in wanted.additional_gids().iter().flatten().enumerate() {
+            valid(group).field(|| format!("/process/user/additionalGids/{index}"))?;
+            if !groups.contains(&Gid::from_raw(group)) {
+                groups.push(Gid::from_raw(group));
+            }
+        }
+        let groups = if keep_groups { Groups::Keep } else { Groups::Exactly(groups) };
+        Ok(User { uid, gid, umask, groups })
+    }
+
+    pub(super) fn set_umask(&self) {
+        nix::sys::stat::umask(Mode::from_bits_truncate(self.umask));
+    }
+
+    /// Becomes this user for good. With `keep_capabilities` the permitted set outlives the change from root.
+    pub(super) fn become_it(&self, keep_capabilities: bool, user_namespace: bool) -> Result<()> {
+        self.set_groups(user_namespace)?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        setresgid(gid, gid, gid).map_err(|errno| unmapped(errno, "group", self.gid)).field(|| "/process/user/gid")?;
+        if keep_capabilities && self.uid != 0 {
+            // execve clears it again (capabilities(7), SECBIT_KEEP_CAPS).
+            set_keepcaps(true).context("keep capabilities over the change of user")?;
+        }
+        setresuid(uid, uid, uid).map_err(|errno| unmapped(errno, "user", self.uid)).field(|| "/process/user/uid")
+    }
+
+    fn set_groups(&self, user_namespace: bool) -> Result<()> {
+        let Groups::Exactly(groups) = &self.groups else { return Ok(()) };
+        match setgroups(groups) {
+            Ok(()) => Ok(()),
+            // `setgroups` is `deny` in this user namespace: the caller had no right to give up groups in the first place.
+            Err(Errno::EPERM) if user_namespace && groups.is_empty() => Ok(()),
+            Err(errno @ Errno::EINVAL) => Err(errno)
+                .context("set the additional groups")
+                .hint("one of them has no mapping in the container's user namespace")
+                .field(|| "/process/user/additionalGids"),
+            Err(errno) => Err(errno).context("set the additional groups").field(|| "/process/user/additionalGids"),
+        }
+    }
+
+    /// Gives standard input, output and error to the user, so that `/dev/stderr` can be opened again.
+    ///
+    /// The group stays. `/dev/null` is everybody's and is never touched, wherever it came from (CVE-2026-88265).
+    pub(super) fn own_stdio(&self) -> Result<()> {
+        for (name, fd) in ["input", "output", "error"].into_iter().zip(process::stdio()) {
+            // A closed stream has no owner.
+            let Ok(stat) = fstat(fd) else { continue };
+            if stat.st_uid == self.uid || is_null(&stat) {
+                continue;
+            }
+            match fchown(fd, Some(Uid::from_raw(self.uid)), None) {
+                // Not ours to give away: an unmapped owner, a read-only or an odd file system.
+                Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("give standard {name} to the user")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes those of our standard streams that are `/dev/null` be the container's own. One that it does not have is no
+/// reason to fail; `open` verifies what it opens (CVE-2026-88265).
+pub fn use_null_of(open: impl FnOnce() -> Result<OwnedFd>) {
+    let null = |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| is_null(&stat));
+    let ours: Vec<_> = process::stdio().into_iter().filter(null).collect();
+    let Some(theirs) = (!ours.is_empty()).then(open).and_then(Result::ok) else { return };
+    for stream in ours {
+        process::replace(stream, theirs.as_fd());
+    }
+}
+
+/// Is it the character device 1:3, `/dev/null`?
+fn is_null(stat: &libc::stat) -> bool {
+    stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3)
+}
+
+fn valid(id: u32) -> Result<()> {
+    ensure!(id != NOBODY, "{id} is not an id: the kernel takes it for \"leave unchanged\"");
+    Ok(())
+}
+
+fn unmapped(errno: Errno, kind: &str, id: u32) -> Error {
+    let error = Error::from(errno).context(format!("become {kind} {id}"));
+    match errno {
+        Errno::EINVAL => error.hint(format!("{kind} {id} has no mapping in the container's user namespace")),
+        _ => error,
+    }
+}
+
+/// A number in decimal digits and nothing else, up to 2³²−1.
+pub(super) fn decimal(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// A user or group id as people type it: decimal digits, the whole string.
+pub fn parse_id(text: &str) -> Result<u32> {
+    let id = decimal(text).ok_or_else(|| Error::new(format!("{text:?} is not a number between 0 and 4294967294")))?;
+    valid(id)?;
+    Ok(id)
+}
+
+/// More of a container's passwd file is not read.
+const PASSWD_LIMIT: u64 = 8 << 20;
+
+/// The home directory of a user in the container, to be asked after the change of root: `/` when nothing says more.
+pub(super) fn home(uid: u32) -> Vec<u8> {
+    // Links stay inside, since the root is the container's; a link into a process's descriptors would not.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let Ok(fd) = openat2(AT_FDCWD, "/etc/passwd", how) else { return b"/".to_vec() };
+    let regular = fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+    let found = if regular { home_in(BufReader::new(File::from(fd).take(PASSWD_LIMIT)), uid) } else { None };
+    found.unwrap_or_else(|| b"/".to_vec())
+}
+
+/// The sixth field of the first line of a passwd(5) file whose third field is `uid`.
+fn home_in(mut passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if passwd.read_until(b'\n', &mut line).ok()? == 0 {
+            return None;
+        }
+        let mut fields = line.trim_ascii_end().split(|&byte| byte == b':');
+        let Some(id) = fields.nth(2).and_then(|id| std::str::from_utf8(id).ok()).and_then(decimal) else { continue };
+        if id == uid {
+            return fields.nth(2).filter(|home| !home.is_empty() && !home.contains(&0)).map(<[u8]>::to_vec);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(edit: impl FnOnce(&mut spec::User)) -> Result<User> {
+        let mut wanted = spec::User::default();
+        edit(&mut wanted);
+        User::plan(&wanted, false)
+    }
+
+    #[test]
+    fn an_id_is_the_whole_string_or_nothing() {
+        assert_eq!(parse_id("1000").unwrap(), 1000);
+        assert_eq!(parse_id("0").unwrap(), 0);
+        for wrong in ["", "1x", "-1", "+1", " 1", "1 ", "0x10", "4294967295", "4294967296", "root", "１"] {
+            assert!(parse_id(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn groups_are_listed_once() {
+        let user = user(|user| {
+            user.set_additional_gids(Some(vec![10, 20, 20]));
+        })
+        .unwrap();
+        assert_eq!(user.groups, Groups::Exactly(vec![Gid::from_raw(10), Gid::from_raw(20)]));
+    }
+
+    #[test]
+    fn the_id_that_means_unchanged_is_refused() {
+        let error = user(|user| {
+            user.set_uid(u32::MAX);
+        })
+        .unwrap_err();
+        assert_eq!(error.field_name(), Some("/process/user/uid"));
+        let error = user(|user| {
+            user.set_additional_gids(Some(vec![1, u32::MAX]));
+        })
+        .unwrap_err();
+        assert_eq!(error.field_name(), Some("/process/user/additionalGids/1"));
+    }
+
+    #[test]
+    fn the_umask_is_022_unless_given() {
+        assert_eq!(user(|_| ()).unwrap().umask, 0o022);
+        assert_eq!(
+            user(|user| {
+                user.set_umask(Some(0));
+            })
+            .unwrap()
+            .umask,
+            0
+        );
+        assert!(
+            user(|user| {
+                user.set_umask(Some(0o1000));
+            })
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn the_home_directory_is_found_by_number_alone() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\n1001:x:0:0::/trap:/bin/sh\n# :x\n\nbob:x:1001:1001::/home/bob:\n\
+            eve:x:1002:1002::::\nlast:x:1003:9::/last" as &[u8];
+        let home = |uid| home_in(passwd, uid).map(|home| String::from_utf8(home).unwrap());
+        assert_eq!(home(0).as_deref(), Some("/root"));
+        assert_eq!(home(1001).as_deref(), Some("/home/bob"));
+        assert_eq!(home(1002), None);
+        assert_eq!(home(1003).as_deref(), Some("/last"));
+        assert_eq!(home(4242), None);
+    }
+}

@@ -1,0 +1,323 @@
+//! Device nodes, the links of `/dev`, and `/dev/console` (runtime-spec, config-linux.md, "Devices").
+//!
+//! All of it happens in a directory that is held open, whatever the image calls it. In a user namespace, where no
+//! device can be made, the host's node is bound, after a look at what it is.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, makedev, mknodat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+
+use super::mounts::device_number;
+use super::path::{Inside, Root, format};
+use crate::error::{Context, Error, Result, bail, ensure};
+use crate::sys::Errno;
+use crate::sys::mount::{attach, clone_fd, clone_path};
+use crate::sys::path::{Links, open_in};
+
+/// The devices that every container has; all are character devices with mode 0666.
+const DEFAULT: &[(&str, u64, u64)] =
+    &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Links to what the process finds in its own procfs.
+const LINKS: &[(&CStr, &CStr)] = &[
+    (c"fd", c"/proc/self/fd"),
+    (c"stdin", c"/proc/self/fd/0"),
+    (c"stdout", c"/proc/self/fd/1"),
+    (c"stderr", c"/proc/self/fd/2"),
+    (c"core", c"/proc/kcore"),
+];
+
+/// One node to make.
+#[derive(Debug)]
+struct Device {
+    parent: Inside,
+    name: CString,
+    kind: SFlag,
+    mode: Mode,
+    number: u64,
+    owner: (u32, u32),
+    /// Where the host has it, when it is to be bound.
+    bind: Option<PathBuf>,
+    /// Place in `linux.devices`; none for a default device.
+    index: Option<usize>,
+}
+
+/// All that is made in `/dev`, compiled.
+#[derive(Debug)]
+pub(super) struct Devices {
+    nodes: Vec<Device>,
+    /// Whether something of the configuration is mounted on `/proc`.
+    proc_mounted: bool,
+}
+
+impl Devices {
+    /// Compiles `linux.devices` and the default ones.
+    pub(super) fn plan(list: &[LinuxDevice], bind: bool, proc_mounted: bool) -> Result<Devices> {
+        let mut nodes = Vec::with_capacity(list.len() + DEFAULT.len());
+        for (index, device) in list.iter().enumerate() {
+            let node = Device::plan(index, device, bind).field(|| format!("/linux/devices/{index}"))?;
+            nodes.extend(node);
+        }
+        let dev = Inside::new("dev".as_ref())?;
+        for &(name, major, minor) in DEFAULT.iter().rev() {
+            let name_c = CString::new(name).unwrap_or_default();
+            // The configuration may say more of it than we know.
+            if nodes.iter().any(|node: &Device| node.parent == dev && node.name == name_c) {
+                continue;
+            }
+            let node = Device {
+                parent: dev.clone(),
+                name: name_c,
+                kind: SFlag::S_IFCHR,
+                mode: Mode::from_bits_truncate(0o666),
+                number: makedev(major, minor),
+                owner: (0, 0),
+                bind: bind.then(|| PathBuf::from(format!("/dev/{name}"))),
+                index: None,
+            };
+            nodes.insert(0, node);
+        }
+        Ok(Devices { nodes, proc_mounted })
+    }
+
+    /// Whether any node is to be bound.
+    pub(super) fn binds(&self) -> bool {
+        self.nodes.iter().any(|node| node.bind.is_some())
+    }
+
+    /// On the host: opens the nodes that are to be bound, in order.
+    pub(super) fn open(&self) -> Result<Vec<OwnedFd>> {
+        self.nodes.iter().filter_map(|node| node.bind.as_ref().map(|path| node.open(path))).collect()
+    }
+
+    /// In the container's process: nodes, links, `ptmx`. Gives back the directory `/dev`.
+    pub(super) fn make(&self, root: &Root, bound: Vec<OwnedFd>) -> Result<OwnedFd> {
+        let dev = root.directory(&Inside::new("dev".as_ref())?).context("open /dev")?.fd;
+        let mut bound = bound.into_iter();
+        for node in &self.nodes {
+            let source = node.bind.as_ref().and_then(|_| bound.next());
+            node.make(root, &dev, source).map_err(|error| {
+                let error = error.context(format!("make the device {}/{}", node.parent, node.name.to_string_lossy()));
+                match node.index {
+                    Some(index) => error.field(format!("/linux/devices/{index}")),
+                    None => error,
+                }
+            })?;
+        }
+        if self.proc_mounted || root.find(&Inside::new("proc/self/fd".as_ref())?).is_ok() {
+            for (name, target) in LINKS {
+                match symlinkat(*target, &dev, *name) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(error) => return Err(error).with_context(|| format!("make the link /dev/{}", text(name))),
+                }
+            }
+        }
+        link_ptmx(&dev).context("make the link /dev/ptmx")?;
+        Ok(dev)
+    }
+}
+
+impl Device {
+    fn plan(index: usize, device: &LinuxDevice, bind: bool) -> Result<Option<Device>> {
+        let kind = match device.typ() {
+            LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
+            LinuxDeviceType::B => SFlag::S_IFBLK,
+            LinuxDeviceType::P => SFlag::S_IFIFO,
+            LinuxDeviceType::A => bail!("the type a stands for no device"),
+        };
+        let path = Inside::new(device.path())?;
+        let Some((parent, name)) = path.split() else { bail!("{} is no path of a device", device.path().display()) };
+        // It is always the link that the standard asks for.
+        if path.bytes() == b"dev/ptmx" {
+            return Ok(None);
+        }
+        let fifo = kind == SFlag::S_IFIFO;
+        let number = |value: i64, most: i64, what: &str| -> Result<u64> {
+            ensure!((0..=most).contains(&value), "the {what} number {value} is out of range");
+            Ok(value as u64)
+        };
+        // The kernel has 12 bits for the major number and 20 for the minor.
+        let (major, minor) = (number(device.major(), 0xfff, "major")?, number(device.minor(), 0xf_ffff, "minor")?);
+        let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+        let bind = bind && !fifo;
+        if bind && owner != (0, 0) {
+            log::warn!("/linux/devices/{index}: the host's {path} is bound, and keeps its owner");
+        }
+        Ok(Some(Device {
+            parent,
+            name,
+            kind,
+            mode: Mode::from_bits_truncate(device.file_mode().unwrap_or(0o666) & 0o7777),
+            number: if fifo { 0 } else { makedev(major, minor) },
+            owner,
+            bind: bind.then(|| device.path().clone()),
+            index: Some(index),
+        }))
+    }
+
+    fn open(&self, path: &PathBuf) -> Result<OwnedFd> {
+        let describe = || format!("open the device {}", path.display());
+        let node = clone_path(path, false).with_context(describe)?;
+        let stat = fstat(&node).with_context(describe)?;
+        self.check(format(&stat), stat.st_rdev).with_context(describe)?;
+        Ok(node)
+    }
+
+    fn check(&self, kind: SFlag, number: u64) -> Result<()> {
+        ensure!(kind == self.kind, "what is there is another kind of file");
+        ensure!(
+            self.kind == SFlag::S_IFIFO || number == self.number,
+            "what is there is the device {}, not {}",
+            device_number(number),
+            device_number(self.number)
+        );
+        Ok(())
+    }
+
+    fn make(&self, root: &Root, dev: &OwnedFd, source: Option<OwnedFd>) -> Result<()> {
+        let held;
+        let parent = if self.parent.bytes() == b"dev" {
+            dev.as_fd()
+        } else {
+            held = root.directory(&self.parent).with_context(|| format!("open {}", self.parent))?.fd;
+            held.as_fd()
+        };
+        match source {
+            Some(source) => self.bind(parent, source),
+            None => self.make_node(parent),
+        }
+    }
+
+    /// The umask is 0 in the container's process, so the mode needs no second call.
+    fn make_node(&self, parent: BorrowedFd<'_>) -> Result<()> {
+        match mknodat(parent, self.name.as_c_str(), self.kind, self.mode, self.number) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => {
+                let stat = fstatat(parent, self.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+                return self.check(format(&stat), stat.st_rdev);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if self.owner != (0, 0) {
+            let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
+            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+            fchownat(parent, self.name.as_c_str(), Some(uid), Some(gid), flags).context("change its owner")?;
+        }
+        Ok(())
+    }
+
+    fn bind(&self, parent: BorrowedFd<'_>, source: OwnedFd) -> Result<()> {
+        let place = plain_file(parent, &self.name)?;
+        attach(source, place).map_err(Error::from)
+    }
+}
+
+/// A file to mount on, made when it is missing. A link is refused.
+fn plain_file(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    match mknodat(parent, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(open_in(parent, name, OFlag::O_PATH, Links::Refuse)?)
+}
+
+/// `/dev/ptmx` leads to the container's own devpts, never to the host's.
+fn link_ptmx(dev: &OwnedFd) -> Result<()> {
+    const TARGET: &CStr = c"pts/ptmx";
+    match symlinkat(TARGET, dev, c"ptmx") {
+        Err(Errno::EEXIST) => {}
+        done => return Ok(done?),
+    }
+    if readlinkat(dev, c"ptmx").is_ok_and(|target| target.as_encoded_bytes() == TARGET.to_bytes()) {
+        return Ok(());
+    }
+    unlinkat(dev, c"ptmx", UnlinkatFlags::NoRemoveDir)?;
+    Ok(symlinkat(TARGET, dev, c"ptmx")?)
+}
+
+/// Puts a terminal on `/dev/console`. Links are refused (CVE-2025-52565, CVE-2026-88264); where the host's own `/dev`
+/// is bound, nothing is made there, and a console that is missing stays so.
+pub(super) fn console(root: &Root, dev: Option<&OwnedFd>, terminal: BorrowedFd<'_>) -> Result<()> {
+    let place = match dev {
+        Some(dev) => plain_file(dev.as_fd(), c"console")?,
+        None => {
+            let directory = root.find(&Inside::new("dev".as_ref())?).context("open /dev")?.fd;
+            match openat(&directory, c"console", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
+                Ok(place) => place,
+                Err(Errno::ENOENT) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    };
+    ensure!(format(&fstat(&place)?) != SFlag::S_IFLNK, "it is a symbolic link");
+    let terminal = clone_fd(terminal, false).context("clone the terminal")?;
+    Ok(attach(terminal, place)?)
+}
+
+/// The container's `/dev/null` as a place, verified to be the device 1:3 (CVE-2025-31133).
+pub(super) fn null(root: &Root) -> Result<OwnedFd> {
+    let null = root.find(&Inside::new("dev/null".as_ref())?).context("open /dev/null")?.fd;
+    check_null(null)
+}
+
+/// The same, open for use (CVE-2026-88265). Should it be something else, opening it must not wait for anybody.
+pub(super) fn open_null(root: &Root) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    check_null(open_in(root.fd(), c"dev/null", flags, Links::Follow).context("open /dev/null")?)
+}
+
+fn check_null(null: OwnedFd) -> Result<OwnedFd> {
+    let stat = fstat(&null)?;
+    let right = format(&stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3);
+    ensure!(right, "/dev/null of the container is not the null device");
+    Ok(null)
+}
+
+fn text(name: &CStr) -> String {
+    name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(path: &str, kind: LinuxDeviceType, major: i64, minor: i64) -> LinuxDevice {
+        let mut device = LinuxDevice::default();
+        device.set_path(path.into()).set_typ(kind).set_major(major).set_minor(minor);
+        device
+    }
+
+    #[test]
+    fn a_configured_device_replaces_the_default_one_of_its_name() {
+        let devices = Devices::plan(&[device("/dev/null", LinuxDeviceType::C, 1, 3)], false, true).unwrap();
+        let nulls: Vec<_> = devices.nodes.iter().filter(|node| node.name.as_c_str() == c"null").collect();
+        assert_eq!(nulls.len(), 1);
+        assert_eq!(nulls[0].index, Some(0));
+        assert_eq!(devices.nodes.len(), DEFAULT.len());
+    }
+
+    #[test]
+    fn numbers_and_types_that_no_device_can_have_are_refused_with_their_field() {
+        for bad in [
+            device("/dev/x", LinuxDeviceType::A, 1, 3),
+            device("/dev/x", LinuxDeviceType::C, -1, 3),
+            device("/dev/x", LinuxDeviceType::B, 1, 1 << 20),
+            device("/", LinuxDeviceType::C, 1, 3),
+        ] {
+            let error = Devices::plan(&[bad], false, true).unwrap_err();
+            assert_eq!(error.field_name(), Some("/linux/devices/0"));
+        }
+    }
+
+    #[test]
+    fn a_fifo_is_made_even_where_devices_are_bound() {
+        let devices = Devices::plan(&[device("/dev/f", LinuxDeviceType::P, 0, 0)], true, true).unwrap();
+        let bound = devices.nodes.iter().filter(|node| node.bind.is_some()).count();
+        assert_eq!(bound, DEFAULT.len());
+    }
+}

@@ -1,0 +1,130 @@
+//! `linux.maskedPaths` and `linux.readonlyPaths`, after the pivot and through descriptors.
+//!
+//! A path that is not there needs no mask. Whatever else goes wrong is an error: a mask that is missing is a hole.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use super::devices;
+use super::path::{Inside, Root, is_directory};
+use crate::error::{Context, Error, Result, ensure};
+use crate::sys::Errno;
+use crate::sys::mount::{Change, Filesystem, attach, attr, change, clone_fd};
+
+/// The two lists, compiled.
+#[derive(Debug)]
+pub(super) struct Masks {
+    masked: Vec<Inside>,
+    read_only: Vec<Inside>,
+}
+
+impl Masks {
+    pub(super) fn plan(masked: &[String], read_only: &[String]) -> Result<Masks> {
+        let masked = paths(masked, "/linux/maskedPaths", |path| {
+            ensure!(!path.is_root(), "the container's root cannot be masked");
+            Ok(())
+        })?;
+        Ok(Masks { masked, read_only: paths(read_only, "/linux/readonlyPaths", |_| Ok(()))? })
+    }
+
+    pub(super) fn masks_something(&self) -> bool {
+        !self.masked.is_empty()
+    }
+
+    pub(super) fn makes_something_read_only(&self) -> bool {
+        !self.read_only.is_empty()
+    }
+
+    /// Applies both. Read-only paths first, since a mask may lie below one of them.
+    pub(super) fn apply(&self, root: &Root) -> Result<()> {
+        for path in &self.read_only {
+            make_read_only(root, path).with_context(|| format!("make {path} read-only"))?;
+        }
+        let mut covers = Covers { null: None, empty: None };
+        for path in &self.masked {
+            covers.mask(root, path).with_context(|| format!("mask {path}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn paths(list: &[String], field: &str, check: impl Fn(&Inside) -> Result<()>) -> Result<Vec<Inside>> {
+    let one = |(index, text): (usize, &String)| {
+        let compile = || {
+            let path = Path::new(text);
+            ensure!(path.is_absolute(), "the path {text} must be absolute");
+            let path = Inside::new(path)?;
+            check(&path)?;
+            Ok(path)
+        };
+        compile().field(|| format!("{field}/{index}"))
+    };
+    list.iter().enumerate().map(one).collect()
+}
+
+/// Opens a path, or says that it is not there.
+fn find(root: &Root, path: &Inside) -> Result<Option<OwnedFd>> {
+    match root.find(path) {
+        Ok(place) => Ok(Some(place.fd)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn make_read_only(root: &Root, path: &Inside) -> Result<()> {
+    if path.is_root() {
+        return change(root.fd(), true, Change::set(attr::RDONLY)).map_err(Error::from);
+    }
+    let Some(place) = find(root, path)? else { return Ok(()) };
+    let tree = clone_fd(&place, true)?;
+    change(&tree, true, Change::set(attr::RDONLY))?;
+    Ok(attach(tree, place)?)
+}
+
+/// What masks are made of: one file and one directory, cloned for each mask. However many directories are masked,
+/// there is one superblock.
+struct Covers {
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+impl Covers {
+    fn mask(&mut self, root: &Root, path: &Inside) -> Result<()> {
+        let Some(place) = find(root, path)? else { return Ok(()) };
+        if !is_directory(&place)? {
+            let null = match &self.null {
+                Some(null) => null,
+                None => self.null.insert(devices::null(root)?),
+            };
+            return Ok(attach(clone_fd(null, false)?, place)?);
+        }
+        if let Some(empty) = &self.empty {
+            return Ok(attach(clone_fd(empty, false)?, place)?);
+        }
+        // Until Linux 6.15 only what is attached can be cloned: the first one is the model for the others.
+        let empty = empty_directory()?;
+        attach(&empty, place)?;
+        self.empty = Some(empty);
+        Ok(())
+    }
+}
+
+/// A detached mount with nothing in it, in which nothing can be made.
+pub(super) fn empty_directory() -> Result<OwnedFd> {
+    let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    let filesystem = Filesystem::open(c"tmpfs").context("open tmpfs")?;
+    filesystem.mount(all).context("make an empty directory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_path_and_the_root_are_refused_with_their_field() {
+        let plan = |masked: &str| Masks::plan(&["/ok".into(), masked.into()], &[]).unwrap_err();
+        assert_eq!(plan("proc/kcore").field_name(), Some("/linux/maskedPaths/1"));
+        assert_eq!(plan("/x/..").field_name(), Some("/linux/maskedPaths/1"));
+        assert!(Masks::plan(&[], &["/".into()]).is_ok());
+    }
+}

@@ -1,0 +1,472 @@
+//! The container's file system: propagation, mounts, devices, pivot, masks, read-only root.
+//!
+//! An image is hostile: whatever it names may be a link to anywhere, and what it shares with others may be renamed
+//! between two calls. So the rootfs is opened once, everything below it is reached from that descriptor by
+//! `path::Root`, and mounts go from descriptor to descriptor. No path below the rootfs reaches mount(2), mkdir(2),
+//! mknod(2), chown(2), symlink(2) or unlink(2) as text.
+//!
+//! Three steps: [`Rootfs::plan`] is pure, [`Rootfs::open`] takes what only the host can reach, and [`Opened`] is
+//! carried into the container's process, where its verbs are called in the order in which they stand.
+
+#[cfg(test)]
+mod attack_tests;
+mod copyup;
+mod devices;
+mod masks;
+mod mounts;
+#[cfg(test)]
+mod native_tests;
+mod options;
+mod path;
+mod pivot;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::fchdir;
+use oci_spec::runtime::{LinuxDevice, Spec};
+
+use crate::error::{Context, Error, Result, ensure};
+use crate::sys::mount::{Change, attach, attr, change, change_all, clone_fd, spread};
+use devices::Devices;
+use masks::Masks;
+use mounts::{Mount, World};
+use path::{Inside, Root};
+
+#[allow(unused_imports, reason = "for the command features")]
+pub(crate) use options::words as mount_options;
+
+/// How the container's process comes to its mount namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// It stays in the caller's. Nothing may be mounted then, since it would appear on the host.
+    None,
+    /// A new one is made.
+    New,
+    /// It joins one by its path.
+    Joined,
+}
+
+/// What the plan is made from.
+pub(crate) struct Request<'a> {
+    /// The configuration; `root`, `mounts` and parts of `linux` are read.
+    pub(crate) spec: &'a Spec,
+    /// The bundle, absolute: relative paths of the configuration start there.
+    pub(crate) bundle: &'a Path,
+    /// How the mount namespace is entered.
+    pub(crate) mount_namespace: Isolation,
+    /// The container runs in a user namespace, a new one or one that is joined.
+    pub(crate) user_namespace: bool,
+    /// The container has a cgroup namespace that is not the host's.
+    pub(crate) cgroup_namespace: bool,
+    /// The network namespace is a new one, made together with the user namespace or owned by it.
+    pub(crate) network_namespace_owned: bool,
+    /// `--no-pivot`.
+    pub(crate) no_pivot: bool,
+    /// The kernel has SELinux enabled.
+    pub(crate) selinux: bool,
+}
+
+/// Where the host has its cgroup2.
+#[derive(Debug, Clone)]
+pub(crate) struct CgroupPaths {
+    /// Where it is mounted, `/sys/fs/cgroup` or on a hybrid host `/sys/fs/cgroup/unified`.
+    pub(crate) mount: PathBuf,
+    /// The container's own directory below it.
+    pub(crate) cgroup: PathBuf,
+}
+
+/// Everything about the file system, compiled.
+#[derive(Debug)]
+pub(crate) struct Rootfs {
+    path: PathBuf,
+    read_only: bool,
+    isolation: Isolation,
+    no_pivot: bool,
+    /// What `/` of the new namespace gets before the first mount: it receives from the host, or not, and never sends.
+    before: u64,
+    /// What the container's root gets in the end, where that is more.
+    after: Option<(u64, bool)>,
+    mounts: Vec<Mount>,
+    /// None when the host's `/dev` is bound: it is left as it is.
+    devices: Option<Devices>,
+    masks: Masks,
+}
+
+/// Words of `linux.rootfsPropagation`: the propagation, whether it goes for all mounts.
+const PROPAGATION: &[(&str, u64, bool)] = &[
+    ("shared", spread::SHARED, false),
+    ("rshared", spread::SHARED, true),
+    ("slave", spread::SLAVE, false),
+    ("rslave", spread::SLAVE, true),
+    ("private", spread::PRIVATE, false),
+    ("rprivate", spread::PRIVATE, true),
+    ("unbindable", spread::UNBINDABLE, false),
+    ("runbindable", spread::UNBINDABLE, true),
+];
+
+impl Rootfs {
+    /// Compiles the configuration. Touches nothing.
+    ///
+    /// # Errors
+    /// Each names the field that is at fault.
+    pub(crate) fn plan(request: &Request) -> Result<Rootfs> {
+        let spec = request.spec;
+        let Some(root) = spec.root().as_ref().filter(|root| !root.path().as_os_str().is_empty()) else {
+            return Err(Error::new("must be set").field("/root/path"));
+        };
+        let linux = spec.linux().as_ref();
+        let word = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or("");
+        let (before, after) = propagation(word).field(|| "/linux/rootfsPropagation")?;
+        let label = linux.and_then(|linux| linux.mount_label().as_deref()).filter(|label| !label.is_empty());
+        if label.is_some() && !request.selinux {
+            return Err(
+                Error::new("a label needs SELinux, which this kernel does not have on").field("/linux/mountLabel")
+            );
+        }
+
+        let entries = spec.mounts().as_deref().unwrap_or(&[]);
+        let mut mounts = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            mounts.push(Mount::plan(index, entry, request, before, label)?);
+        }
+        let covers = |path: &[u8]| mounts.iter().rfind(|mount| mount.target().bytes() == path);
+        let devices = match covers(b"dev") {
+            Some(mount) if mount.is_bind() => None,
+            _ => {
+                let list: &[LinuxDevice] = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or(&[]);
+                Some(Devices::plan(list, request.user_namespace, covers(b"proc").is_some())?)
+            }
+        };
+        let list = |paths: Option<&Vec<String>>| paths.cloned().unwrap_or_default();
+        let masks = Masks::plan(
+            &list(linux.and_then(|linux| linux.masked_paths().as_ref())),
+            &list(linux.and_then(|linux| linux.readonly_paths().as_ref())),
+        )?;
+        let plan = Rootfs {
+            path: request.bundle.join(root.path()),
+            read_only: root.readonly().unwrap_or(false),
+            isolation: request.mount_namespace,
+            no_pivot: request.no_pivot,
+            before,
+            after,
+            mounts,
+            devices,
+            masks,
+        };
+        plan.check_isolation(word)?;
+        Ok(plan)
+    }
+
+    /// The rootfs as it was named, absolute.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Without a mount namespace every mount would be the host's, so what needs one is refused and not left out.
+    fn check_isolation(&self, propagation: &str) -> Result<()> {
+        if self.isolation != Isolation::None {
+            return Ok(());
+        }
+        let bound = self.devices.as_ref().is_some_and(Devices::binds);
+        let needs = [
+            (self.read_only, "/root/readonly", "a read-only root"),
+            (!self.mounts.is_empty(), "/mounts", "a mount"),
+            (self.masks.masks_something(), "/linux/maskedPaths", "a masked path"),
+            (self.masks.makes_something_read_only(), "/linux/readonlyPaths", "a read-only path"),
+            (!propagation.is_empty(), "/linux/rootfsPropagation", "propagation"),
+            (bound, "/linux/devices", "a device in a user namespace"),
+        ];
+        match needs.iter().find(|(asked, ..)| *asked) {
+            None => Ok(()),
+            Some((_, field, what)) => Err(Error::new(format!("{what} needs a mount namespace of the container's own"))
+                .field(*field)
+                .hint("add {\"type\": \"mount\"} to /linux/namespaces")),
+        }
+    }
+
+    /// Takes what only the host can reach: the rootfs, sources of binds, device nodes. Call it in the host's mount
+    /// namespace, before the fork. `cgroup` is where the host has its cgroup2, if it has one.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR` and the like for the rootfs and for sources.
+    pub(crate) fn open(self, cgroup: Option<CgroupPaths>) -> Result<Opened> {
+        let describe = || format!("open the rootfs {}", self.path.display());
+        // A link is followed here, once. From now on the rootfs is this directory, whatever its name leads to.
+        let root = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .with_context(describe)
+            .field(|| "/root/path")?;
+        let stat = fstat(&root)?;
+        let sources = self.mounts.iter().map(Mount::open).collect::<Result<_>>()?;
+        let nodes = match &self.devices {
+            Some(devices) => devices.open()?,
+            None => Vec::new(),
+        };
+        let host_namespace = match self.isolation {
+            Isolation::Joined => mount_namespace(),
+            _ => None,
+        };
+        Ok(Opened {
+            identity: (stat.st_dev, stat.st_ino),
+            root: Root::new(root),
+            plan: self,
+            sources,
+            nodes,
+            world: World { cgroup, shared: false },
+            dev: None,
+            read_only_last: Vec::new(),
+            host_namespace,
+        })
+    }
+}
+
+/// What `/` gets before the mounts, and what the container's root gets after the pivot. Shared and unbindable roots
+/// cannot be pivoted to, so they come last; and `/` itself never sends to the host.
+fn propagation(word: &str) -> Result<(u64, Option<(u64, bool)>)> {
+    if word.is_empty() {
+        return Ok((spread::SLAVE, None));
+    }
+    let Some(&(_, kind, all)) = PROPAGATION.iter().find(|(known, ..)| *known == word) else {
+        return Err(Error::new(format!("{word} is no propagation")));
+    };
+    Ok(match kind {
+        spread::SLAVE => (spread::SLAVE, None),
+        spread::PRIVATE => (spread::PRIVATE, None),
+        spread::SHARED => (spread::SLAVE, Some((kind, all))),
+        _ => (spread::PRIVATE, Some((kind, all))),
+    })
+}
+
+/// Which mount namespace this process is in; none where no procfs tells.
+fn mount_namespace() -> Option<(u64, u64)> {
+    let stat = nix::sys::stat::stat("/proc/self/ns/mnt").ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+/// The plan with its descriptors. The verbs are called in the container's process, with umask 0, in this order:
+/// [`isolate`](Opened::isolate), [`mount`](Opened::mount), [`pivot`](Opened::pivot), [`make_dir`](Opened::make_dir)
+/// and [`console`](Opened::console) where needed, [`seal`](Opened::seal).
+pub(crate) struct Opened {
+    plan: Rootfs,
+    /// The host's directory until [`Opened::mount`], the container's root from then on.
+    root: Root,
+    identity: (u64, u64),
+    /// Beside the plan's mounts: trees taken on the host.
+    sources: Vec<Option<OwnedFd>>,
+    /// Device nodes taken on the host.
+    nodes: Vec<OwnedFd>,
+    world: World,
+    /// The container's `/dev`.
+    dev: Option<OwnedFd>,
+    read_only_last: Vec<OwnedFd>,
+    /// The namespace that must not be the one that was joined.
+    host_namespace: Option<(u64, u64)>,
+}
+
+impl Opened {
+    /// On the host, right before the fork: makes the rootfs the working directory. A new mount namespace carries the
+    /// working directory over to its own copy of the mount, so the child finds the rootfs as `.` with no lookup, also
+    /// below directories that the container's root may not pass.
+    pub(crate) fn stand(&self) -> Result<()> {
+        match self.plan.isolation {
+            Isolation::New => fchdir(self.root.fd()).context("enter the rootfs"),
+            _ => Ok(()),
+        }
+    }
+
+    /// First of all in the new mount namespace: from here on nothing that is mounted reaches the host.
+    pub(crate) fn isolate(&self) -> Result<()> {
+        let joined = self.host_namespace;
+        ensure!(
+            joined.is_none() || joined != mount_namespace(),
+            "the mount namespace that was joined is the host's own"
+        );
+        match self.plan.isolation {
+            Isolation::None => Ok(()),
+            _ => change_all(Change::spread(self.plan.before)).context("cut the mounts off from the host"),
+        }
+    }
+
+    /// The rootfs becomes a mount of its own, at its place on the host, where hooks look for it; then the mounts in
+    /// order, then devices and links.
+    pub(crate) fn mount(&mut self) -> Result<()> {
+        if self.plan.isolation != Isolation::None {
+            self.root = self.own_mount().with_context(|| format!("mount the rootfs {}", self.plan.path.display()))?;
+        }
+        let sources = std::mem::take(&mut self.sources);
+        for (mount, source) in self.plan.mounts.iter().zip(sources) {
+            let last = mount.attach(&self.root, source, &self.world)?;
+            self.read_only_last.extend(last);
+            self.world.shared |= mount.shares();
+        }
+        if let Some(devices) = &self.plan.devices {
+            self.dev = Some(devices.make(&self.root, std::mem::take(&mut self.nodes))?);
+        }
+        Ok(())
+    }
+
+    fn own_mount(&self) -> Result<Root> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        // In a namespace that is joined the path is what counts, and may lead to a mount that only exists there.
+        let joined = self.plan.isolation == Isolation::Joined;
+        let here = if joined { open(&self.plan.path, flags, Mode::empty())? } else { open(".", flags, Mode::empty())? };
+        let stat = fstat(&here)?;
+        let same = joined || (stat.st_dev, stat.st_ino) == self.identity;
+        ensure!(same, "the directory that the process stands in is not the one that was opened");
+        let tree = clone_fd(&here, true)?;
+        attach(&tree, &here)?;
+        Ok(Root::new(tree))
+    }
+
+    /// The container's root: where hooks of `createContainer` are to stand.
+    pub(crate) fn dir(&self) -> BorrowedFd<'_> {
+        self.root.fd()
+    }
+
+    /// The container's root becomes `/`, and what was `/` is gone. Then its propagation is what was asked for.
+    pub(crate) fn pivot(&mut self) -> Result<()> {
+        match self.plan.isolation {
+            Isolation::None => pivot::change_root(&self.root)?,
+            _ if self.plan.no_pivot => pivot::shift(&self.root, &self.plan.path)?,
+            _ => pivot::pivot(&self.root)?,
+        }
+        if let Some((kind, all)) = self.plan.after {
+            change(self.root.fd(), all, Change::spread(kind))
+                .context("set the propagation of the root")
+                .field(|| "/linux/rootfsPropagation")?;
+        }
+        Ok(())
+    }
+
+    /// After the pivot: makes a directory and those above it with mode 0755, unless it is there.
+    pub(crate) fn make_dir(&self, path: &Path) -> Result<()> {
+        let make = |path: &Inside| self.root.directory(path).map(drop).map_err(Error::from);
+        Inside::new(path).and_then(|path| make(&path)).with_context(|| format!("make the directory {}", path.display()))
+    }
+
+    /// After the pivot: puts a terminal of the container's own devpts on `/dev/console`.
+    pub(crate) fn console(&self, terminal: BorrowedFd<'_>) -> Result<()> {
+        match self.plan.isolation {
+            // It would be the host's console.
+            Isolation::None => Ok(()),
+            _ => {
+                devices::console(&self.root, self.dev.as_ref(), terminal).context("mount the terminal on /dev/console")
+            }
+        }
+    }
+
+    /// After the pivot: the container's `/dev/null`, verified to be it, open for reading and writing.
+    pub(crate) fn null(&self) -> Result<OwnedFd> {
+        devices::open_null(&self.root)
+    }
+
+    /// Last: what is to be read-only becomes so, read-only and masked paths, the root. No descriptor remains.
+    pub(crate) fn seal(self) -> Result<()> {
+        for mount in &self.read_only_last {
+            change(mount.as_fd(), false, Change::set(attr::RDONLY)).context("make a tmpfs read-only")?;
+        }
+        self.plan.masks.apply(&self.root)?;
+        if self.plan.read_only {
+            change(self.root.fd(), false, Change::set(attr::RDONLY))
+                .context("make the root read-only")
+                .field(|| "/root/readonly")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str, isolation: Isolation) -> Result<Rootfs> {
+        let spec: Spec = serde_json::from_str(json).unwrap();
+        Rootfs::plan(&Request {
+            spec: &spec,
+            bundle: Path::new("/b"),
+            mount_namespace: isolation,
+            user_namespace: false,
+            cgroup_namespace: true,
+            network_namespace_owned: true,
+            no_pivot: false,
+            selinux: false,
+        })
+    }
+
+    fn fault(rest: &str, isolation: Isolation) -> (String, String) {
+        let json = format!(r#"{{"ociVersion":"1.0.2","root":{{"path":"r"}},{rest}}}"#);
+        let error = plan(&json, isolation).unwrap_err();
+        (error.field_name().unwrap_or("").to_owned(), error.to_string())
+    }
+
+    #[test]
+    fn b31_the_rootfs_may_be_spelled_in_every_way() {
+        for (path, right) in [("r/", "/b/r"), (".", "/b/."), ("/abs", "/abs")] {
+            let json = format!(r#"{{"ociVersion":"1.0.2","root":{{"path":"{path}"}}}}"#);
+            assert_eq!(plan(&json, Isolation::New).unwrap().path, Path::new(right), "{path}");
+        }
+        assert_eq!(plan(r#"{"ociVersion":"1.0.2"}"#, Isolation::New).unwrap_err().field_name(), Some("/root/path"));
+    }
+
+    #[test]
+    fn b16_read_only_promises_need_a_mount_namespace() {
+        for (json, field) in [
+            (r#""linux":{"maskedPaths":["/x"]}"#, "/linux/maskedPaths"),
+            (r#""linux":{"readonlyPaths":["/x"]}"#, "/linux/readonlyPaths"),
+            (r#""mounts":[{"destination":"/x","type":"tmpfs","options":["ro"]}]"#, "/mounts"),
+        ] {
+            assert_eq!(fault(json, Isolation::None).0, field, "{json}");
+        }
+        let readonly = r#"{"ociVersion":"1.0.2","root":{"path":"r","readonly":true}}"#;
+        assert_eq!(plan(readonly, Isolation::None).unwrap_err().field_name(), Some("/root/readonly"));
+        assert!(plan(r#"{"ociVersion":"1.0.2","root":{"path":"r"},"mounts":[],"linux":{"maskedPaths":[],"readonlyPaths":[]}}"#, Isolation::None).is_ok());
+    }
+
+    #[test]
+    fn b23_only_a_procfs_may_cover_proc_and_only_some_files_below_it() {
+        let mount =
+            |target: &str, rest: &str| format!(r#""mounts":[{{"destination":"{target}","source":"/s",{rest}}}]"#);
+        for target in ["/proc/net/dev", "/proc/sys/kernel/core_pattern", "//proc/../proc/self"] {
+            let (field, error) = fault(&mount(target, r#""type":"bind""#), Isolation::New);
+            assert_eq!(field, "/mounts/0/destination");
+            assert!(error.contains("inside /proc"), "{error}");
+        }
+        assert!(fault(&mount("/proc", r#""type":"tmpfs""#), Isolation::New).1.contains("inside /proc"));
+        for (target, rest) in
+            [("/proc/uptime", r#""type":"bind""#), ("/host/proc", r#""type":"proc""#), ("/proc", r#""type":"proc""#)]
+        {
+            let json = format!(r#"{{"ociVersion":"1.0.2","root":{{"path":"r"}},{}}}"#, mount(target, rest));
+            assert!(plan(&json, Isolation::New).is_ok(), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_mount_is_told_with_its_field() {
+        for (entry, field) in [
+            (r#"{"destination":"/","type":"tmpfs"}"#, "/mounts/0/destination"),
+            (r#"{"destination":"/x/..","type":"tmpfs"}"#, "/mounts/0/destination"),
+            (r#"{"destination":"/x"}"#, "/mounts/0/type"),
+            (r#"{"destination":"/x","type":"none"}"#, "/mounts/0/type"),
+            (r#"{"destination":"/x","type":"bind"}"#, "/mounts/0/source"),
+            (r#"{"destination":"/x","type":"bind","source":"/s","options":["readonly"]}"#, "/mounts/0/options"),
+            (r#"{"destination":"/x","type":"tmpfs","options":["ro","idmap"]}"#, "/mounts/0/options/1"),
+            (r#"{"destination":"/x","type":"proc","options":["tmpcopyup"]}"#, "/mounts/0/options"),
+            (
+                r#"{"destination":"/x","source":"/s","options":["bind"],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
+                "/mounts/0/uidMappings",
+            ),
+        ] {
+            assert_eq!(fault(&format!(r#""mounts":[{entry}]"#), Isolation::New).0, field, "{entry}");
+        }
+        assert_eq!(fault(r#""linux":{"rootfsPropagation":"wide"}"#, Isolation::New).0, "/linux/rootfsPropagation");
+        assert_eq!(fault(r#""linux":{"mountLabel":"a:b:c"}"#, Isolation::New).0, "/linux/mountLabel");
+    }
+
+    #[test]
+    fn devices_are_left_alone_where_the_host_s_dev_is_bound() {
+        let json = r#"{"ociVersion":"1.0.2","root":{"path":"r"},"mounts":[{"destination":"/dev","source":"/dev","options":["rbind"]}]}"#;
+        assert!(plan(json, Isolation::New).unwrap().devices.is_none());
+    }
+}

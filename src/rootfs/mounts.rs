@@ -1,0 +1,576 @@
+//! `mounts[]`: what each entry is, decided on the host; made and attached in the container's process, fd to fd.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{fstat, major, minor};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use oci_spec::runtime::Mount as Entry;
+
+use super::options::{Attributes, Options, Parameter};
+use super::path::{Inside, Kind, Place, Root, is_directory};
+use super::{CgroupPaths, Isolation, Request, copyup};
+use crate::error::{Context, Error, Result, bail, ensure};
+use crate::sys::Errno;
+use crate::sys::mount::{Change, Filesystem, attach, attr, change, clone_path, spread};
+
+/// Below `/proc`, only these may be covered: files without power over the host, as lxcfs does it.
+const PROC_FILES: &[&str] = &[
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/loadavg",
+    "proc/slabinfo",
+    "proc/sys/kernel/ns_last_pid",
+    "proc/sys/crypto/fips_enabled",
+];
+
+/// Types without a device behind them: there, `ro` is said of the mount and never of the file system, which sysfs,
+/// cgroup2 and mqueue share with others.
+const KERNEL_TYPES: &[&str] = &["tmpfs", "ramfs", "proc", "sysfs", "devpts", "mqueue", "cgroup2", "overlay", "debugfs"];
+
+/// Parameters of a tmpfs that engines leave in the options of a bind.
+const TMPFS_PARAMETERS: &[&str] = &["mode", "size", "uid", "gid", "nr_inodes", "nr_blocks"];
+
+/// Where a mount comes from.
+#[derive(Debug)]
+enum Source {
+    /// A file system of its own.
+    New { fstype: CString, name: Option<CString>, copy_up: bool, read_only_last: bool },
+    /// A tree of the host. `early`: cloned before the fork, in the host's mount namespace, since afterwards its peers
+    /// are cut off (a shared mount), or it cannot be reached (a user namespace, another mount namespace).
+    Bind { path: PathBuf, recursive: bool, early: bool },
+    /// cgroup2; `private` when the container has a cgroup namespace of its own.
+    Cgroup { private: bool },
+    /// Changes what is already there.
+    Remount,
+}
+
+/// One entry of `mounts[]`, compiled.
+#[derive(Debug)]
+pub(super) struct Mount {
+    index: usize,
+    target: Inside,
+    source: Source,
+    parameters: Vec<Parameter>,
+    own: Attributes,
+    all: Attributes,
+    /// Propagation to set, before and, where a shared mount may have been covered, after attaching.
+    spread: Vec<(u64, bool)>,
+    /// No link may stand at the destination: `/proc` and `/sys` (CVE-2019-19921, CVE-2023-28642, CVE-2025-54867).
+    plain: bool,
+    /// The container is in a user namespace, where what the source forbids stays forbidden.
+    locked: bool,
+}
+
+impl Mount {
+    /// Compiles an entry. `propagation` is what `/` of the new mount namespace gets.
+    pub(super) fn plan(
+        index: usize,
+        entry: &Entry,
+        request: &Request,
+        propagation: u64,
+        label: Option<&str>,
+    ) -> Result<Mount> {
+        let field = |name: &str| format!("/mounts/{index}/{name}");
+        let empty = Vec::new();
+        let mut options = Options::parse(entry.options().as_ref().unwrap_or(&empty), &field("options"))?;
+        let destination = entry.destination();
+        let target = Inside::new(destination).field(|| field("destination"))?;
+        if target.is_root() {
+            let sentence = format!("the destination {} is the container's root", destination.display());
+            return Err(Error::new(sentence).field(field("destination")));
+        }
+        if !destination.is_absolute() {
+            log::warn!("{}: {} is relative, taken as {target}", field("destination"), destination.display());
+        }
+
+        let fstype = entry.typ().as_deref().unwrap_or("");
+        if options.bind.is_none() && fstype == "bind" && !options.remount {
+            log::debug!("{}: a bind by its type alone", field("options"));
+            options.bind = Some(false);
+        }
+        let source = source(entry, &mut options, request, fstype, &field)?;
+        check_proc(&target, &source).field(|| field("destination"))?;
+        let mut parameters = std::mem::take(&mut options.parameters);
+        match &source {
+            Source::Bind { .. } => {
+                check_bind_parameters(&parameters).field(|| field("options"))?;
+                parameters.clear();
+            }
+            Source::New { fstype, .. } => {
+                let device = !KERNEL_TYPES.iter().any(|known| known.as_bytes() == fstype.as_bytes());
+                if device && options.merged().set & attr::RDONLY != 0 {
+                    parameters.insert(0, Parameter::new("ro")?);
+                }
+                let labelled = !matches!(fstype.as_bytes(), b"proc" | b"sysfs" | b"mqueue");
+                if let (Some(label), true) = (label, labelled) {
+                    parameters.push(Parameter::new(&format!("context={label}"))?);
+                }
+            }
+            Source::Cgroup { .. } | Source::Remount => {}
+        }
+        if options.copy_up && !matches!(source, Source::New { copy_up: true, .. }) {
+            return Err(Error::new("tmpcopyup needs a tmpfs").field(field("options")));
+        }
+
+        let plain = target.bytes() == b"proc" || target.bytes() == b"sys" || matches!(fstype, "proc" | "sysfs");
+        let spread = spreading(&options, &source, propagation);
+        let (own, all) = (options.own, options.all);
+        Ok(Mount { index, target, source, parameters, own, all, spread, plain, locked: request.user_namespace })
+    }
+
+    /// The destination.
+    pub(super) fn target(&self) -> &Inside {
+        &self.target
+    }
+
+    /// Whether it is a bind.
+    pub(super) fn is_bind(&self) -> bool {
+        matches!(self.source, Source::Bind { .. })
+    }
+
+    /// On the host, before the fork: the tree to attach, when it must be taken there.
+    pub(super) fn open(&self) -> Result<Option<OwnedFd>> {
+        match &self.source {
+            Source::Bind { path, recursive, early: true } => {
+                self.describe(self.clone_source(path, *recursive)).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// In the container's process: makes it, puts it in place. Gives back the mount if it is to become read-only last.
+    pub(super) fn attach(&self, root: &Root, early: Option<OwnedFd>, world: &World) -> Result<Option<OwnedFd>> {
+        self.describe(self.attach_inner(root, early, world))
+    }
+
+    fn attach_inner(&self, root: &Root, early: Option<OwnedFd>, world: &World) -> Result<Option<OwnedFd>> {
+        let (place, tree) = match &self.source {
+            Source::Bind { path, recursive, .. } => {
+                let tree = match early {
+                    Some(tree) => tree,
+                    None => self.clone_source(path, *recursive)?,
+                };
+                let kind = || Ok(if is_directory(&tree)? { Kind::Directory } else { Kind::File });
+                let place = self.place(root, kind)?;
+                (place, tree)
+            }
+            Source::New { fstype, name, copy_up, read_only_last } => {
+                let place = self.place(root, || Ok(Kind::Directory))?;
+                let tree = self.make(fstype, name.as_ref(), *read_only_last, &place)?;
+                if *copy_up && !place.made {
+                    copyup::copy(&place.fd, &tree)?;
+                }
+                (place, tree)
+            }
+            Source::Cgroup { private } => {
+                let place = self.place(root, || Ok(Kind::Directory))?;
+                (place, self.make_cgroup(*private, world.cgroup.as_ref())?)
+            }
+            Source::Remount => {
+                self.remount(root)?;
+                return Ok(None);
+            }
+        };
+        attach(&tree, &place.fd).map_err(|errno| match errno {
+            // The kernel has one word for many reasons; this is the one people meet.
+            Errno::EINVAL if is_directory(&tree) != is_directory(&place.fd) => Errno::ENOTDIR,
+            other => other,
+        })?;
+        // On a shared mount it has become shared by being attached there.
+        if world.shared {
+            for &(kind, all) in &self.spread {
+                change(&tree, all, Change::spread(kind)).context("set its propagation")?;
+            }
+        }
+        let last = matches!(self.source, Source::New { read_only_last: true, .. });
+        Ok(last.then_some(tree))
+    }
+
+    /// Whether mounts below it may spread to peers.
+    pub(super) fn shares(&self) -> bool {
+        self.spread.iter().any(|&(kind, _)| kind == spread::SHARED)
+    }
+
+    fn describe<T>(&self, result: Result<T>) -> Result<T> {
+        let Err(error) = result else { return result };
+        let what = match &self.source {
+            Source::New { fstype, .. } => fstype.to_string_lossy().into_owned(),
+            Source::Bind { path, .. } => path.display().to_string(),
+            Source::Cgroup { .. } => "cgroup2".to_owned(),
+            Source::Remount => return Err(error.context(format!("remount {}", self.target)).field(self.pointer())),
+        };
+        Err(error.context(format!("mount {what} on {}", self.target)).field(self.pointer()))
+    }
+
+    fn pointer(&self) -> String {
+        format!("/mounts/{}", self.index)
+    }
+
+    /// Finds the destination or makes it, and checks that it may be covered.
+    fn place(&self, root: &Root, kind: impl FnOnce() -> crate::sys::Result<Kind>) -> Result<Place> {
+        let place = if self.plain {
+            match root.find_plain(&self.target) {
+                Ok(fd) => return Ok(Place { fd, linked: false, made: false }),
+                Err(Errno::ENOENT) => root.make(&self.target, Kind::Directory).context("make the destination")?,
+                Err(Errno::ELOOP) => return Err(self.is_link()),
+                Err(error) => return Err(error).context("open the destination"),
+            }
+        } else {
+            root.find_or_make(&self.target, kind).context("open the destination")?
+        };
+        if place.linked && self.plain {
+            return Err(self.is_link());
+        }
+        if place.linked {
+            self.check_linked(root, &place)?;
+        }
+        Ok(place)
+    }
+
+    fn is_link(&self) -> Error {
+        Error::new(format!("{} must be a directory of the image, and is or lies behind a symbolic link", self.target))
+    }
+
+    /// Behind a link the text of the destination says nothing, so the rules are asked of the object.
+    fn check_linked(&self, root: &Root, place: &Place) -> Result<()> {
+        let (here, top) = (fstat(&place.fd)?, fstat(root.fd())?);
+        ensure!(
+            (here.st_dev, here.st_ino) != (top.st_dev, top.st_ino),
+            "the destination is a symbolic link to the container's root"
+        );
+        if fstatfs(&place.fd)?.filesystem_type() != PROC_SUPER_MAGIC {
+            return Ok(());
+        }
+        let proc = Inside::new(Path::new("proc"))?;
+        let inside = root.find_plain(&proc).and_then(fstat).is_ok_and(|proc| proc.st_dev == here.st_dev);
+        ensure!(!inside, "the destination is a symbolic link, and its target is inside /proc");
+        Ok(())
+    }
+
+    /// A detached copy of the source, with its attributes.
+    fn clone_source(&self, path: &Path, recursive: bool) -> Result<OwnedFd> {
+        let tree = clone_path(path, recursive).with_context(|| format!("open {}", path.display()))?;
+        if self.target.bytes() == b"proc" {
+            ensure!(is_proc_root(&tree)?, "{} is not a procfs, and nothing else may cover /proc", path.display());
+        }
+        self.check_locked(&tree)?;
+        self.dress(&tree, recursive)?;
+        Ok(tree)
+    }
+
+    /// In a user namespace an attribute that the source has cannot be taken away, though host root could here.
+    /// `rw` is left out: what statvfs(3) says of it is also said of a file system that is read-only by itself.
+    fn check_locked(&self, tree: &OwnedFd) -> Result<()> {
+        let wanted = self.all.then(self.own);
+        let clear = wanted.clear & !wanted.set & !attr::RDONLY;
+        if !self.locked || clear == 0 {
+            return Ok(());
+        }
+        let flags = fstatvfs(tree)?.flags();
+        let no_atime = clear & attr::ATIME != 0 && wanted.set & attr::ATIME != attr::NOATIME;
+        let kept = [
+            (clear & attr::NOSUID != 0, FsFlags::ST_NOSUID, "nosuid"),
+            (clear & attr::NODEV != 0, FsFlags::ST_NODEV, "nodev"),
+            (clear & attr::NOEXEC != 0, FsFlags::ST_NOEXEC, "noexec"),
+            (clear & attr::NODIRATIME != 0, FsFlags::ST_NODIRATIME, "nodiratime"),
+            (no_atime, FsFlags::ST_NOATIME, "noatime"),
+        ];
+        match kept.iter().find(|(cleared, flag, _)| *cleared && flags.contains(*flag)) {
+            Some((_, _, name)) => Err(Errno::EPERM).context(format!("clear {name}, which the source has")),
+            None => Ok(()),
+        }
+    }
+
+    /// Attributes and propagation of a detached tree, in as few calls as they fit in.
+    fn dress(&self, tree: &OwnedFd, recursive: bool) -> Result<()> {
+        let mut steps: Vec<(bool, Change)> = Vec::with_capacity(2);
+        let changes = |attributes: Attributes| Change { set: attributes.set, clear: attributes.clear, propagation: 0 };
+        if recursive {
+            steps.extend([(true, changes(self.all)), (false, changes(self.own))]);
+        } else {
+            steps.push((false, changes(self.all.then(self.own))));
+        }
+        for &(kind, all) in &self.spread {
+            let free = steps.iter_mut().find(|(deep, step)| *deep == (all && recursive) && step.propagation == 0);
+            match free {
+                Some((_, step)) => step.propagation = kind,
+                None => steps.push((all && recursive, Change::spread(kind))),
+            }
+        }
+        for (deep, step) in steps {
+            if !step.is_empty() {
+                change(tree, deep, step).context("set its attributes")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A detached mount of a new file system.
+    fn make(&self, fstype: &CString, name: Option<&CString>, read_only_last: bool, place: &Place) -> Result<OwnedFd> {
+        let filesystem = start(fstype)?;
+        if let Some(name) = name {
+            set(&filesystem, c"source", Some(name))?;
+        }
+        for parameter in &self.parameters {
+            set(&filesystem, &parameter.key, parameter.value.as_deref())?;
+        }
+        let tmpfs = fstype.as_bytes() == b"tmpfs";
+        if tmpfs && !place.made && !self.parameters.iter().any(|parameter| parameter.key.as_bytes() == b"mode") {
+            // As the directory that it covers, the sticky bit included.
+            let mode = format!("{:o}", fstat(&place.fd)?.st_mode & 0o7777);
+            set(&filesystem, c"mode", Some(&CString::new(mode).unwrap_or_default()))?;
+        }
+        let mut attributes = self.all.then(self.own).set;
+        if read_only_last {
+            attributes &= !attr::RDONLY;
+        }
+        let tree = finish(&filesystem, attributes)?;
+        for &(kind, all) in &self.spread {
+            if !matches!(kind, spread::PRIVATE | spread::SLAVE) {
+                change(&tree, all, Change::spread(kind)).context("set its propagation")?;
+            }
+        }
+        Ok(tree)
+    }
+
+    /// With a cgroup namespace, a mount of cgroup2 shows the container's own part. Without one, the host's mount is
+    /// bound: a fresh one would also reset the host's own options (nsdelegate).
+    fn make_cgroup(&self, private: bool, paths: Option<&CgroupPaths>) -> Result<OwnedFd> {
+        let fresh = private || paths.is_none();
+        if fresh {
+            match self.make_fresh_cgroup() {
+                // Not ours to mount: the cgroup namespace belongs to another user namespace, or a sandbox forbids it.
+                Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) && paths.is_some() => {}
+                done => return done,
+            }
+        }
+        let Some(paths) = paths else { bail!("the host has no cgroup v2") };
+        let path = if private { &paths.cgroup } else { &paths.mount };
+        let tree = match clone_path(path, true) {
+            Ok(tree) => tree,
+            // What is not visible must not let through what is (CVE-2023-25809): an empty read-only directory.
+            Err(Errno::ENOENT) => return super::masks::empty_directory(),
+            Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
+        };
+        // All of it, or `ro` would not reach what is mounted below.
+        let Attributes { set, clear } = self.all.then(self.own);
+        let propagation = self.spread.first().map_or(spread::SLAVE, |&(kind, _)| kind);
+        change(&tree, true, Change { set, clear, propagation }).context("set its attributes")?;
+        Ok(tree)
+    }
+
+    fn make_fresh_cgroup(&self) -> Result<OwnedFd> {
+        let filesystem = start(c"cgroup2")?;
+        set(&filesystem, c"source", Some(c"cgroup"))?;
+        for parameter in &self.parameters {
+            set(&filesystem, &parameter.key, parameter.value.as_deref())?;
+        }
+        finish(&filesystem, self.all.then(self.own).set)
+    }
+
+    fn remount(&self, root: &Root) -> Result<()> {
+        let place = root.find(&self.target).context("open the destination")?;
+        if place.linked {
+            self.check_linked(root, &place)?;
+        }
+        if !self.parameters.is_empty() {
+            let filesystem = Filesystem::pick(&place.fd).context("it is not a mount")?;
+            for parameter in &self.parameters {
+                set(&filesystem, &parameter.key, parameter.value.as_deref())?;
+            }
+            filesystem.reconfigure().map_err(|errno| complain(&filesystem, errno, "change the file system"))?;
+        }
+        self.dress(&place.fd, true)
+    }
+}
+
+/// What attaching needs to know of the rest.
+pub(super) struct World {
+    pub(super) cgroup: Option<CgroupPaths>,
+    /// A shared mount has been attached before.
+    pub(super) shared: bool,
+}
+
+fn source(
+    entry: &Entry,
+    options: &mut Options,
+    request: &Request,
+    fstype: &str,
+    field: &dyn Fn(&str) -> String,
+) -> Result<Source> {
+    if [entry.uid_mappings(), entry.gid_mappings()].into_iter().flatten().any(|list| !list.is_empty()) {
+        return Err(Error::new("id-mapped mounts are not supported").field(field("uidMappings")));
+    }
+    if options.remount {
+        return Ok(Source::Remount);
+    }
+    let text = |path: &Path| {
+        let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+        CString::new(bytes).map_err(|_| Error::new("a path must not contain a NUL byte").field(field("source")))
+    };
+    let early = request.user_namespace
+        || request.mount_namespace == Isolation::Joined
+        || options.spread.iter().any(|&(kind, _)| kind == spread::SHARED);
+    if let Some(recursive) = options.bind {
+        let Some(path) = entry.source().as_deref().filter(|path| !path.as_os_str().is_empty()) else {
+            return Err(Error::new("a bind needs a source").field(field("source")));
+        };
+        text(path)?;
+        return Ok(Source::Bind { path: request.bundle.join(path), recursive, early });
+    }
+    ensure_type(fstype).field(|| field("type"))?;
+    if matches!(fstype, "cgroup" | "cgroup2") {
+        return Ok(Source::Cgroup { private: request.cgroup_namespace });
+    }
+    if fstype == "sysfs" && request.user_namespace && !request.network_namespace_owned {
+        return host_sysfs(options).field(|| field("type"));
+    }
+    let name = match entry.source().as_deref().filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => Some(text(path)?),
+        None => None,
+    };
+    let fstype = CString::new(fstype).map_err(|_| Error::new("must not contain a NUL byte").field(field("type")))?;
+    let tmpfs = fstype.as_bytes() == b"tmpfs";
+    let read_only_last = tmpfs && options.merged().set & attr::RDONLY != 0;
+    Ok(Source::New { fstype, name, copy_up: options.copy_up && tmpfs, read_only_last })
+}
+
+fn ensure_type(fstype: &str) -> Result<()> {
+    match fstype {
+        "" => Err(Error::new("must be set").hint("or add the option bind or rbind")),
+        "none" => Err(Error::new("none is no file system").hint("add the option bind or rbind")),
+        _ => Ok(()),
+    }
+}
+
+/// Only the owner of a network namespace may mount its sysfs, so others get the host's, which nobody may write.
+fn host_sysfs(options: &mut Options) -> Result<Source> {
+    if options.merged().set & attr::RDONLY == 0 {
+        let error = Error::new("a user namespace without its own network namespace may not have a writable sysfs");
+        return Err(error.hint("add the option ro, or a network namespace"));
+    }
+    // With what is mounted below it.
+    let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    options.all = options.all.then(Attributes { set: all, clear: 0 });
+    Ok(Source::Bind { path: PathBuf::from("/sys"), recursive: true, early: true })
+}
+
+/// On `/proc` only a procfs, and below it only a few files: labels and sysctls are written there (CVE-2019-16884).
+fn check_proc(target: &Inside, source: &Source) -> Result<()> {
+    if !target.is_below("proc") || matches!(source, Source::Remount) {
+        return Ok(());
+    }
+    let allowed = match source {
+        // A bind is looked at again when its source is open.
+        _ if target.bytes() == b"proc" => match source {
+            Source::New { fstype, .. } => fstype.as_bytes() == b"proc",
+            Source::Bind { .. } => true,
+            _ => false,
+        },
+        _ => PROC_FILES.iter().any(|file| file.as_bytes() == target.bytes()),
+    };
+    ensure!(allowed, "{target} cannot be covered because it is inside /proc");
+    Ok(())
+}
+
+fn is_proc_root(tree: &OwnedFd) -> Result<bool> {
+    /// `PROC_ROOT_INO`, `<linux/proc_fs.h>`.
+    const ROOT: u64 = 1;
+    Ok(fstatfs(tree)?.filesystem_type() == PROC_SUPER_MAGIC && fstat(tree)?.st_ino == ROOT)
+}
+
+/// A bind takes no parameters. Those of a tmpfs do no harm; any other may be a misspelt `ro`.
+fn check_bind_parameters(parameters: &[Parameter]) -> Result<()> {
+    for Parameter { key, value } in parameters {
+        let key = key.to_string_lossy();
+        let harmless = value.is_some() && TMPFS_PARAMETERS.contains(&&*key)
+            || matches!(&*key, "sync" | "async" | "dirsync" | "lazytime" | "nolazytime");
+        ensure!(harmless, "a bind has no option {key}");
+        log::warn!("the option {key} has no effect on a bind");
+    }
+    Ok(())
+}
+
+/// The propagation to set on a tree. A bind without a word follows `/`: it receives from the host or not, and never
+/// sends. That needs no call when the source is cloned after `/` was changed.
+fn spreading(options: &Options, source: &Source, propagation: u64) -> Vec<(u64, bool)> {
+    let Source::Bind { early, recursive, .. } = source else { return options.spread.clone() };
+    let words = &options.spread;
+    // A word for the whole tree, or for the one mount that there is, replaces what the host had. Shared is special:
+    // a tree that is to stay a peer of the host's must not be cut off first.
+    let replaced = words.first().is_some_and(|&(_, all)| all || !recursive);
+    let mut list = if replaced || !early { Vec::new() } else { vec![(propagation, true)] };
+    list.extend(words.iter().filter(|&&(kind, _)| replaced || kind != propagation));
+    list
+}
+
+fn start(fstype: &std::ffi::CStr) -> Result<Filesystem> {
+    Filesystem::open(fstype).map_err(|errno| match errno {
+        Errno::ENODEV => Error::from(errno).context("the kernel does not know this file system"),
+        other => other.into(),
+    })
+}
+
+fn set(filesystem: &Filesystem, key: &std::ffi::CStr, value: Option<&std::ffi::CStr>) -> Result<()> {
+    filesystem.set(key, value).map_err(|errno| {
+        let key = key.to_string_lossy();
+        let option = value.map_or_else(|| key.to_string(), |value| format!("{key}={}", value.to_string_lossy()));
+        complain(filesystem, errno, &format!("option {option}"))
+    })
+}
+
+fn finish(filesystem: &Filesystem, attributes: u64) -> Result<OwnedFd> {
+    filesystem.mount(attributes).map_err(|errno| complain(filesystem, errno, "make the file system"))
+}
+
+/// An error with what the kernel wrote about it.
+fn complain(filesystem: &Filesystem, errno: Errno, step: &str) -> Error {
+    let error = Error::from(errno);
+    match filesystem.complaint() {
+        Some(complaint) => error.context(complaint),
+        None => error,
+    }
+    .context(step.to_owned())
+}
+
+/// A device number as people write it.
+pub(super) fn device_number(number: u64) -> String {
+    format!("{}:{}", major(number), minor(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(words: &[&str], early: bool, recursive: bool) -> Vec<(u64, bool)> {
+        let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+        let options = Options::parse(&words, "").unwrap();
+        spreading(&options, &Source::Bind { path: "/".into(), recursive, early }, spread::SLAVE)
+    }
+
+    #[test]
+    fn a_bind_without_a_word_receives_from_the_host_and_never_sends() {
+        assert_eq!(bind(&[], true, true), [(spread::SLAVE, true)]);
+        assert_eq!(bind(&[], false, true), []);
+    }
+
+    #[test]
+    fn a_shared_bind_stays_in_the_peer_group_of_its_source() {
+        assert_eq!(bind(&["rshared"], true, true), [(spread::SHARED, true)]);
+        assert_eq!(bind(&["shared"], true, false), [(spread::SHARED, false)]);
+    }
+
+    #[test]
+    fn a_word_for_one_mount_leaves_the_rest_of_the_tree_as_without_a_word() {
+        assert_eq!(bind(&["private"], true, true), [(spread::SLAVE, true), (spread::PRIVATE, false)]);
+        assert_eq!(bind(&["slave"], true, true), [(spread::SLAVE, true)]);
+        assert_eq!(bind(&["private"], false, true), [(spread::PRIVATE, false)]);
+    }
+}

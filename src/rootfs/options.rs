@@ -1,0 +1,321 @@
+//! The option words of `mounts[].options` (runtime-spec, config.md, "Linux mount options"), in order: the last wins.
+//!
+//! A word that is not in the table is a parameter of the file system. What corten knows but cannot do is an error and
+//! never skipped.
+
+use std::ffi::CString;
+
+use crate::error::{Context, Error, Result, bail, ensure};
+use crate::sys::mount::{attr, spread};
+
+/// What one word does.
+#[derive(Debug, Clone, Copy)]
+enum Effect {
+    /// Sets or clears an attribute of this mount alone.
+    Set(u64),
+    Clear(u64),
+    /// The same for all mounts of the tree.
+    SetAll(u64),
+    ClearAll(u64),
+    /// Chooses, or drops, an access time mode of this mount, or of all of the tree.
+    Atime(u64),
+    AtimeAll(u64),
+    NotAtime(u64),
+    NotAtimeAll(u64),
+    /// How mounts spread, and whether that goes for all mounts of the tree.
+    Spread(u64, bool),
+    /// A bind mount, of all mounts of the source or of the one.
+    Bind(bool),
+    /// A flag of the superblock, which the new mount interface takes as a parameter of that name.
+    Superblock,
+    /// Changes what is mounted at the destination.
+    Remount,
+    /// A new tmpfs starts with what it covers.
+    CopyUp,
+    /// Nothing to do: the default, or without meaning on the kernels that corten runs on.
+    Nothing,
+    /// Known, and not done.
+    Missing,
+}
+
+use Effect::*;
+
+const WORDS: &[(&str, Effect)] = &[
+    ("defaults", Nothing),
+    ("ro", Set(attr::RDONLY)),
+    ("rw", Clear(attr::RDONLY)),
+    ("nosuid", Set(attr::NOSUID)),
+    ("suid", Clear(attr::NOSUID)),
+    ("nodev", Set(attr::NODEV)),
+    ("dev", Clear(attr::NODEV)),
+    ("noexec", Set(attr::NOEXEC)),
+    ("exec", Clear(attr::NOEXEC)),
+    ("nodiratime", Set(attr::NODIRATIME)),
+    ("diratime", Clear(attr::NODIRATIME)),
+    ("nosymfollow", Set(attr::NOSYMFOLLOW)),
+    ("symfollow", Clear(attr::NOSYMFOLLOW)),
+    ("noatime", Atime(attr::NOATIME)),
+    ("atime", NotAtime(attr::NOATIME)),
+    ("relatime", Atime(attr::RELATIME)),
+    ("norelatime", NotAtime(attr::RELATIME)),
+    ("strictatime", Atime(attr::STRICTATIME)),
+    ("nostrictatime", NotAtime(attr::STRICTATIME)),
+    ("rro", SetAll(attr::RDONLY)),
+    ("rrw", ClearAll(attr::RDONLY)),
+    ("rnosuid", SetAll(attr::NOSUID)),
+    ("rsuid", ClearAll(attr::NOSUID)),
+    ("rnodev", SetAll(attr::NODEV)),
+    ("rdev", ClearAll(attr::NODEV)),
+    ("rnoexec", SetAll(attr::NOEXEC)),
+    ("rexec", ClearAll(attr::NOEXEC)),
+    ("rnodiratime", SetAll(attr::NODIRATIME)),
+    ("rdiratime", ClearAll(attr::NODIRATIME)),
+    ("rnosymfollow", SetAll(attr::NOSYMFOLLOW)),
+    ("rsymfollow", ClearAll(attr::NOSYMFOLLOW)),
+    ("rnoatime", AtimeAll(attr::NOATIME)),
+    ("ratime", NotAtimeAll(attr::NOATIME)),
+    ("rrelatime", AtimeAll(attr::RELATIME)),
+    ("rnorelatime", NotAtimeAll(attr::RELATIME)),
+    ("rstrictatime", AtimeAll(attr::STRICTATIME)),
+    ("rnostrictatime", NotAtimeAll(attr::STRICTATIME)),
+    ("shared", Spread(spread::SHARED, false)),
+    ("rshared", Spread(spread::SHARED, true)),
+    ("slave", Spread(spread::SLAVE, false)),
+    ("rslave", Spread(spread::SLAVE, true)),
+    ("private", Spread(spread::PRIVATE, false)),
+    ("rprivate", Spread(spread::PRIVATE, true)),
+    ("unbindable", Spread(spread::UNBINDABLE, false)),
+    ("runbindable", Spread(spread::UNBINDABLE, true)),
+    ("bind", Bind(false)),
+    ("rbind", Bind(true)),
+    ("remount", Remount),
+    ("tmpcopyup", CopyUp),
+    ("sync", Superblock),
+    ("async", Superblock),
+    ("dirsync", Superblock),
+    ("lazytime", Superblock),
+    ("nolazytime", Superblock),
+    // Mandatory locks went with Linux 5.15; file systems decide on i_version themselves; `silent` only ever hid
+    // messages in the kernel's log.
+    ("mand", Nothing),
+    ("nomand", Nothing),
+    ("iversion", Nothing),
+    ("noiversion", Nothing),
+    ("silent", Nothing),
+    ("loud", Nothing),
+    ("idmap", Missing),
+    ("ridmap", Missing),
+    ("copy-symlink", Missing),
+    ("src-nofollow", Missing),
+    ("dest-nofollow", Missing),
+];
+
+/// The words that are understood, for `corten features`.
+pub(crate) fn words() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().filter(|(_, effect)| !matches!(effect, Missing)).map(|&(word, _)| word)
+}
+
+/// Attributes to set and to clear.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attributes {
+    pub(super) set: u64,
+    pub(super) clear: u64,
+}
+
+impl Attributes {
+    fn set(&mut self, flag: u64) {
+        self.set |= flag;
+        self.clear &= !flag;
+    }
+
+    fn clear(&mut self, flag: u64) {
+        self.clear |= flag;
+        self.set &= !flag;
+    }
+
+    fn forget(&mut self, flag: u64) {
+        self.set &= !flag;
+        self.clear &= !flag;
+    }
+
+    /// A mode is a number in the bits of [`attr::ATIME`]: the kernel wants all of them cleared to set it.
+    fn atime(&mut self, mode: u64) {
+        self.clear |= attr::ATIME;
+        self.set = self.set & !attr::ATIME | mode;
+    }
+
+    /// Drops a mode. What was never chosen becomes the default, since the source of a bind may have it.
+    fn not_atime(&mut self, mode: u64) {
+        let chosen = (self.clear & attr::ATIME != 0).then_some(self.set & attr::ATIME);
+        match chosen {
+            Some(other) if other != mode => {}
+            None if mode == attr::RELATIME => {}
+            _ => self.atime(attr::RELATIME),
+        }
+    }
+
+    /// These attributes, and then `later` ones on the same mount.
+    pub(super) fn then(self, later: Attributes) -> Attributes {
+        let keep = !(later.set | later.clear);
+        Attributes { set: self.set & keep | later.set, clear: self.clear & keep | later.clear }
+    }
+}
+
+/// A parameter of a file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parameter {
+    pub(super) key: CString,
+    pub(super) value: Option<CString>,
+}
+
+impl Parameter {
+    pub(super) fn new(text: &str) -> Result<Parameter> {
+        let string = |text: &str| CString::new(text).map_err(|_| Error::new("an option must not contain a NUL byte"));
+        Ok(match text.split_once('=') {
+            Some((key, value)) => Parameter { key: string(key)?, value: Some(string(value)?) },
+            None => Parameter { key: string(text)?, value: None },
+        })
+    }
+}
+
+/// The words of one mount, in effect.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    /// For this mount alone; applied after `all`.
+    pub(super) own: Attributes,
+    /// For all mounts of the tree.
+    pub(super) all: Attributes,
+    /// Propagation, in order; true goes for all mounts of the tree.
+    pub(super) spread: Vec<(u64, bool)>,
+    /// A bind mount; true takes the mounts below the source along.
+    pub(super) bind: Option<bool>,
+    pub(super) remount: bool,
+    pub(super) copy_up: bool,
+    pub(super) parameters: Vec<Parameter>,
+}
+
+impl Options {
+    /// Reads the words; `field` is the JSON pointer of the list.
+    pub(super) fn parse(words: &[String], field: &str) -> Result<Options> {
+        let mut options = Options::default();
+        for (index, word) in words.iter().enumerate() {
+            options.add(word).field(|| format!("{field}/{index}"))?;
+        }
+        Ok(options)
+    }
+
+    fn add(&mut self, word: &str) -> Result<()> {
+        let Some(&(_, effect)) = WORDS.iter().find(|(known, _)| *known == word) else {
+            ensure!(!word.is_empty(), "an option must not be empty");
+            if word.starts_with("idmap=") || word.starts_with("ridmap=") {
+                bail!("the option {word} is not supported");
+            }
+            self.parameters.push(Parameter::new(word)?);
+            return Ok(());
+        };
+        match effect {
+            Set(flag) => self.own.set(flag),
+            Clear(flag) => self.own.clear(flag),
+            Atime(mode) => self.own.atime(mode),
+            NotAtime(mode) => self.own.not_atime(mode),
+            // A word for all mounts goes for this one as well, so it takes back what was said of this one before.
+            SetAll(flag) => {
+                self.all.set(flag);
+                self.own.forget(flag);
+            }
+            ClearAll(flag) => {
+                self.all.clear(flag);
+                self.own.forget(flag);
+            }
+            AtimeAll(mode) => {
+                self.all.atime(mode);
+                self.own.forget(attr::ATIME);
+            }
+            NotAtimeAll(mode) => {
+                self.all.not_atime(mode);
+                self.own.forget(attr::ATIME);
+            }
+            Spread(kind, all) => self.spread.push((kind, all)),
+            Bind(all) => self.bind = Some(all || self.bind == Some(true)),
+            Superblock => self.parameters.push(Parameter::new(word)?),
+            Remount => self.remount = true,
+            CopyUp => self.copy_up = true,
+            Nothing => {}
+            Missing => bail!("the option {word} is not supported"),
+        }
+        Ok(())
+    }
+
+    /// The attributes of a single mount: what goes for all, then what goes for this one.
+    pub(super) fn merged(&self) -> Attributes {
+        self.all.then(self.own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Options {
+        Options::parse(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>(), "/mounts/0/options").unwrap()
+    }
+
+    #[test]
+    fn the_last_of_two_words_that_contradict_each_other_wins() {
+        let merged = parse(&["ro", "nosuid", "rw", "suid", "nosuid"]).merged();
+        assert_eq!(merged, Attributes { set: attr::NOSUID, clear: attr::RDONLY });
+    }
+
+    #[test]
+    fn every_access_time_mode_clears_the_whole_mask() {
+        for (word, mode) in [("noatime", attr::NOATIME), ("strictatime", attr::STRICTATIME), ("relatime", 0)] {
+            assert_eq!(parse(&[word]).own, Attributes { set: mode, clear: attr::ATIME }, "{word}");
+            let all = format!("r{word}");
+            assert_eq!(parse(&[&all]).all, Attributes { set: mode, clear: attr::ATIME }, "{all}");
+        }
+    }
+
+    #[test]
+    fn a_negated_access_time_word_only_takes_back_its_own_mode() {
+        assert_eq!(parse(&["noatime", "nostrictatime"]).own.set, attr::NOATIME);
+        assert_eq!(parse(&["strictatime", "nostrictatime"]).own, Attributes { set: 0, clear: attr::ATIME });
+        assert_eq!(parse(&["atime"]).own, Attributes { set: 0, clear: attr::ATIME });
+        assert_eq!(parse(&["norelatime"]).own, Attributes::default());
+        assert_eq!(parse(&["noatime", "norelatime"]).own.set, attr::NOATIME);
+    }
+
+    #[test]
+    fn a_word_for_all_mounts_and_one_for_this_mount_keep_their_order() {
+        assert_eq!(parse(&["rro", "rw"]).merged(), Attributes { set: 0, clear: attr::RDONLY });
+        assert_eq!(parse(&["rw", "rro"]).merged(), Attributes { set: attr::RDONLY, clear: 0 });
+        assert_eq!(parse(&["rro", "rw"]).all, Attributes { set: attr::RDONLY, clear: 0 });
+    }
+
+    #[test]
+    fn unknown_words_are_parameters_of_the_file_system() {
+        let parameters = parse(&["mode=755", "newinstance", "size="]).parameters;
+        let expected = ["mode=755", "newinstance", "size="].map(|text| Parameter::new(text).unwrap());
+        assert_eq!(parameters, expected);
+        assert_eq!(parameters[2].value.as_deref(), Some(c""));
+    }
+
+    #[test]
+    fn what_is_not_done_is_refused_by_name() {
+        for word in ["idmap", "ridmap", "idmap=uids=0-1-2;gids=0-1-2", "copy-symlink", "src-nofollow", ""] {
+            let error = Options::parse(&["ro".into(), word.into()], "/mounts/7/options").unwrap_err();
+            assert_eq!(error.field_name(), Some("/mounts/7/options/1"), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_every_word_of_the_standard_once() {
+        let standard = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev \
+            nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime \
+            rbind rdev rdiratime relatime remount rexec rnoatime rnodiratime rnoexec rnorelatime rnostrictatime \
+            rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow \
+            runbindable rw shared silent slave strictatime suid symfollow sync tmpcopyup unbindable";
+        for word in standard.split_whitespace() {
+            assert_eq!(WORDS.iter().filter(|(known, _)| *known == word).count(), 1, "{word}");
+        }
+    }
+}

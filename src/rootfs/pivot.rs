@@ -1,0 +1,115 @@
+//! Leaving the host's tree: pivot_root(2), or the move for hosts that run from an initramfs.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
+use nix::unistd::{chroot, fchdir, pivot_root};
+
+use super::masks::empty_directory;
+use super::path::Root;
+use crate::error::{Context, Result};
+use crate::sys::Errno;
+use crate::sys::mount::attach;
+
+/// Makes the container's root the root of the mount namespace and lets go of everything else.
+pub(super) fn pivot(root: &Root) -> Result<()> {
+    fchdir(root.fd()).context("enter the container's root")?;
+    // Old and new root are the same directory: the old one ends up on top of the new one, and `.` finds it there.
+    // No directory is needed for it, so it works on a read-only root (pivot_root(2), NOTES).
+    match pivot_root(".", ".") {
+        Err(Errno::EINVAL) => {
+            return Err(Errno::EINVAL)
+                .context("pivot_root")
+                .hint("a host that runs from an initramfs needs --no-pivot");
+        }
+        done => done.context("pivot_root")?,
+    }
+    // Nothing of this reaches the host: `/` and all below it stopped sending before the first mount.
+    umount2(".", MntFlags::MNT_DETACH).context("unmount the old root")
+}
+
+/// Moves the container's root over `/`. The old mounts stay behind it, so a full procfs or sysfs there has to go: as
+/// long as one exists, the kernel lets a user namespace in the container mount fresh ones, without the masks.
+pub(super) fn shift(root: &Root, rootfs: &Path) -> Result<()> {
+    for mount in full_mounts(rootfs).context("read /proc/self/mountinfo")?.into_iter().rev() {
+        hide(&mount).with_context(|| format!("unmount {}", mount.display()))?;
+    }
+    fchdir(root.fd()).context("enter the container's root")?;
+    let top: OwnedFd = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    attach(root.fd(), top).context("move the container's root to /")?;
+    enter()
+}
+
+/// Without a mount namespace there is nothing to move: the root of this process alone changes.
+pub(super) fn change_root(root: &Root) -> Result<()> {
+    fchdir(root.fd()).context("enter the container's root")?;
+    enter()
+}
+
+fn enter() -> Result<()> {
+    chroot(".").context("change the root directory")
+}
+
+/// Unmounts, or covers what may not be unmounted (in a user namespace).
+fn hide(mount: &Path) -> Result<()> {
+    match umount2(mount, MntFlags::MNT_DETACH) {
+        Ok(()) => return Ok(()),
+        Err(Errno::EINVAL | Errno::EPERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let place: OwnedFd = open(mount, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    Ok(attach(empty_directory()?, place)?)
+}
+
+/// Mount points outside the rootfs of whole procfs and sysfs trees. They are the host's, which it named itself.
+fn full_mounts(rootfs: &Path) -> Result<Vec<PathBuf>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    let lines = table.split(|&byte| byte == b'\n');
+    Ok(lines.filter_map(full_mount).filter(|point| !point.starts_with(rootfs)).collect())
+}
+
+/// `36 35 98:0 / /mnt/x rw shared:1 - proc none rw`: the fourth field is the root, the fifth the mount point.
+fn full_mount(line: &[u8]) -> Option<PathBuf> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let (root, point) = (fields.nth(3)?, fields.next()?);
+    let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let full = root == b"/" && matches!(fstype, b"proc" | b"sysfs");
+    full.then(|| PathBuf::from(OsString::from_vec(unescape(point))))
+}
+
+/// `\040` and the like, as the kernel writes blanks.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digits = tail.get(..3).filter(|_| byte == b'\\').and_then(|text| std::str::from_utf8(text).ok());
+        match digits.and_then(|text| u8::from_str_radix(text, 8).ok()) {
+            Some(code) => (plain.push(code), rest = &tail[3..]),
+            None => (plain.push(byte), rest = tail),
+        };
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_procfs_and_sysfs_trees_count() {
+        let point = |line: &str| full_mount(line.as_bytes()).map(|path| path.display().to_string());
+        assert_eq!(
+            point("36 35 0:4 / /pr\\040oc rw,nosuid shared:1 master:2 - proc proc rw").as_deref(),
+            Some("/pr oc")
+        );
+        assert_eq!(point("36 35 0:4 / /sys rw - sysfs sysfs rw").as_deref(), Some("/sys"));
+        assert_eq!(point("36 35 0:4 /sys /x rw - proc proc rw"), None);
+        assert_eq!(point("36 35 0:4 / /x rw - tmpfs proc rw"), None);
+        assert_eq!(point(""), None);
+    }
+}

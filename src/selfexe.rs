@@ -1,0 +1,53 @@
+//! The binary that runs is one that no container can write.
+//!
+//! While a process of ours is in a container's namespaces, `/proc/PID/exe` shows it to the container's root, who could
+//! open it for writing and replace the runtime of the host (CVE-2019-5736). So the commands that enter a container run
+//! from a read-only, detached mount of the binary, which is on no path and cannot be remounted; where that is not
+//! allowed, from a sealed copy in memory.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use nix::fcntl::{AtFlags, FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use crate::error::{Context, Result};
+use crate::sys;
+
+/// Runs the program anew from a protected copy unless it already does.
+pub fn protect() -> Result<()> {
+    let own = "/proc/self/exe";
+    if statvfs(own).context("look at our own binary")?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    if let Ok(mount) = sys::exe::read_only_clone() {
+        return run_anew(mount.as_fd());
+    }
+    let binary = File::open(own).context("open our own binary")?;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    if fcntl(&binary, FcntlArg::F_GET_SEALS).is_ok_and(|set| set & seals.bits() == seals.bits()) {
+        return Ok(());
+    }
+    let copy = memfd_create(c"corten", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).context("make a memfd")?;
+    std::io::copy(&mut &binary, &mut File::from(copy.try_clone()?)).context("copy our own binary into memory")?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals)).context("seal the copy of our own binary")?;
+    run_anew(copy.as_fd())
+}
+
+fn run_anew(binary: BorrowedFd<'_>) -> Result<()> {
+    let text = |word: std::ffi::OsString| CString::new(word.into_vec()).unwrap_or_default();
+    let arguments: Vec<CString> = std::env::args_os().map(text).collect();
+    let variables: Vec<CString> = std::env::vars_os()
+        .map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            text(name)
+        })
+        .collect();
+    nix::unistd::execveat(binary, c"", &arguments, &variables, AtFlags::AT_EMPTY_PATH)
+        .with_context(|| format!("run our own binary anew through descriptor {}", binary.as_raw_fd()))?;
+    Ok(())
+}

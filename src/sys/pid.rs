@@ -1,0 +1,98 @@
+//! Processes by handle: pidfd, start time, and how one ended.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use super::{Errno, Result};
+
+/// A pidfd of a running or dead (not yet reaped) process, pidfd_open(2).
+pub fn open(pid: Pid) -> Result<OwnedFd> {
+    // SAFETY: two integers go in; the result is a new descriptor that nobody else owns.
+    unsafe {
+        let fd = Errno::result(libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
+    }
+}
+
+/// Sends a signal by number (0 only asks), pidfd_send_signal(2).
+pub fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<()> {
+    // SAFETY: integers and a null `siginfo`, which the kernel takes as "as kill(2) would fill it".
+    let done = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Waits until the process has ended; false when `milliseconds` passed first.
+pub fn ended_within(pidfd: BorrowedFd<'_>, milliseconds: u16) -> Result<bool> {
+    let mut fds = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::from(milliseconds)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Reaps our child and says how it ended.
+pub fn reap(pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
+    loop {
+        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
+            Err(Errno::EINTR) => {}
+            done => return done,
+        }
+    }
+}
+
+/// Ends this process at once: no destructors, no atexit handlers. The only way out of a forked copy.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) never returns and runs no code of ours.
+    unsafe { libc::_exit(code) }
+}
+
+/// What tells one process from a later one with the same pid: its start time in clock ticks since boot, field 22 of
+/// proc_pid_stat(5). `None` when the process is gone or a zombie.
+pub fn start_time(pid: Pid) -> Option<u64> {
+    // One read(2) of a buffer that holds it all: procfs makes the text anew for each.
+    let mut buffer = [0; 1024];
+    let length = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)).ok()?;
+    let stat = &buffer[..length];
+    // The name (field 2) may hold anything, a closing parenthesis too; the last one ends it.
+    let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..))?;
+    let mut fields = std::str::from_utf8(rest).ok()?.split(' ');
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
+/// The pid of the process behind a pidfd, as this process' pid namespace sees it.
+pub fn of(pidfd: BorrowedFd<'_>) -> Option<Pid> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    (pid > 0).then(|| Pid::from_raw(pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_start_time_is_known_and_a_missing_process_has_none() {
+        assert!(start_time(Pid::this()).is_some());
+        assert_eq!(start_time(Pid::from_raw(i32::MAX)), None);
+    }
+
+    #[test]
+    fn a_pidfd_names_its_process() {
+        let fd = open(Pid::this()).unwrap();
+        assert_eq!(of(fd.as_fd()), Some(Pid::this()));
+        assert!(!ended_within(fd.as_fd(), 0).unwrap());
+    }
+}

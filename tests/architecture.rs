@@ -1,0 +1,148 @@
+//! The direction between rooms: `main → commands → container → launch → plan → rooms → sys`. A room never imports
+//! another room; `unsafe` is in `sys` alone; no file grows into two rooms.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who may use whom. What stands in no list may be used by nobody but `main`.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("sys", &[]),
+    ("error", &[]),
+    ("time", &[]),
+    ("host", &["sys", "error"]),
+    ("log", &["sys", "error", "time"]),
+    ("selfexe", &["sys", "error"]),
+    ("namespaces", LEAVES),
+    ("rootfs", LEAVES),
+    ("process", LEAVES),
+    ("cgroup", LEAVES),
+    ("seccomp", LEAVES),
+    ("hooks", LEAVES),
+    ("plan", &["sys", "error", "log", "host", "namespaces", "rootfs", "process", "cgroup", "seccomp", "hooks"]),
+    (
+        "launch",
+        &["sys", "error", "log", "host", "namespaces", "rootfs", "process", "cgroup", "seccomp", "hooks", "plan"],
+    ),
+    (
+        "container",
+        &[
+            "sys",
+            "error",
+            "log",
+            "host",
+            "time",
+            "namespaces",
+            "rootfs",
+            "process",
+            "cgroup",
+            "seccomp",
+            "hooks",
+            "plan",
+            "launch",
+        ],
+    ),
+    (
+        "commands",
+        &[
+            "sys",
+            "error",
+            "log",
+            "host",
+            "cli",
+            "namespaces",
+            "rootfs",
+            "process",
+            "cgroup",
+            "seccomp",
+            "plan",
+            "container",
+            "commands",
+        ],
+    ),
+    ("cli", &["commands", "log"]),
+];
+
+/// What every room may use.
+const LEAVES: &[&str] = &["sys", "error", "log", "host"];
+
+/// Generated tables may be long; nothing else may.
+const LONGEST: usize = 700;
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            match entry.path() {
+                path if path.is_dir() => walk(&path, found),
+                path if path.extension().is_some_and(|end| end == "rs") => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    let relative = |path: &PathBuf| path.strip_prefix(&root).unwrap().to_owned();
+    found.iter().map(|path| (relative(path), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The room that a file belongs to.
+fn room(path: &Path) -> String {
+    let first = path.iter().next().unwrap().to_str().unwrap();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Rooms named after `crate::` in code (not in comments).
+fn named(text: &str) -> BTreeSet<String> {
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| line.to_owned() + "\n").collect();
+    let mut rooms = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        let list = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap().split(',').map(str::trim).collect(),
+            None => vec![rest],
+        };
+        let word = |text: &str| {
+            text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect::<String>()
+        };
+        rooms.extend(list.into_iter().map(word).filter(|word| !word.is_empty()));
+    }
+    rooms
+}
+
+#[test]
+fn rooms_are_used_in_one_direction_only() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let own = room(&path);
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == own) else {
+            assert_eq!(own, "main", "{} belongs to no room in the table", path.display());
+            continue;
+        };
+        let others = named(&text).into_iter().filter(|name| *name != own && !allowed.contains(&name.as_str()));
+        wrong.extend(others.map(|name| format!("{} uses {name}", path.display())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn unsafe_is_in_sys_alone() {
+    let wrong: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, _)| room(path) != "sys")
+        .filter(|(_, text)| text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("unsafe ")))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_file_has_grown_into_two_rooms() {
+    let wrong: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, _)| !path.iter().any(|part| part == "tables"))
+        .map(|(path, text)| (path, text.split("#[cfg(test)]").next().unwrap().lines().count()))
+        .filter(|(_, lines)| *lines > LONGEST)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -1,0 +1,106 @@
+//! Which runtime is under test, and what the machine lacks.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+/// The runtimes whose differences tests know about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Corten,
+    Crun,
+    Runc,
+    Other,
+}
+
+/// The binary under test: `$RUNTIME`, a path or a name in PATH, else the one just built.
+pub fn runtime() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let Some(asked) = std::env::var_os("RUNTIME").filter(|asked| !asked.is_empty()) else {
+            return PathBuf::from(env!("CARGO_BIN_EXE_corten"));
+        };
+        let asked = PathBuf::from(asked);
+        if asked.components().count() > 1 {
+            return std::fs::canonicalize(&asked).unwrap_or_else(|e| panic!("RUNTIME={}: {e}", asked.display()));
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .map(|dir| dir.join(&asked))
+            .find(|file| file.is_file())
+            .unwrap_or_else(|| panic!("RUNTIME={}: no such program in PATH", asked.display()))
+    })
+}
+
+/// Which runtime is under test, by the name of its binary.
+pub fn kind() -> Kind {
+    match runtime().file_name().and_then(|name| name.to_str()) {
+        Some("corten") => Kind::Corten,
+        Some("crun") => Kind::Crun,
+        Some("runc") => Kind::Runc,
+        _ => Kind::Other,
+    }
+}
+
+/// True when the runtime under test is `peer`, which is known to differ from the expectation that follows; says why.
+pub fn known_difference(peer: &str, why: &str) -> bool {
+    let differs = match kind() {
+        Kind::Crun => peer == "crun",
+        Kind::Runc => peer == "runc",
+        Kind::Corten | Kind::Other => false,
+    };
+    if differs {
+        say(&format!("known difference of {peer}: {why}"));
+    }
+    differs
+}
+
+/// Says that this test, or the rest of it, is not done here, and why.
+pub fn skip(why: &str) {
+    say(&format!("skipped: {why}"));
+}
+
+/// Past the capture of `println!`, so that it is seen when the test passes; once.
+fn say(text: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let line = format!("{}: {text}", std::thread::current().name().unwrap_or("test"));
+    if SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(line.clone()) {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+/// The probe: `[[example]]` of this package, beside the test binary; built now if `cargo test` was told not to.
+pub fn probe() -> &'static Path {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE.get_or_init(|| {
+        let this = std::env::current_exe().expect("path of the test binary");
+        let profile = this.parent().and_then(Path::parent).expect("…/deps/");
+        let file = profile.join("examples/probe");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe/main.rs");
+        let changed = |path: &Path| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+        if changed(&file) < changed(&source) {
+            let mut build = Command::new(env!("CARGO"));
+            build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", "probe"]);
+            if profile.ends_with("release") {
+                build.arg("--release");
+            }
+            assert!(build.status().is_ok_and(|status| status.success()), "cargo build --example probe");
+        }
+        file
+    })
+}
+
+/// busybox, static, from the machine.
+pub fn busybox() -> &'static Path {
+    static BUSYBOX: OnceLock<&Path> = OnceLock::new();
+    BUSYBOX.get_or_init(|| {
+        let found = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.is_file());
+        let found = found.expect("tests need a static busybox at /bin/busybox: apt-get install busybox-static");
+        let bytes = std::fs::read(found).expect("read busybox");
+        let interpreted = bytes.windows(15).any(|at| at == b"/lib64/ld-linux" || at == b"/lib/ld-linux-a");
+        assert!(!interpreted, "{} is not static: apt-get install busybox-static", found.display());
+        found
+    })
+}

@@ -1,0 +1,32 @@
+//! What a test is made of: a [`Bundle`] in the test's own [`Sandbox`], [`Cmd`]s on it, and their [`Outcome`]s.
+
+mod bundle;
+mod command;
+mod config;
+mod machine;
+mod outcome;
+mod reaper;
+mod sandbox;
+mod terminal;
+
+pub use bundle::{Bundle, HOST_ID};
+pub use command::{Cmd, Running, host_command};
+pub use machine::{Kind, kind, known_difference, skip};
+pub use outcome::Outcome;
+pub use reaper::End;
+pub use sandbox::Sandbox;
+pub use terminal::{Console, ConsoleSocket, Terminal};
+
+use std::time::{Duration, Instant};
+
+/// Asks again and again until the answer is yes; the test fails after ten seconds.
+#[track_caller]
+pub fn eventually(what: &str, mut yes: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    while !yes() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "still not so after ten seconds: {what}");
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}

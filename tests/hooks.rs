@@ -1,0 +1,215 @@
+//! Hooks of all six kinds: when, where, with what, and what their failure does.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, known_difference};
+
+const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+#[test]
+fn hooks_run_in_the_order_of_the_standard() {
+    let mut container = Bundle::new().sh("echo program >>/order; sleep 60");
+    let order = container.rootfs().join("order");
+    for kind in KINDS {
+        let file = if kind == "startContainer" { "/order".into() } else { order.display().to_string() };
+        for turn in [1, 2] {
+            container = container.hook(kind, &format!("echo {kind}{turn} >>{file}"));
+        }
+    }
+    let seen = || fs::read_to_string(&order).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    container.create().ok();
+    if known_difference("runc", "poststart hooks run at the end of create up to 1.5") {
+        return;
+    }
+    let created =
+        ["prestart1", "prestart2", "createRuntime1", "createRuntime2", "createContainer1", "createContainer2"];
+    assert_eq!(seen(), created);
+    if known_difference("crun", "poststart hooks do not wait for the program, and one that does not read kills it") {
+        return;
+    }
+    container.start().ok();
+    crate::harness::eventually("the program runs", || seen().contains(&"program".to_owned()));
+    let mut started = seen().split_off(6);
+    assert_eq!(&started[..2], ["startContainer1", "startContainer2"]);
+    // The program runs beside the poststart hooks.
+    started.retain(|line| line != "program");
+    assert_eq!(&started[2..], ["poststart1", "poststart2"]);
+    container.delete_force().ok();
+    assert_eq!(&seen()[seen().len() - 2..], ["poststop1", "poststop2"]);
+}
+
+#[test]
+fn b60_every_hook_gets_the_state_and_its_own_surroundings() {
+    let mut container = Bundle::new().args(["sleep", "60"]).set("/annotations", json!({"a/b": "c/d"}));
+    let dir = container.host_dir("seen");
+    for kind in KINDS {
+        let into = if kind == "startContainer" { "/tmp".to_owned() } else { dir.display().to_string() };
+        let script = format!("cat >{into}/{kind}.json; pwd >{into}/{kind}.pwd; busybox env >{into}/{kind}.env");
+        container = container.push(
+            &format!("/hooks/{kind}"),
+            json!({"path": "/bin/busybox", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin", "MINE=1"]}),
+        );
+    }
+    container.create_cmd(&[]).env("LEAK", "1").run().ok();
+    let pid = container.pid();
+    container.cmd(["start", container.name()]).env("LEAK", "1").run().ok();
+    container.delete_force().ok();
+    let read = |kind: &str, what: &str| {
+        let dir = if kind == "startContainer" { container.rootfs().join("tmp") } else { dir.clone() };
+        fs::read_to_string(dir.join(format!("{kind}.{what}"))).unwrap_or_else(|e| panic!("{kind}.{what}: {e}"))
+    };
+    for (kind, statuses) in [
+        ("prestart", ["creating", "created"]),
+        ("createRuntime", ["creating", "created"]),
+        ("createContainer", ["creating", "created"]),
+        ("startContainer", ["created", "starting"]),
+        ("poststart", ["running", "running"]),
+        ("poststop", ["stopped", "stopped"]),
+    ] {
+        let text = read(kind, "json");
+        let state: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{kind}: {e}: {text}"));
+        let bundle = container.path().to_str().expect("a plain path");
+        assert_eq!(state["id"], container.name(), "{kind}");
+        if kind != "startContainer" || !known_difference("crun", "the bundle is told as /") {
+            assert_eq!(state["bundle"], bundle, "{kind}");
+        }
+        assert_eq!(state["annotations"]["a/b"], "c/d", "{kind}");
+        assert!(state["ociVersion"].is_string(), "{kind}");
+        let status = state["status"].as_str().unwrap_or_default();
+        if kind != "poststart" || !known_difference("runc", "poststart hooks run at the end of create up to 1.5") {
+            assert!(statuses.contains(&status), "{kind}: status {status}");
+        }
+        if !known_difference("crun", "pretty JSON with escaped slashes") {
+            assert_eq!(text.trim_end().lines().count(), 1, "{kind}: {text}");
+            assert!(!text.contains("\\/"), "{kind}: {text}");
+        }
+        if matches!(kind, "prestart" | "createRuntime" | "poststart") {
+            assert_eq!(state["pid"], pid, "{kind}");
+        }
+        if matches!(kind, "prestart" | "createRuntime")
+            && !known_difference("crun", "hooks run in the caller's directory")
+        {
+            assert_eq!(read(kind, "pwd").trim(), bundle, "{kind}");
+        }
+        let env = read(kind, "env");
+        assert!(env.contains("MINE=1"), "{kind}: {env}");
+        assert!(!env.contains("LEAK"), "{kind}: {env}");
+    }
+}
+
+#[test]
+fn hooks_before_the_pivot_see_the_namespaces_that_the_standard_gives_them() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    let dir = container.host_dir("seen").display().to_string();
+    let container = container
+        .hook("createRuntime", &format!("for ns in net mnt; do readlink /proc/self/ns/$ns; done >{dir}/runtime"))
+        .hook("createContainer", &format!("for ns in net mnt; do readlink /proc/self/ns/$ns; done >{dir}/container"));
+    container.create().ok();
+    let links = |pid: &str| {
+        let link = |kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a namespace");
+        format!("{}\n{}\n", link("net").display(), link("mnt").display())
+    };
+    let read = |file: &str| fs::read_to_string(format!("{dir}/{file}")).expect("what the hook saw");
+    assert_eq!(read("runtime"), links("thread-self"), "createRuntime runs in the runtime's namespaces");
+    assert_eq!(read("container"), links(&container.pid().to_string()), "createContainer runs in the container's");
+}
+
+#[test]
+fn a_failing_hook_before_start_fails_create_and_undoes_it() {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let container = Bundle::new().args(["true"]).hook(kind, "echo broken hook >&2; exit 3");
+        container.create().fails_with("hook");
+        container.state().fails_with("does not exist");
+        assert!(!container.cgroup().exists(), "{kind}: the cgroup is left");
+    }
+}
+
+#[test]
+fn a_failing_hook_tells_what_it_said() {
+    if known_difference("crun", "keeps a hook's output for itself") {
+        return;
+    }
+    let container = Bundle::new().args(["true"]).hook("createRuntime", "echo broken hook >&2; exit 3");
+    container.create().fails_with("broken hook").fails_with("3");
+}
+
+#[test]
+fn a_hook_whose_program_is_not_there_fails_and_names_it() {
+    let hook = json!({"path": "/no/such/hook"});
+    let container = Bundle::new().args(["true"]).push("/hooks/createRuntime", hook);
+    let outcome = container.create();
+    outcome.fails_with("/no/such/hook");
+    if known_difference("crun", "tells no cause") {
+        return;
+    }
+    outcome.fails_with("no such file or directory");
+}
+
+#[test]
+fn a_failing_start_container_hook_ends_the_container() {
+    let container = Bundle::new().args(["echo", "I run"]).hook("startContainer", "exit 1");
+    container.create().ok();
+    container.start();
+    container.until("stopped");
+    assert_eq!(container.output(), "");
+}
+
+#[test]
+fn a_failing_poststop_hook_does_not_keep_the_container() {
+    let container = Bundle::new().args(["true"]).hook("poststop", "exit 1");
+    container.create().ok();
+    let outcome = container.delete_force();
+    if !known_difference("runc", "fails the delete with it, though all is gone") {
+        outcome.ok();
+    }
+    container.state().fails_with("does not exist");
+}
+
+// B61: hooks that do not behave.
+
+#[test]
+fn b61_a_hook_need_not_read_its_stdin() {
+    let big = "x".repeat(100 * 1024);
+    let container = Bundle::new()
+        .args(["true"])
+        .set("/annotations", json!({"a": big, "b": big, "c": big}))
+        .push("/hooks/createRuntime", json!({"path": "/bin/true"}))
+        .push("/hooks/createRuntime", json!({"path": "/bin/busybox", "args": ["sh", "-c", "exec 0<&-; sleep 1"]}))
+        .push("/hooks/poststop", json!({"path": "/bin/true"}));
+    container.run().ok();
+}
+
+#[test]
+fn b61_a_hook_gets_a_big_state_whole() {
+    let container = Bundle::new().args(["true"]).set("/annotations", json!({"a": "x".repeat(300 * 1024)}));
+    let file = container.host("state");
+    let container = container.hook("createRuntime", &format!("sleep 0.1; cat >{}", file.display()));
+    container.run().ok();
+    let state: Value = serde_json::from_slice(&fs::read(file).expect("the state")).expect("JSON");
+    assert_eq!(state["annotations"]["a"].as_str().map(str::len), Some(300 * 1024));
+}
+
+#[test]
+fn b61_a_hook_that_takes_too_long_is_ended_and_create_undone() {
+    for script in ["exec sleep 4020", "sleep 4021 & sleep 4022"] {
+        if script.contains('&') && known_difference("runc", "waits for the hook's own children") {
+            return;
+        }
+        let hook = json!({"path": "/bin/busybox", "args": ["sh", "-c", script], "timeout": 1});
+        let container = Bundle::new().args(["true"]).push("/hooks/createRuntime", hook);
+        let outcome = container.create();
+        outcome.fails();
+        assert!(outcome.took() < Duration::from_secs(4), "took {:?}", outcome.took());
+        container.state().fails_with("does not exist");
+        assert!(!container.cgroup().exists(), "the cgroup is left");
+        if known_difference("runc", "does not say timed out") || known_difference("crun", "says neither") {
+            return;
+        }
+        outcome.fails_with("timed out").fails_with("/bin/busybox");
+        let procs = fs::read_to_string(container.sandbox().cgroup().join("caller/cgroup.procs")).expect("cgroup.procs");
+        assert_eq!(procs, "", "processes of the hook are left");
+    }
+}

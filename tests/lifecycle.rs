@@ -1,0 +1,153 @@
+//! The life cycle: create, start, state, kill, delete, run.
+
+use std::fs;
+
+use crate::harness::{Bundle, known_difference};
+
+#[test]
+fn run_passes_on_output_and_exit_code() {
+    Bundle::new().args(["echo", "hello"]).run().prints("hello");
+    Bundle::new().sh("exit 7").run().code(7);
+    Bundle::new().sh("kill -9 $$").run().code(0);
+}
+
+#[test]
+fn a_death_by_signal_is_128_and_the_signal() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    let running = container.spawn();
+    container.until("running").kill("KILL").ok();
+    running.wait().code(128 + 9);
+}
+
+#[test]
+fn a_container_goes_through_created_running_stopped() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.create().ok();
+    assert_eq!(container.status(), "created");
+    container.start().ok();
+    assert_eq!(container.status(), "running");
+    container.kill("KILL").ok();
+    container.until("stopped").delete().ok();
+    container.state().fails_with("does not exist");
+}
+
+#[test]
+fn run_leaves_nothing_behind() {
+    let container = Bundle::new().args(["true"]);
+    container.run().ok();
+    container.state().fails_with("does not exist");
+    assert!(!container.cgroup().exists(), "the cgroup is left");
+    assert!(!container.sandbox().root().join(container.name()).exists(), "its directory is left in the state root");
+}
+
+#[test]
+fn the_process_is_in_the_cgroup_asked_for_when_create_returns() {
+    let container = Bundle::new().args(["true"]);
+    container.create().ok();
+    let procs = fs::read_to_string(container.cgroup().join("cgroup.procs")).expect("cgroup.procs");
+    assert_eq!(procs.trim(), container.pid().to_string());
+    container.delete_force().ok();
+    assert!(!container.cgroup().exists(), "the cgroup is left");
+}
+
+#[test]
+fn the_program_does_not_run_before_start() {
+    let container = Bundle::new().args(["echo", "I run"]);
+    container.create().ok();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(container.output(), "");
+    container.start().ok();
+    container.until_output("I run");
+}
+
+#[test]
+fn an_id_is_taken_until_delete() {
+    let container = Bundle::new().args(["true"]);
+    container.create().ok();
+    container.create().fails_with_one_of(&["already exists", "given ID already exists"]);
+    assert_eq!(container.status(), "created", "the failed create disturbed the first");
+    container.start().ok();
+    container.until("stopped").create().fails_with("already exists");
+    container.delete().ok();
+    container.create().ok();
+}
+
+#[test]
+fn a_second_start_fails() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.create().ok();
+    container.start().ok();
+    container.start().fails();
+    container.kill("KILL").ok();
+    container.until("stopped").start().fails();
+}
+
+#[test]
+fn nothing_but_the_containers_process_exists_while_it_waits() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.create().ok();
+    for _ in 0..2 {
+        let caller =
+            fs::read_to_string(container.sandbox().cgroup().join("caller/cgroup.procs")).expect("cgroup.procs");
+        assert_eq!(caller, "", "a process of the runtime is left");
+        let threads = fs::read_dir(format!("/proc/{}/task", container.pid())).expect("its threads").count();
+        if threads != 1 && !known_difference("runc", "has the threads of its language until start") {
+            panic!("{threads} threads");
+        }
+        container.start();
+    }
+}
+
+#[test]
+fn a_failed_create_leaves_nothing_behind() {
+    for broken in [
+        Bundle::new().args(["/no/such/program"]),
+        Bundle::new().bind("/no/such/source", "/m", &["bind"]),
+        Bundle::new().join("network", "/no/such/namespace"),
+        Bundle::new().set("/root/path", "nosuch"),
+    ] {
+        broken.create().fails();
+        broken.state().fails_with("does not exist");
+        if !known_difference("crun", "leaves the cgroup when a namespace cannot be joined") {
+            assert!(!broken.cgroup().exists(), "the cgroup is left");
+        }
+        assert!(!broken.sandbox().root().join(broken.name()).exists(), "its directory is left in the state root");
+        broken.delete_force().ok();
+    }
+}
+
+#[test]
+fn many_containers_live_side_by_side() {
+    let first = Bundle::new().args(["sleep", "60"]);
+    let others: Vec<Bundle> = (0..8).map(|_| Bundle::inside(first.sandbox().clone()).args(["sleep", "60"])).collect();
+    std::thread::scope(|scope| {
+        for container in &others {
+            scope.spawn(|| {
+                container.create().ok();
+                container.start().ok();
+            });
+        }
+    });
+    let listed = first.cmd(["list", "-q"]).run().lines().len();
+    assert_eq!(listed, others.len());
+    std::thread::scope(|scope| {
+        for container in &others {
+            scope.spawn(|| container.delete_force().ok().succeeded());
+        }
+    });
+    assert_eq!(first.cmd(["list", "-q"]).run().lines().len(), 0);
+}
+
+#[test]
+fn one_id_asked_for_by_many_at_once_is_given_to_one() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.write();
+    let made = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..6).map(|_| scope.spawn(|| container.create_cmd(&[]).run().succeeded())).collect();
+        all.into_iter().filter_map(|one| one.join().ok()).filter(|made| *made).count()
+    });
+    assert_eq!(made, 1);
+    assert_eq!(container.status(), "created");
+    container.start().ok();
+    assert_eq!(container.status(), "running");
+}

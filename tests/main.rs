@@ -1,0 +1,24 @@
+//! End-to-end tests: they drive the built binary as root, as an engine does.
+//!
+//! `RUNTIME=crun cargo test --test native` (a name or a path) runs them on another runtime: a test describes the
+//! standard, not our binary. Ids such as `b04` are those of the collected behaviour cases.
+#![allow(unreachable_pub, reason = "one binary: everything is private to it")]
+#![allow(missing_docs, reason = "a test's name is its sentence")]
+
+#[allow(dead_code, unused_imports, reason = "a vocabulary for tests to come")]
+mod harness;
+
+mod cgroup;
+mod cli;
+mod exec;
+mod hooks;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod process;
+mod rootfs;
+mod seccomp;
+mod state;
+mod sysctl;
+mod terminal;
+mod validation;

@@ -1,0 +1,319 @@
+//! `mounts`: targets inside the root whatever the image holds, kinds, options.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::harness::{Bundle, known_difference};
+
+// B01: the target of a mount is a link whose own target is not there.
+
+/// A bundle whose `/etc/localtime` is this link, with a file bound on it.
+fn localtime_linked_to(target: &str) -> Bundle {
+    let bundle = Bundle::new().link("/etc/localtime", target).args(["cat", "/etc/localtime"]);
+    let source = bundle.host_file("zone", "Mars time");
+    bundle.bind(source, "/etc/localtime", &["bind", "ro"])
+}
+
+#[test]
+fn b01_a_dangling_link_as_a_bind_target_is_followed_inside_the_root() {
+    if known_difference("crun", "a dangling link to an absolute path is an error") {
+        return;
+    }
+    for (link, made) in [
+        ("/usr/share/zoneinfo/Mars/Base", "usr/share/zoneinfo/Mars/Base"),
+        ("../usr/share/zoneinfo/Mars/Base", "usr/share/zoneinfo/Mars/Base"),
+        ("zone", "etc/zone"),
+    ] {
+        let container = localtime_linked_to(link);
+        container.run().prints("Mars time");
+        assert!(container.rootfs().join(made).is_file(), "{link}: {made} is not there");
+        assert!(!Path::new("/usr/share/zoneinfo/Mars").exists(), "{link}: made on the host");
+    }
+}
+
+#[test]
+fn b01_a_link_that_climbs_out_of_the_root_stays_in_it() {
+    let container = localtime_linked_to("../../../../../corten-b01/zone");
+    container.run().prints("Mars time");
+    assert!(container.rootfs().join("corten-b01/zone").is_file());
+    assert!(!Path::new("/corten-b01").exists(), "made on the host");
+}
+
+#[test]
+fn b01_a_chain_of_links_ends_at_the_last_one() {
+    if known_difference("crun", "a dangling link to an absolute path is an error") {
+        return;
+    }
+    let container = localtime_linked_to("/etc/first").link("/etc/first", "second").link("/etc/second", "/made/third");
+    container.run().prints("Mars time");
+    assert!(container.rootfs().join("made/third").is_file());
+}
+
+#[test]
+fn b01_a_directory_bind_on_a_dangling_link_makes_a_directory() {
+    if known_difference("crun", "a dangling link to an absolute path is an error") {
+        return;
+    }
+    let bundle = Bundle::new().link("/data", "/var/lib/data").args(["cat", "/data/f", "/var/lib/data/f"]);
+    bundle.host_file("d/f", "x");
+    let source = bundle.host_dir("d");
+    let container = bundle.bind(source, "/data", &["rbind"]);
+    container.run().prints("xx");
+    assert!(container.rootfs().join("var/lib/data").is_dir());
+}
+
+#[test]
+fn b01_a_link_that_points_at_itself_is_an_error() {
+    localtime_linked_to("/etc/localtime").run().fails();
+}
+
+// B02: the second bind goes through what the first one brought in.
+
+#[test]
+fn b02_a_target_is_resolved_with_the_mounts_done_so_far() {
+    if known_difference("crun", "a dangling link to an absolute path is an error") {
+        return;
+    }
+    for relative in [false, true] {
+        let bundle = Bundle::new();
+        let real = bundle.host_file("t/a/real", "real");
+        let dir = bundle.host_dir("t/b");
+        let link = dir.join("lnk");
+        symlink(if relative { "../a/real".into() } else { real.clone() }, &link).expect("make the link");
+        let inside = link.to_str().expect("a plain path").to_owned();
+        let container = bundle
+            .bind(&dir, dir.to_str().expect("a plain path"), &["rbind"])
+            .bind(&link, &inside, &["bind"])
+            .args(["cat", &inside]);
+        container.run().prints("real");
+        let made = container.rootfs().join(real.strip_prefix("/").expect("absolute"));
+        assert!(made.is_file(), "relative: {relative}: {} is not there", made.display());
+    }
+}
+
+// B04, B05: the mode of a tmpfs.
+
+#[test]
+fn b04_the_mode_of_a_tmpfs_is_the_one_asked_for() {
+    let container = Bundle::new().dir("/t", 0o755).mount("/t", "tmpfs", "tmpfs", &["mode=0444"]);
+    let container = container.args(["stat", "-c", "%a", "/t"]);
+    container.run().prints("444");
+    container.run().prints("444");
+    let under = fs::metadata(container.rootfs().join("t")).expect("the directory underneath").permissions();
+    assert_eq!(under.mode() & 0o7777, 0o755, "the mode of the directory underneath changed");
+}
+
+#[test]
+fn b05_a_tmpfs_without_a_mode_takes_that_of_the_directory() {
+    let container = || Bundle::new().mount("/t", "tmpfs", "tmpfs", &[]).args(["stat", "-c", "%a", "/t"]);
+    container().dir("/t", 0o1777).run().prints("1777");
+    container().dir("/t", 0o750).run().prints("750");
+    if !known_difference("crun", "a mount point that it made gives 755") {
+        container().run().prints("1777");
+    }
+}
+
+// B20: odd destinations.
+
+#[test]
+fn b20_odd_destinations_are_cleaned_and_stay_inside() {
+    for (destination, at) in [("/m//sub/", "/m/sub"), ("/m3/../m3b", "/m3b"), ("/m4/.", "/m4"), ("/../../x", "/x")] {
+        let container = Bundle::new().mount(destination, "tmpfs", "tmpfs", &["size=4k"]);
+        let seen = container.sh(&format!("grep -c ' {at} ' /proc/self/mountinfo")).run();
+        seen.prints("1");
+    }
+    assert!(!Path::new("/x").exists(), "made on the host");
+}
+
+#[test]
+fn b20_a_relative_destination_is_below_the_root_and_warned_about() {
+    let container = Bundle::new().mount("m2/sub", "tmpfs", "tmpfs", &["size=4k"]);
+    let seen = container.sh("grep -c ' /m2/sub ' /proc/self/mountinfo").run();
+    seen.prints("1");
+    if !known_difference("crun", "says nothing") && !seen.says_one_of(&["not absolute", "absolute", "relative"]) {
+        seen.fail("it should warn");
+    }
+}
+
+// B21: what makes a mount a bind mount.
+
+#[test]
+fn b21_the_option_makes_a_bind_whatever_the_type() {
+    let bundle = Bundle::new().args(["cat", "/m/f"]);
+    bundle.host_file("d/f", "bound");
+    let source = bundle.host_dir("d");
+    let bundle = bundle.push("/mounts", serde_json::json!({}));
+    let at = bundle.config()["mounts"].as_array().expect("mounts").len() - 1;
+    let with = |mount: serde_json::Value| {
+        let container = Bundle::inside(bundle.sandbox().clone()).args(["cat", "/m/f"]);
+        container.set(&format!("/mounts/{}", at), mount).run()
+    };
+    use serde_json::json;
+    with(json!({"destination": "/m", "source": source, "options": ["rbind"]})).prints("bound");
+    with(json!({"destination": "/m", "source": source, "options": ["bind"]})).prints("bound");
+    with(json!({"destination": "/m", "type": "none", "source": source, "options": ["bind"]})).prints("bound");
+    with(json!({"destination": "/m", "type": "none", "source": source, "options": ["rbind", "ro"]})).prints("bound");
+    with(json!({"destination": "/m", "type": "tmpfs", "source": source, "options": ["rbind"]})).prints("bound");
+    if known_difference("crun", "takes `bind` for a file system") || known_difference("runc", "the same up to 1.4") {
+        return;
+    }
+    with(json!({"destination": "/m", "type": "bind", "source": source})).prints("bound");
+    with(json!({"destination": "/m", "type": "bind", "source": source, "options": ["ro"]})).prints("bound");
+}
+
+#[test]
+fn b21_a_relative_bind_source_is_below_the_bundle() {
+    let bundle = Bundle::new().args(["cat", "/m"]);
+    fs::write(bundle.path().join("beside"), "beside").expect("write a file in the bundle");
+    bundle.bind("beside", "/m", &["bind"]).run().prints("beside");
+}
+
+// B23: mounts on top of /proc.
+
+/// A bundle with a file bound there.
+fn file_on(destination: &str) -> Bundle {
+    let bundle = Bundle::new();
+    let source = bundle.host_file("fake", "fake\n");
+    bundle.bind(source, destination, &["bind", "ro"])
+}
+
+#[test]
+fn b23_files_that_tools_replace_in_proc_may_be_mounted_over() {
+    file_on("/proc/uptime").args(["cat", "/proc/uptime"]).run().prints("fake");
+    file_on("/proc/meminfo").args(["cat", "/proc/meminfo"]).run().prints("fake");
+}
+
+#[test]
+fn b23_other_places_in_proc_are_refused() {
+    if known_difference("crun", "mounts anything anywhere in /proc") {
+        return;
+    }
+    for destination in ["/proc/net/dev", "/proc/sys/kernel/core_pattern", "/proc/self/attr/exec", "/proc/1/uptime"] {
+        file_on(destination).args(["true"]).run().fails_with("proc");
+    }
+}
+
+#[test]
+fn b23_a_link_does_not_hide_a_place_in_proc() {
+    if known_difference("crun", "mounts anything anywhere in /proc") {
+        return;
+    }
+    file_on("/innocent/core_pattern").link("/innocent", "/proc/sys/kernel").args(["true"]).run().fails_with("proc");
+}
+
+#[test]
+fn b23_a_directory_on_proc_is_refused_but_procfs_itself_may_be_bound() {
+    let bundle = Bundle::new().args(["test", "-e", "/proc/version"]);
+    let dir = bundle.host_dir("fakeproc");
+    if !known_difference("crun", "mounts anything on /proc") {
+        Bundle::inside(bundle.sandbox().clone()).bind(dir, "/proc", &["rbind"]).args(["true"]).run().fails_with("proc");
+    }
+    let bundle = bundle.without_mount("/proc").unset("/linux/maskedPaths").unset("/linux/readonlyPaths");
+    bundle.without_ns("pid").bind("/proc", "/proc", &["rbind"]).run().ok();
+}
+
+#[test]
+fn b23_a_second_procfs_before_the_first() {
+    if known_difference("crun", "wants procfs below the root only") {
+        return;
+    }
+    let mut bundle = Bundle::new();
+    let first = bundle.config()["mounts"][0].clone();
+    bundle =
+        bundle.set("/mounts/0", serde_json::json!({"destination": "/host/proc", "type": "proc", "source": "proc"}));
+    bundle.push("/mounts", first).args(["test", "-e", "/host/proc/version", "-a", "-e", "/proc/version"]).run().ok();
+}
+
+// Options.
+
+#[test]
+fn mount_options_are_seen_in_mountinfo() {
+    for (options, words) in [
+        (["ro", "nosuid"], vec!["ro", "nosuid"]),
+        (["nodev", "noexec"], vec!["rw", "nodev", "noexec"]),
+        (["noatime", "nodiratime"], vec!["noatime", "nodiratime"]),
+        (["ro", "rw"], vec!["rw"]),
+        (["nosuid", "suid"], vec!["rw"]),
+    ] {
+        if matches!(options[1], "rw" | "suid") && known_difference("crun", "a later word does not undo a flag") {
+            continue;
+        }
+        let container = Bundle::new().mount("/m", "tmpfs", "tmpfs", &options);
+        let seen = container.args(["awk", "$5==\"/m\"{print $6}", "/proc/self/mountinfo"]).run();
+        let line = seen.ok().stdout();
+        let found: Vec<&str> = line.trim().split(',').collect();
+        for word in &words {
+            if !found.contains(word) {
+                seen.fail(&format!("{options:?} should give {word}"));
+            }
+        }
+        if options.contains(&"suid") && found.contains(&"nosuid") {
+            seen.fail("the later suid should have won");
+        }
+    }
+}
+
+#[test]
+fn a_read_only_bind_refuses_writes_and_leaves_the_source_writable() {
+    let bundle = Bundle::new().sh("echo x >/m/f");
+    let source = bundle.host_dir("d");
+    let container = bundle.bind(&source, "/m", &["rbind", "ro"]);
+    container.run().fails_with("read-only file system");
+    fs::write(source.join("f"), "y").expect("the source is still writable");
+}
+
+#[test]
+fn a_bind_source_that_is_not_there_is_an_error_that_names_it() {
+    let outcome = Bundle::new().bind("/no/such/source", "/m", &["bind"]).args(["true"]).run();
+    outcome.fails_with("/no/such/source").fails_with("no such file or directory");
+}
+
+#[test]
+fn an_unknown_filesystem_is_an_error_that_names_the_mount() {
+    let outcome = Bundle::new().mount("/m", "nosuchfs", "x", &[]).args(["true"]).run();
+    outcome.fails_with_one_of(&["nosuchfs", "/m", "`m`"]).fails_with("no such device");
+}
+
+#[test]
+fn filesystem_data_reaches_the_filesystem() {
+    let container = Bundle::new().mount("/m", "tmpfs", "tmpfs", &["size=64k", "nr_inodes=10", "mode=0700"]);
+    let seen = container.args(["awk", "$5==\"/m\"{print $NF}", "/proc/self/mountinfo"]).run();
+    seen.ok().shows("size=64k").shows("nr_inodes=10").shows("mode=700");
+}
+
+#[test]
+fn an_rbind_takes_what_is_mounted_below_and_a_bind_does_not() {
+    use nix::mount::{MsFlags, mount};
+    for (option, seen) in [("rbind", "in"), ("bind", "")] {
+        let bundle = Bundle::new().sh("ls /m/sub");
+        let sub = bundle.host_dir("d/sub");
+        mount(Some("tmpfs"), &sub, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+        fs::write(sub.join("in"), "").expect("write into it");
+        let source = bundle.host_dir("d");
+        bundle.bind(source, "/m", &[option]).run().prints(seen);
+    }
+}
+
+#[test]
+fn a_recursive_read_only_bind_covers_what_is_mounted_below() {
+    use nix::mount::{MsFlags, mount};
+    let bundle = Bundle::new().sh("touch /m/sub/x");
+    let sub = bundle.host_dir("d/sub");
+    mount(Some("tmpfs"), &sub, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+    let source = bundle.host_dir("d");
+    bundle.bind(source, "/m", &["rbind", "rro"]).run().fails_with("read-only file system");
+}
+
+#[test]
+fn b07_flags_locked_by_the_host_are_kept_in_a_user_namespace() {
+    use nix::mount::{MsFlags, mount};
+    let bundle = Bundle::new();
+    let source = bundle.host_dir("locked");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("tmpfs"), &source, Some("tmpfs"), flags, None::<&str>).expect("mount a tmpfs");
+    fs::write(source.join("f"), "hi").expect("write into it");
+    let container = bundle.bind(source, "/m", &["rbind", "ro"]).userns();
+    let seen = container.sh("cat /m/f; awk '$5==\"/m\"{print \" \" $6}' /proc/self/mountinfo; touch /m/x 2>&1").run();
+    seen.shows("hi").shows("ro,nosuid,nodev,noexec").shows("Read-only file system");
+}

@@ -1,0 +1,138 @@
+//! What tests see of a container from inside. One line of output per fact; errors are names (`EROFS`).
+
+use std::ffi::CString;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::{Mode, SFlag, mknod};
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["open", rest @ ..] => opens(rest),
+        ["mknod", path, kind, major, minor] => make_node(path, kind, number(major), number(minor)),
+        ["fds"] => fds(),
+        ["ns"] => namespaces(),
+        ["signals", rest @ ..] => signals(rest),
+        ["syscall", rest @ ..] => syscalls(rest),
+        ["tty"] => terminal(),
+        ["limits"] => print!("{}", std::fs::read_to_string("/proc/self/limits").unwrap_or_default()),
+        ["args", rest @ ..] => rest.iter().for_each(|arg| println!("{arg}")),
+        ["exit", code] => std::process::exit(number(code) as i32),
+        ["sleep", seconds] => std::thread::sleep(Duration::from_secs(number(seconds))),
+        other => {
+            eprintln!("probe: no such question: {other:?}");
+            std::process::exit(64);
+        }
+    }
+}
+
+fn number(word: &str) -> u64 {
+    let parsed = match word.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => word.parse::<i64>().map(|n| n as u64).or_else(|_| word.parse()),
+    };
+    parsed.unwrap_or_else(|_| panic!("probe: not a number: {word}"))
+}
+
+fn verdict<T>(result: Result<T, Errno>) -> String {
+    match result {
+        Ok(_) => "ok".into(),
+        Err(errno) => format!("{errno:?}"),
+    }
+}
+
+/// `open PATH…`: for each, whether it can be opened to read, and to write: `/dev/null ok ok`.
+fn opens(paths: &[&str]) {
+    for path in paths {
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let read = verdict(open(*path, OFlag::O_RDONLY | flags, Mode::empty()));
+        let write = verdict(open(*path, OFlag::O_WRONLY | flags, Mode::empty()));
+        println!("{path} {read} {write}");
+    }
+}
+
+/// `mknod PATH c|b MAJOR MINOR`: the verdict.
+fn make_node(path: &str, kind: &str, major: u64, minor: u64) {
+    let kind = if kind == "b" { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+    let device = nix::sys::stat::makedev(major, minor);
+    println!("{}", verdict(mknod(path, kind, Mode::from_bits_truncate(0o666), device)));
+}
+
+/// `fds`: every open descriptor and what it is: `0 /dev/null`.
+fn fds() {
+    let Ok(dir) = std::fs::read_dir("/proc/self/fd") else { return println!("no /proc") };
+    let mut found: Vec<(i32, String)> = dir
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, std::fs::read_link(entry.path()).ok()?)))
+        .map(|(fd, target)| (fd, target.display().to_string()))
+        // The directory that is being read.
+        .filter(|(_, target)| !target.ends_with("/fd"))
+        .collect();
+    found.sort();
+    found.iter().for_each(|(fd, target)| println!("{fd} {target}"));
+}
+
+/// `ns`: `pid pid:[4026531836]`, one line for each kind.
+fn namespaces() {
+    for kind in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
+        let link = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
+        println!("{kind} {}", link.display());
+    }
+}
+
+/// `signals NAME…`: blocks them, says `ready`, then the name of each that comes; ends after TERM with code 0.
+fn signals(names: &[&str]) {
+    let mut set = SigSet::empty();
+    names.iter().for_each(|name| set.add(name.parse::<Signal>().expect("a signal's name")));
+    set.thread_block().expect("block signals");
+    println!("ready");
+    loop {
+        let signal = set.wait().expect("wait for a signal");
+        println!("{}", signal.as_str());
+        let _ = std::io::stdout().flush();
+        if signal == Signal::SIGTERM {
+            return;
+        }
+    }
+}
+
+/// `syscall NR[,ARG…]…`: makes each call and prints `NR ok` or `NR ENOSYS`. An argument `s:TEXT` is a pointer to text.
+fn syscalls(calls: &[&str]) {
+    for call in calls {
+        let mut texts = Vec::new();
+        let mut words = call.split(',');
+        let nr = number(words.next().expect("a number"));
+        let mut args = [0u64; 6];
+        for (slot, word) in args.iter_mut().zip(words) {
+            *slot = match word.strip_prefix("s:") {
+                Some(text) => {
+                    texts.push(CString::new(text).expect("no NUL"));
+                    texts.last().map(|text| text.as_ptr() as u64).unwrap_or_default()
+                }
+                None => number(word),
+            };
+        }
+        let [a, b, c, d, e, f] = args;
+        // SAFETY: the tests ask only for calls that fail or whose pointers are null or the texts above, which live on.
+        let result = unsafe { libc::syscall(nr as libc::c_long, a, b, c, d, e, f) };
+        println!("{nr} {}", verdict(Errno::result(result)));
+        let _ = std::io::stdout().flush();
+    }
+}
+
+/// `tty`: for each of the three streams its terminal, then `size ROWS COLUMNS` and the owner.
+fn terminal() {
+    let streams = [std::io::stdin().as_fd().as_raw_fd(), 1, 2];
+    for fd in streams {
+        let name = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+        println!("{fd} {}", name.display());
+    }
+    let flags = nix::sys::termios::tcgetattr(std::io::stdin());
+    println!("onlcr {:?}", flags.map(|t| t.output_flags.contains(nix::sys::termios::OutputFlags::ONLCR)));
+}

@@ -1,0 +1,312 @@
+//! The root: read-only, propagation, devices, masks, and how bundle and root are spelled.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use serde_json::json;
+
+use crate::harness::{Bundle, host_command, known_difference};
+
+#[test]
+fn a_read_only_root_refuses_writes() {
+    let seen = Bundle::new().set("/root/readonly", true).sh("touch /x").run();
+    seen.fails_with("read-only file system");
+    Bundle::new().set("/root/readonly", true).sh("echo x >/dev/shm/x && cat /dev/shm/x").run().prints("x");
+}
+
+/// The bundle with its rootfs on a new tmpfs with these flags.
+fn on_tmpfs(bundle: Bundle, flags: MsFlags) -> (Bundle, PathBuf) {
+    let root = bundle.host_dir("other-root");
+    mount(Some("tmpfs"), &root, Some("tmpfs"), flags, None::<&str>).expect("mount a tmpfs");
+    host_command(&["cp", "-a", &format!("{}/.", bundle.rootfs().display()), &root.display().to_string()]);
+    let bundle = bundle.set("/root/path", root.to_str().expect("a plain path"));
+    (bundle, root)
+}
+
+#[test]
+fn b08_a_read_only_root_keeps_the_flags_of_its_mount() {
+    for userns in [false, true] {
+        if !userns && (known_difference("crun", "only locked flags are kept") || known_difference("runc", "the same")) {
+            continue;
+        }
+        let bundle = if userns { Bundle::new().userns() } else { Bundle::new() };
+        let (bundle, _) = on_tmpfs(bundle, MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
+        let container = bundle.set("/root/readonly", true);
+        let seen = container.sh("awk '$5==\"/\"{print $6}' /proc/self/mountinfo; touch /x 2>&1").run();
+        let options = seen.lines().first().cloned().unwrap_or_default();
+        for word in ["ro", "nosuid", "nodev"] {
+            if !options.split(',').any(|option| option == word) {
+                seen.fail(&format!("userns {userns}: / should be {word}"));
+            }
+        }
+        seen.shows("Read-only file system");
+    }
+}
+
+#[test]
+fn b09_a_read_only_dev_still_gets_its_devices() {
+    let script = "echo x >/dev/null && ls /dev/pts/ptmx /dev/fd/0 /dev/shm -d && touch /dev/x";
+    for terminal in [false, true] {
+        let container = Bundle::new().mount_options("/dev", |options| options.push("ro".into()));
+        let container = container.set("/process/terminal", terminal).sh(script);
+        if terminal {
+            let mut terminal = crate::harness::Terminal::new();
+            let console = terminal.replica();
+            let running = container.sh("ls /dev/console && touch /dev/x").run_cmd().on_terminal(console).spawn();
+            running.wait().fails();
+            terminal.until("/dev/console");
+            terminal.until("Read-only file system");
+        } else {
+            container.run().shows("/dev/pts/ptmx").shows("/dev/fd/0").fails_with("read-only file system");
+        }
+    }
+}
+
+// B12: the propagation of the root.
+
+#[test]
+fn b12_the_propagation_asked_for_is_that_of_the_root() {
+    let optional = "awk '$5==\"/\"{for (i=7; $i!=\"-\"; i++) print $i}' /proc/self/mountinfo";
+    for (asked, seen) in [("shared", "shared:"), ("unbindable", "unbindable"), ("private", ""), ("slave", "")] {
+        let container = Bundle::new().set("/linux/rootfsPropagation", asked).sh(optional);
+        if (asked == "shared" || asked == "unbindable") && known_difference("runc", "undone for pivot_root up to 1.4") {
+            continue;
+        }
+        let found = container.run();
+        found.ok();
+        match seen {
+            "" => found.prints(""),
+            word => found.shows(word),
+        };
+    }
+}
+
+#[test]
+fn b12_mounts_of_the_container_never_reach_the_host() {
+    for asked in ["shared", "slave", "private", "unbindable"] {
+        let bundle = Bundle::new().set("/linux/rootfsPropagation", asked).dir("/mnt", 0o755);
+        // What a host with systemd has: everything shared.
+        let dir = bundle.sandbox().dir();
+        mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>).expect("share");
+        let container = bundle.caps(&["CAP_SYS_ADMIN"]).sh("mount -t tmpfs leaked /mnt && sleep 60");
+        container.run_detached().ok();
+        crate::harness::eventually("the container mounts", || container_mounts(container.pid()).contains("leaked"));
+        let host = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+        assert!(!host.contains("leaked"), "{asked}: a mount of the container is on the host");
+        container.delete_force().ok();
+    }
+}
+
+fn container_mounts(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default()
+}
+
+// B16: promises that need a mount namespace.
+
+/// A bundle without a mount namespace and without anything that needs one.
+fn without_mount_namespace() -> Bundle {
+    let bundle = Bundle::new().without_ns("mount").set("/mounts", json!([]));
+    bundle.unset("/linux/maskedPaths").unset("/linux/readonlyPaths")
+}
+
+#[test]
+fn b16_promises_that_need_a_mount_namespace_are_refused_without_one() {
+    if known_difference("runc", "leaves the root writable") || known_difference("crun", "leaves the root writable") {
+        return;
+    }
+    let bundle = || without_mount_namespace().args(["true"]);
+    bundle().set("/root/readonly", true).run().fails_with("mount namespace");
+    bundle().set("/linux/maskedPaths", json!(["/etc/passwd"])).run().fails_with("mount namespace");
+    bundle().set("/linux/readonlyPaths", json!(["/etc"])).run().fails_with("mount namespace");
+    bundle().mount("/m", "tmpfs", "tmpfs", &["ro"]).run().fails_with("mount namespace");
+}
+
+#[test]
+fn b16_the_umask_holds_without_a_mount_namespace() {
+    if known_difference("runc", "the umask is ignored") {
+        return;
+    }
+    without_mount_namespace().set("/process/user/umask", 0o77).sh("umask").run().prints("0077");
+}
+
+// B29: the caller's umask.
+
+#[test]
+fn b29_the_callers_umask_does_not_leak() {
+    let device = json!({"path": "/dev/x/y", "type": "c", "major": 1, "minor": 3, "fileMode": 438});
+    let container =
+        Bundle::new().push("/linux/devices", device).set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let container = container.sh("stat -c %a /dev/x /dev/x/y /dev/null /dev; umask");
+    if known_difference("runc", "parents of devices are made under the caller's umask") {
+        return;
+    }
+    for umask in ["077", "000", "027"] {
+        container.run_cmd().after(&format!("umask {umask}")).run().prints("755\n666\n666\n755\n0022");
+    }
+    if known_difference("crun", "gives directories it makes the sticky bit") {
+        return;
+    }
+    let made = Bundle::new().mount("/made/by/us", "tmpfs", "tmpfs", &[]).sh("stat -c %a /made /made/by");
+    made.run_cmd().after("umask 077").run().prints("755\n755");
+}
+
+#[test]
+fn b29_the_umask_asked_for_is_the_processs() {
+    for umask in [0o077, 0o002, 0] {
+        let seen = Bundle::new().set("/process/user/umask", umask).sh("umask").run();
+        seen.prints(&format!("{umask:04o}"));
+    }
+}
+
+// B31: how bundle and rootfs are spelled.
+
+#[test]
+fn b31_a_bundle_is_found_however_it_is_spelled() {
+    let bundle = Bundle::new().sh("sleep 60");
+    bundle.write();
+    let odd = bundle.sandbox().dir().join("b dir-0");
+    fs::rename(bundle.path(), &odd).expect("rename the bundle");
+    let link = bundle.sandbox().dir().join("link");
+    symlink(&odd, &link).expect("link to the bundle");
+    let dir = bundle.sandbox().dir();
+    let check = |cmd: crate::harness::Cmd, dirs: &[&Path]| {
+        cmd.run().ok();
+        let state = bundle.state().json();
+        let told = Path::new(state["bundle"].as_str().expect("a bundle")).to_owned();
+        assert!(told.is_absolute(), "the bundle is told as {}", told.display());
+        assert!(dirs.contains(&told.as_path()), "the bundle is told as {}", told.display());
+        bundle.delete_force().ok();
+    };
+    let id = bundle.name();
+    check(bundle.cmd(["run", "-d", "-b", "./b dir-0/", id]).cwd(dir), &[&odd]);
+    check(bundle.cmd(["run", "-d", "--bundle=b dir-0", id]).cwd(dir), &[&odd]);
+    check(bundle.cmd(["run", "-d", id]).cwd(&odd), &[&odd]);
+    check(bundle.cmd(["run", "-d", "-b", "link", id]).cwd(dir), &[&odd, &link]);
+}
+
+#[test]
+fn b31_a_root_is_found_however_it_is_spelled() {
+    let start = |path: &str| {
+        let bundle = Bundle::new().args(["cat", "/etc/here"]).file("/etc/here", "here", 0o644);
+        let absolute = bundle.rootfs().to_str().expect("a plain path").to_owned();
+        symlink("rootfs", bundle.path().join("link")).expect("link to the rootfs");
+        bundle.set("/root/path", path.replace("ABS", &absolute)).run()
+    };
+    start("rootfs/").prints("here");
+    start("./rootfs").prints("here");
+    start("ABS").prints("here");
+    start("rootfs/../rootfs").prints("here");
+    if !known_difference("runc", "refuses a root that is a link") {
+        start("link").prints("here");
+    }
+}
+
+#[test]
+fn b31_the_root_may_be_the_bundle() {
+    let bundle = Bundle::new().args(["cat", "/config.json"]);
+    for entry in fs::read_dir(bundle.rootfs()).expect("the rootfs").flatten() {
+        fs::rename(entry.path(), bundle.path().join(entry.file_name())).expect("move the rootfs up");
+    }
+    bundle.set("/root/path", ".").run().ok().shows("ociVersion");
+}
+
+#[test]
+fn b31_a_root_that_is_not_there_is_an_error_that_names_it() {
+    Bundle::new().set("/root/path", "nosuchroot").run().fails_with("nosuchroot");
+}
+
+// Devices.
+
+#[test]
+fn the_default_devices_and_links_are_there() {
+    let container = Bundle::new().sh("cd /dev; stat -c '%n %t:%T %a' null zero full random urandom tty; \
+         for l in fd stdin stdout stderr ptmx; do echo $l $(readlink $l); done; ls console 2>&1");
+    let seen = container.run();
+    seen.shows("null 1:3 666").shows("zero 1:5 666").shows("full 1:7 666").shows("random 1:8 666");
+    seen.shows("urandom 1:9 666").shows("tty 5:0 666");
+    seen.shows("fd /proc/self/fd\n").shows("stdin /proc/self/fd/0").shows("stdout /proc/self/fd/1");
+    seen.shows("stderr /proc/self/fd/2").shows("ptmx pts/ptmx").shows("No such file");
+}
+
+#[test]
+fn the_device_rules_allow_the_default_devices_and_deny_others() {
+    let container = Bundle::new()
+        .caps(&["CAP_MKNOD", "CAP_SYSLOG"])
+        .sh("probe open /dev/null /dev/zero /dev/full /dev/urandom /dev/pts/ptmx; \
+         probe mknod /kmsg c 1 11; probe open /kmsg; probe mknod /loop b 7 0; probe open /loop");
+    let seen = container.run();
+    seen.ok().shows("/dev/null ok ok").shows("/dev/zero ok ok").shows("/dev/full ok ok").shows("/dev/urandom ok ok");
+    seen.shows("/dev/pts/ptmx ok ok").shows("/kmsg EPERM EPERM").shows("/loop EPERM EPERM");
+}
+
+#[test]
+fn a_device_asked_for_is_made_and_may_be_opened_if_a_rule_allows() {
+    let device =
+        json!({"path": "/dev/my/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8});
+    let seen = Bundle::new().push("/linux/devices", device).sh("stat -c '%t:%T %a %u %g' /dev/my/zero").run();
+    seen.prints("1:5 640 7 8");
+    let device = json!({"path": "/dev/kmsg2", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666});
+    let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"});
+    let container = Bundle::new().push("/linux/devices", device.clone()).caps(&["CAP_SYSLOG"]);
+    container.args(["probe", "open", "/dev/kmsg2"]).run().prints("/dev/kmsg2 EPERM EPERM");
+    let container = Bundle::new().push("/linux/devices", device).push("/linux/resources/devices", rule);
+    let container = container.caps(&["CAP_SYSLOG"]).args(["probe", "open", "/dev/kmsg2"]);
+    container.run().prints("/dev/kmsg2 ok EPERM");
+}
+
+// Masks.
+
+#[test]
+fn masked_paths_are_empty_and_read_only_ones_refuse_writes() {
+    let container = Bundle::new()
+        .file("/secret/f", "secret", 0o644)
+        .file("/hidden", "hidden", 0o644)
+        .file("/fixed/f", "fixed", 0o644)
+        .set("/linux/maskedPaths", json!(["/secret", "/hidden", "/no/such/thing", "/proc/kcore", "/secret"]))
+        .set("/linux/readonlyPaths", json!(["/fixed", "/nor/this", "/proc/sys"]));
+    let seen = container
+        .sh("ls -A /secret; cat /hidden; touch /secret/x 2>&1; echo x 2>&1 >/fixed/f; cat /fixed/f; echo; \
+         echo 1 2>&1 >/proc/sys/kernel/hostname; cat /proc/kcore | wc -c");
+    let seen = seen.run();
+    seen.hides("secret\n").hides("hidden\n").shows("fixed\n").shows("0");
+    assert_eq!(seen.stderr().matches("Read-only").count() + seen.stdout().matches("Read-only").count(), 3);
+    assert!(!container_made("no") && !container_made("nor"));
+}
+
+fn container_made(name: &str) -> bool {
+    Path::new("/").join(name).exists()
+}
+
+#[test]
+fn b26_many_masks_share_one_file_system() {
+    let mut container = Bundle::new().set("/root/readonly", true).file("/m/file", "x", 0o644);
+    for number in 0..200 {
+        container = container.dir(&format!("/m/{number}"), 0o755).push("/linux/maskedPaths", format!("/m/{number}"));
+        fs::write(container.rootfs().join(format!("m/{number}/f")), "").expect("write below a mask");
+    }
+    let container = container.push("/linux/maskedPaths", "/m/file").push("/linux/maskedPaths", "/m/0");
+    let container = container.sh("ls /m/3 /m/199; cat /m/file; touch /m/3/x");
+    let seen = container.run();
+    seen.fails_with("read-only file system").hides("f");
+    let devices = container.sh("cut -d' ' -f3 /proc/self/mountinfo | sort -u | wc -l").run();
+    if known_difference("runc", "one tmpfs for each mask up to 1.4") || known_difference("crun", "the same") {
+        return;
+    }
+    let number: usize = devices.ok().stdout().trim().parse().expect("a number");
+    if number > 20 {
+        devices.fail("masks should share a file system");
+    }
+}
+
+#[test]
+fn the_rootfs_mount_point_is_not_changed_on_the_host() {
+    let container = Bundle::new().set("/root/readonly", true).args(["true"]);
+    let before = fs::metadata(container.rootfs()).expect("the rootfs").permissions().mode();
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+    container.run().ok();
+    assert_eq!(fs::metadata(container.rootfs()).expect("the rootfs").permissions().mode(), before);
+    assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo"), mounts);
+    fs::write(container.rootfs().join("x"), "").expect("the rootfs is writable on the host");
+}

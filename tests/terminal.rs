@@ -1,0 +1,248 @@
+//! Terminals: console sockets, the foreground, sizes and owners.
+
+use std::os::fd::AsFd;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::harness::{Bundle, ConsoleSocket, HOST_ID, Terminal, host_command, known_difference};
+
+fn with_terminal() -> Bundle {
+    Bundle::new().set("/process/terminal", true)
+}
+
+/// A process with a terminal for `exec --process`.
+fn process(args: &[&str]) -> serde_json::Value {
+    json!({"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}, "terminal": true})
+}
+
+// B64: paths of console sockets.
+
+#[test]
+fn b64_a_console_socket_may_have_a_long_path() {
+    if known_difference("runc", "ends at 107 bytes") {
+        return;
+    }
+    let container = with_terminal().args(["echo", "hello"]);
+    let long = container.host(&format!("{}/{}/sock", "d".repeat(100), "e".repeat(80)));
+    let socket = ConsoleSocket::at(&long);
+    container.create_cmd(&["--console-socket", socket.path()]).run().ok();
+    let mut console = socket.receive();
+    assert_eq!(console.fds.len(), 1);
+    assert!(!console.name.is_empty());
+    let terminal = Terminal::of(console.fds.remove(0));
+    container.start().ok();
+    terminal.until("hello\r\n");
+}
+
+#[test]
+fn b64_a_console_socket_may_have_a_relative_path() {
+    if known_difference("crun", "takes it as relative to the bundle") || known_difference("runc", "the same") {
+        return;
+    }
+    let container = with_terminal().args(["echo", "hello"]);
+    let socket = ConsoleSocket::at(container.host("here/sock"));
+    let dir = container.host_dir("here");
+    container.create_cmd(&["--console-socket", "sock"]).cwd(dir).run().ok();
+    let terminal = Terminal::of(socket.receive().fds.remove(0));
+    container.start().ok();
+    terminal.until("hello\r\n");
+}
+
+// B65: the terminal flag against --console-socket and --detach.
+
+#[test]
+fn b65_a_detached_terminal_needs_a_console_socket() {
+    let container = with_terminal().args(["sleep", "60"]);
+    container.create().fails_with("console");
+    container.run_detached().fails();
+    container.state().fails_with("does not exist");
+}
+
+#[test]
+fn b65_a_console_socket_needs_a_detached_terminal() {
+    if known_difference("crun", "ignores a socket it has no use for") {
+        return;
+    }
+    let container = Bundle::new().args(["sleep", "60"]);
+    let socket = ConsoleSocket::at(container.host("s/sock"));
+    container.create_cmd(&["--console-socket", socket.path()]).run().fails_with("console");
+    let bundle = container.path().to_str().expect("a plain path");
+    let run = ["run", "--bundle", bundle, "--console-socket", socket.path(), container.name()];
+    container.cmd(run).run().fails_with("console");
+    container
+        .cmd(["run", "-d", "--bundle", bundle, "--console-socket", socket.path(), container.name()])
+        .run()
+        .fails_with("console");
+    assert!(!socket.is_called());
+    container.state().fails_with("does not exist");
+}
+
+#[test]
+fn b65_run_in_the_background_sends_the_terminal() {
+    let container = with_terminal().args(["echo", "hello"]);
+    container.write();
+    let socket = ConsoleSocket::at(container.host("s/sock"));
+    let bundle = container.path().to_str().expect("a plain path");
+    container.cmd(["run", "-d", "--bundle", bundle, "--console-socket", socket.path(), container.name()]).run().ok();
+    Terminal::of(socket.receive().fds.remove(0)).until("hello\r\n");
+}
+
+#[test]
+fn b65_exec_follows_the_same_rules() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.run_detached().ok();
+    let socket = ConsoleSocket::at(container.host("s/sock"));
+    let file = container.process_file(&process(&["echo", "hello"]));
+    let file = file.to_str().expect("a plain path");
+    let exec =
+        |options: &[&str]| container.cmd([&["exec", "--process", file], options, &[container.name()]].concat()).run();
+    exec(&["--detach"]).fails();
+    exec(&["--detach", "--console-socket", socket.path()]).ok();
+    let mut console = socket.receive();
+    assert_eq!(console.fds.len(), 1);
+    Terminal::of(console.fds.remove(0)).until("hello\r\n");
+    if known_difference("crun", "ignores a socket it has no use for") {
+        return;
+    }
+    container.exec_cmd(&["--console-socket", socket.path()], &["true"]).run().fails();
+}
+
+#[test]
+fn the_descriptor_sent_is_the_master_of_the_containers_console() {
+    let container =
+        with_terminal().sh("tty; [ -c /dev/console ] && stty -a </dev/console | grep -c onlcr; read x; echo got $x");
+    let socket = ConsoleSocket::at(container.host("s/sock"));
+    container.create_cmd(&["--console-socket", socket.path()]).run().ok();
+    let terminal = Terminal::of(socket.receive().fds.remove(0));
+    container.start().ok();
+    terminal.until("/dev/");
+    terminal.types("word\n");
+    terminal.until("got word\r\n");
+}
+
+// The foreground.
+
+#[test]
+fn a_terminal_in_the_foreground_is_relayed_both_ways() {
+    let container = with_terminal().sh("read x; echo got $x; exit 5");
+    let mut terminal = Terminal::new();
+    let running = container.run_cmd().on_terminal(terminal.replica()).spawn();
+    container.until("running");
+    terminal.types("word\n");
+    terminal.until("got word");
+    running.wait().code(5);
+}
+
+#[test]
+fn the_size_is_that_of_the_callers_terminal_and_follows_it() {
+    let container = with_terminal().sh("stty size; trap 'echo now $(stty size)' WINCH; while :; do usleep 10000; done");
+    let mut terminal = Terminal::new();
+    let running = container.run_cmd().on_terminal(terminal.replica()).spawn();
+    if known_difference("crun", "the program may run before the size is set") {
+        terminal.until("\n");
+    } else {
+        terminal.until("30 100");
+    }
+    host_command(&["stty", "-F", &replica_of(&terminal), "rows", "41", "cols", "111"]);
+    running.signal(Signal::SIGWINCH);
+    terminal.until("now 41 111");
+    container.kill("KILL").ok();
+    running.wait().code(137);
+}
+
+/// The path of a terminal's replica.
+fn replica_of(terminal: &Terminal) -> String {
+    let master = nix::sys::termios::tcgetattr(terminal.master().as_fd());
+    drop(master);
+    let fd = std::os::fd::AsRawFd::as_raw_fd(terminal.master());
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("fdinfo");
+    let index = info.lines().find_map(|line| line.strip_prefix("tty-index:")).expect("a tty index");
+    format!("/dev/pts/{}", index.trim())
+}
+
+#[test]
+fn the_callers_terminal_is_restored() {
+    let container = with_terminal().args(["true"]);
+    let mut terminal = Terminal::new();
+    let replica = terminal.replica();
+    let before = nix::sys::termios::tcgetattr(&replica).expect("the terminal's settings");
+    container.run_cmd().on_terminal(replica.try_clone().expect("duplicate")).run().ok();
+    assert_eq!(nix::sys::termios::tcgetattr(&replica).expect("the terminal's settings"), before);
+}
+
+// B69: owner and size.
+
+#[test]
+fn b69_the_size_asked_for_is_there_before_the_program_runs() {
+    let container =
+        with_terminal().set("/process/consoleSize", json!({"height": 24, "width": 80})).args(["stty", "size"]);
+    let socket = ConsoleSocket::at(container.host("s/sock"));
+    container.create_cmd(&["--console-socket", socket.path()]).run().ok();
+    let terminal = Terminal::of(socket.receive().fds.remove(0));
+    container.start().ok();
+    terminal.until("24 80");
+}
+
+#[test]
+fn b69_the_terminal_belongs_to_the_user() {
+    let user = json!({"uid": 1000, "gid": 1000});
+    let container = with_terminal()
+        .set("/process/user", user)
+        .sh("stat -c '%u %g' $(tty); stat -c '%u' /dev/console; echo >/dev/tty");
+    let socket = ConsoleSocket::at(container.host("s/sock"));
+    container.create_cmd(&["--console-socket", socket.path()]).run().ok();
+    let terminal = Terminal::of(socket.receive().fds.remove(0));
+    container.start().ok();
+    terminal.until("1000 5\r\n");
+    if !known_difference("crun", "/dev/console stays root's") {
+        terminal.until("1000 5\r\n1000\r\n");
+    }
+}
+
+#[test]
+fn b69_exec_as_a_user_gets_a_terminal_of_its_own() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.run_detached().ok();
+    let mut other = process(&["sh", "-c", "stat -c '%u %g' $(tty); stty size"]);
+    other["user"] = json!({"uid": 1000, "gid": 1000});
+    other["consoleSize"] = json!({"height": 24, "width": 80});
+    let file = container.process_file(&other);
+    let socket = ConsoleSocket::at(container.host("s/sock"));
+    let file = file.to_str().expect("a plain path");
+    let args = ["exec", "--detach", "--process", file, "--console-socket", socket.path(), container.name()];
+    container.cmd(args).run().ok();
+    let terminal = Terminal::of(socket.receive().fds.remove(0));
+    terminal.until("1000 5\r\n");
+    if !known_difference("crun", "exec ignores consoleSize") {
+        terminal.until("24 80");
+    }
+}
+
+#[test]
+fn b69_a_user_namespace_without_the_group_of_terminals() {
+    let map = json!([{"containerID": 0, "hostID": HOST_ID, "size": 1}]);
+    let container = with_terminal().userns().set("/linux/gidMappings", map.clone()).set("/linux/uidMappings", map);
+    let container = container.mount_options("/dev/pts", |options| options.retain(|word| word != "gid=5"));
+    let container = container.sh("stat -c %u $(tty); echo done");
+    let socket = ConsoleSocket::at(container.host("s/sock"));
+    container.create_cmd(&["--console-socket", socket.path()]).run().ok();
+    let terminal = Terminal::of(socket.receive().fds.remove(0));
+    container.start().ok();
+    terminal.until("0\r\ndone");
+}
+
+#[test]
+fn b69_a_terminal_with_stdin_from_nowhere_works_or_explains_itself() {
+    let outcome = with_terminal().args(["echo", "hello"]).run();
+    if outcome.succeeded() {
+        outcome.shows("hello");
+    } else {
+        outcome.fails_with_one_of(&["terminal", "tty", "console", "ioctl"]);
+    }
+}
+
+#[test]
+fn without_a_terminal_the_streams_are_the_callers_and_there_is_no_console() {
+    Bundle::new().sh("tty; [ -e /dev/console ] || echo none").run().shows("not a tty").shows("none");
+}

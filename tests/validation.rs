@@ -1,0 +1,136 @@
+//! B98: configurations that cannot be honoured are refused at create, with the field's name.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, Kind, kind, known_difference};
+
+/// `create` refuses it, names the field (in words, or as a pointer in the log), and leaves nothing.
+#[track_caller]
+fn refused(bundle: Bundle, field: &str) {
+    let outcome = bundle.create();
+    outcome.fails();
+    if kind() != Kind::Crun && kind() != Kind::Runc {
+        outcome.fails_with(field);
+    }
+    bundle.state().fails();
+    assert!(!bundle.cgroup().exists(), "{field}: the cgroup is left");
+}
+
+fn base() -> Bundle {
+    Bundle::new().args(["true"])
+}
+
+#[test]
+fn b98_names_need_a_uts_namespace() {
+    refused(base().without_ns("uts"), "/hostname");
+    if known_difference("crun", "would set it on the host") {
+        return;
+    }
+    refused(base().without_ns("uts").unset("/hostname").set("/domainname", "x"), "/domainname");
+}
+
+#[test]
+fn b98_a_domain_name_and_its_sysctl_exclude_each_other() {
+    if known_difference("crun", "takes both") || known_difference("runc", "takes both") {
+        return;
+    }
+    let container = base().set("/domainname", "x").set("/linux/sysctl", json!({"kernel.domainname": "y"}));
+    refused(container, "domainname");
+}
+
+#[test]
+fn b98_time_offsets_need_a_time_namespace() {
+    if known_difference("crun", "ignores them") {
+        return;
+    }
+    refused(base().set("/linux/timeOffsets", json!({"boottime": {"secs": 1}})), "/linux/timeOffsets");
+}
+
+#[test]
+fn b98_net_devices_need_a_network_namespace() {
+    let container = base().without_ns("network").without_mount("/sys").without_mount("/sys/fs/cgroup");
+    let container = container.set("/linux/netDevices", json!({"lo": {}}));
+    if known_difference("crun", "ignores them") || known_difference("runc", "ignores them up to 1.3") {
+        return;
+    }
+    refused(container, "/linux/netDevices");
+}
+
+#[test]
+fn b98_masks_need_a_mount_namespace() {
+    if known_difference("crun", "masks the host's") || known_difference("runc", "ignores them") {
+        return;
+    }
+    let container = || base().without_ns("mount").set("/mounts", json!([]));
+    refused(container().set("/linux/maskedPaths", json!(["/proc/kcore"])).unset("/linux/readonlyPaths"), "maskedPaths");
+    refused(container().unset("/linux/maskedPaths").set("/linux/readonlyPaths", json!(["/proc/sys"])), "readonlyPaths");
+}
+
+#[test]
+fn b98_values_of_the_wrong_type_are_named() {
+    let cases: [(&str, Value); 9] = [
+        ("/process/args", json!("sh")),
+        ("/process/args", json!([])),
+        ("/process/user/uid", json!(-1)),
+        ("/process/user/uid", json!("0")),
+        ("/process/env", json!({"A": "b"})),
+        ("/process/terminal", json!("no")),
+        ("/mounts", json!({})),
+        ("/linux/namespaces", json!([{"type": 5}])),
+        ("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": "x", "hard": 1}])),
+    ];
+    for (pointer, value) in cases {
+        if known_difference("crun", "takes some of them") {
+            return;
+        }
+        refused(base().set(pointer, value), pointer);
+    }
+}
+
+#[test]
+fn b98_a_process_or_root_that_is_missing_is_named() {
+    refused(base().unset("/root"), "root");
+    if known_difference("crun", "lets it be missing") {
+        return;
+    }
+    refused(base().unset("/process"), "process");
+    refused(base().unset("/process/cwd"), "cwd");
+}
+
+#[test]
+fn b98_unknown_fields_are_ignored() {
+    let container = base().set("/futureField", json!({"a": [1]})).set("/process/future", 1).set("/linux/future", "x");
+    container.run().ok();
+}
+
+#[test]
+fn b98_versions_of_the_same_major_are_taken() {
+    for version in ["1.0.0", "1.0.2-dev", "1.2.1", "1.9.9"] {
+        base().set("/ociVersion", version).run().ok();
+    }
+}
+
+#[test]
+fn b98_numbers_may_be_written_with_a_fraction_of_nothing() {
+    if known_difference("crun", "refuses it") || known_difference("runc", "refuses it") {
+        return;
+    }
+    let text = base();
+    text.write();
+    let file = text.path().join("config.json");
+    let config = std::fs::read_to_string(&file).expect("config.json").replace("\"soft\":1024", "\"soft\":1024.0");
+    std::fs::write(&file, config).expect("write config.json");
+    let bundle = text.path().to_str().expect("a plain path");
+    text.cmd(["run", "--bundle", bundle, text.name()]).run().ok();
+}
+
+#[test]
+fn b97_a_security_module_that_is_not_there_is_an_error() {
+    let lsm = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    if !lsm.contains("apparmor") && !known_difference("crun", "ignores the profile") {
+        refused(base().set("/process/apparmorProfile", "some-profile"), "apparmor");
+    }
+    if !lsm.contains("selinux") && !known_difference("crun", "tells no field") {
+        refused(base().set("/process/selinuxLabel", "a_u:b_r:c_t:s0"), "selinux");
+    }
+}
