@@ -1,11 +1,9 @@
 //! The state root: one directory a container, whose making is the lock on its id.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
@@ -34,7 +32,7 @@ pub struct Directory {
 pub struct Reserved {
     directory: Option<Directory>,
     /// Held while the container is being made: tells a container in the making from what a killed `create` left.
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 impl Store {
@@ -69,7 +67,7 @@ impl Store {
             _ => Error::from(error).context(format!("make the state directory {}", path.display())),
         })?;
         let directory = Directory { path };
-        let lock = directory.lock()?;
+        let lock = directory.lock().inspect_err(|_| drop(directory.remove()))?;
         let reserved = Reserved { directory: Some(directory), _lock: lock };
         reserved.write(intent)?;
         Ok(reserved)
@@ -202,13 +200,18 @@ impl Directory {
     /// Whether a `create` holds it.
     pub fn is_locked(&self) -> bool {
         let Ok(dir) = File::open(&self.path) else { return false };
-        Flock::lock(dir, FlockArg::LockSharedNonblock).is_err()
+        dir.try_lock_shared().is_err()
     }
 
-    fn lock(&self) -> Result<Flock<File>> {
+    /// flock(2); closing the file ends it, also in the hands of a killed process.
+    fn lock(&self) -> Result<File> {
         let what = || format!("lock the state directory {}", self.path.display());
         let dir = File::open(&self.path).with_context(what)?;
-        Flock::lock(dir, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno).with_context(what)
+        match dir.try_lock() {
+            Ok(()) => Ok(dir),
+            Err(TryLockError::WouldBlock) => Err(Error::new("another process holds it")).with_context(what),
+            Err(TryLockError::Error(error)) => Err(error).with_context(what),
+        }
     }
 }
 

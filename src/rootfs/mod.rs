@@ -198,7 +198,7 @@ impl Rootfs {
         let root = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .with_context(describe)
             .field(|| "/root/path")?;
-        let stat = fstat(&root)?;
+        let stat = fstat(&root).with_context(describe).field(|| "/root/path")?;
         let sources = self.mounts.iter().map(Mount::open).collect::<Result<_>>()?;
         let nodes = match &self.devices {
             Some(devices) => devices.open()?,
