@@ -2,7 +2,7 @@
 //!
 //! Facts about oci-spec 0.10 behind the second pass: an unknown capability name, `SCHED_FLAG_RESET_ON_FORK`, an empty
 //! `execCPUAffinity.final` and numbers written as `1024.0` are parse errors, and errors give line and column but no
-//! field.
+//! field. One thing is not refused but read as another: `"pids": {}` as a limit of zero.
 
 use std::fs;
 use std::path::Path;
@@ -23,6 +23,9 @@ pub fn read(path: &Path) -> Result<Spec> {
 
 /// Parses a document of the runtime spec, tolerating what the standard tolerates.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    if has_empty_pids(bytes) {
+        return parse_patiently(bytes);
+    }
     match serde_json::from_slice(bytes) {
         Ok(document) => Ok(document),
         Err(_) => parse_patiently(bytes),
@@ -37,6 +40,11 @@ fn parse_patiently<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
             tolerate_process(process);
         }
     }
+    for resources in ["/linux/resources", ""] {
+        if let Some(Value::Object(resources)) = value.pointer_mut(resources) {
+            resources.retain(|name, part| name != "pids" || part.get("limit").is_some_and(|limit| !limit.is_null()));
+        }
+    }
     let text = value.to_string();
     serde_json::from_str(&text).map_err(|error| {
         // The position is one in our own copy of the text, which nobody has: it is told as a field.
@@ -44,6 +52,15 @@ fn parse_patiently<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         let message = message.split(" at line ").next().unwrap_or_default().to_owned();
         Error::new(message).field(pointer_at(text.as_bytes(), error.column()))
     })
+}
+
+/// Whether there may be a `"pids": {}`, which asks for nothing and which the types read as a limit of zero. Found in the
+/// text, since afterwards the two look alike and a second parse of every configuration would cost as much as the first.
+fn has_empty_pids(text: &[u8]) -> bool {
+    const KEY: &[u8] = b"\"pids\"";
+    let after = |at: usize| text[at + KEY.len()..].iter().filter(|byte| !byte.is_ascii_whitespace());
+    let mut places = text.windows(KEY.len()).enumerate().filter(|(_, window)| *window == KEY);
+    places.any(|(at, _)| after(at).take(3).eq(b":{}"))
 }
 
 /// Writes numbers such as `1024.0` or `1e3` as the integers they are.
@@ -175,6 +192,17 @@ mod tests {
         let spec = spec("", r#","linux":{"resources":{"cpu":{"shares":1024.0}}}"#).unwrap();
         let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
         assert_eq!(resources.cpu().as_ref().unwrap().shares(), Some(1024));
+    }
+
+    #[test]
+    fn a_limit_of_processes_that_is_not_given_is_none() {
+        let limit = |pids: &str| {
+            let spec = spec("", &format!(r#","linux":{{"resources":{{"pids":{pids}}}}}"#)).unwrap();
+            let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+            resources.pids().as_ref().map(|pids| pids.limit())
+        };
+        assert_eq!((limit("{}"), limit(" { \n } "), limit(r#"{"limit":null}"#)), (None, None, None));
+        assert_eq!((limit(r#"{"limit":0}"#), limit(r#"{"limit":7}"#)), (Some(0), Some(7)));
     }
 
     #[test]
