@@ -122,11 +122,21 @@ impl Global {
     }
 }
 
+/// Options before the command that take the next word as their value.
+const VALUED: [&str; 6] = ["--root", "--log", "--log-format", "--log-level", "--cgroup-manager", "--rootless"];
+
 /// Whether the arguments only ask for the version.
 pub fn asks_version(arguments: &[OsString]) -> bool {
-    let first_word = arguments.iter().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-"));
-    let before = arguments.iter().skip(1).take_while(|word| Some(*word) != first_word);
-    before.into_iter().any(|word| ["-v", "-V", "--version"].iter().any(|version| word == version))
+    let mut words = arguments.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("-v" | "-V" | "--version") => return true,
+            Some(word) if VALUED.contains(&word) => drop(words.next()),
+            Some(word) if word.starts_with('-') => {}
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// Whether the command enters a container. Seen before the arguments are parsed, since such a command is first run anew
@@ -211,7 +221,9 @@ mod tests {
 
     #[test]
     fn the_version_is_asked_for_before_a_command_only() {
-        assert!(asks_version(&words("--version")) && asks_version(&words("--debug -v")));
+        for line in ["--version", "--debug -v", "--root /r --version", "--log=/l --log-format json -V"] {
+            assert!(asks_version(&words(line)), "{line}");
+        }
         assert!(!asks_version(&words("exec c prog --version")));
     }
 }
