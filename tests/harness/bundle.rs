@@ -45,19 +45,7 @@ impl Bundle {
     pub fn inside(sandbox: Arc<Sandbox>) -> Bundle {
         let id = format!("c{}", sandbox.number());
         let dir = sandbox.dir().join(format!("b-{id}"));
-        let rootfs = dir.join("rootfs");
-        for sub in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
-            fs::create_dir_all(rootfs.join(sub)).expect("make a rootfs");
-        }
-        for program in ["busybox", "probe"] {
-            fs::hard_link(sandbox.dir().join("bin").join(program), rootfs.join("bin").join(program))
-                .expect("link a program into the rootfs");
-        }
-        for applet in APPLETS {
-            symlink("busybox", rootfs.join("bin").join(applet)).expect("link an applet");
-        }
-        fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("write passwd");
-        fs::write(rootfs.join("etc/group"), "root:x:0:\n").expect("write group");
+        fill(&sandbox, &dir.join("rootfs"));
         let config = config::base(&format!("{}/{id}", sandbox.cgroup_name()));
         let output = Mutex::new(PathBuf::new());
         Bundle { sandbox, dir, id, config, globals: Vec::new(), output }
@@ -432,7 +420,24 @@ impl Bundle {
     }
 }
 
-fn chown_all(path: &Path, id: u32) {
+/// Makes a root filesystem: busybox with its applets, the probe, the directories that mounts want, root as user.
+pub fn fill(sandbox: &Sandbox, rootfs: &Path) {
+    for sub in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
+        fs::create_dir_all(rootfs.join(sub)).expect("make a rootfs");
+    }
+    for program in ["busybox", "probe"] {
+        fs::hard_link(sandbox.dir().join("bin").join(program), rootfs.join("bin").join(program))
+            .expect("link a program into the rootfs");
+    }
+    for applet in APPLETS {
+        symlink("busybox", rootfs.join("bin").join(applet)).expect("link an applet");
+    }
+    fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("write passwd");
+    fs::write(rootfs.join("etc/group"), "root:x:0:\n").expect("write group");
+}
+
+/// Gives a tree to an id of the host, links themselves and not what they point to.
+pub fn chown_all(path: &Path, id: u32) {
     lchown(path, Some(id), Some(id)).expect("give the rootfs to the container's root");
     let Ok(entries) = fs::read_dir(path) else { return };
     for entry in entries.flatten() {

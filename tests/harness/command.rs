@@ -2,12 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -28,6 +31,7 @@ pub struct Cmd {
     stdin: Option<PathBuf>,
     terminal: Option<Arc<OwnedFd>>,
     prelude: String,
+    leaked: Vec<(i32, Arc<OwnedFd>)>,
     config: Option<PathBuf>,
     limit: Duration,
 }
@@ -53,6 +57,7 @@ impl Cmd {
             stdin: None,
             terminal: None,
             prelude: String::new(),
+            leaked: Vec::new(),
             config: None,
             limit: Duration::from_secs(20),
         }
@@ -100,13 +105,19 @@ impl Cmd {
         self
     }
 
+    /// Has this open under this number, as a caller that forgot to close it.
+    pub fn leak(mut self, number: i32, fd: OwnedFd) -> Cmd {
+        self.leaked.push((number, Arc::new(fd)));
+        self
+    }
+
     pub fn limit(mut self, limit: Duration) -> Cmd {
         self.limit = limit;
         self
     }
 
     /// The config.json to print when it fails.
-    pub(super) fn about(mut self, config: PathBuf) -> Cmd {
+    pub fn about(mut self, config: PathBuf) -> Cmd {
         self.config = Some(config);
         self
     }
@@ -146,6 +157,7 @@ impl Cmd {
                 command.stderr(File::create(&stderr).expect("make the file for stderr"));
             }
         }
+        leak(&mut command, &self.leaked);
         let began = Instant::now();
         let pid = reaper::spawn(&mut command).unwrap_or_else(|error| panic!("start {command:?}: {error}"));
         let (line, log) = (self.line(), self.log());
@@ -169,8 +181,34 @@ impl Cmd {
     }
 
     fn log(&self) -> Option<PathBuf> {
-        let at = self.globals.iter().position(|word| word == "--log")?;
-        self.globals.get(at + 1).map(|file| Path::new(file).to_owned())
+        let mut words = self.globals.iter().chain(&self.args);
+        words.find(|word| *word == "--log")?;
+        words.next().map(PathBuf::from)
+    }
+}
+
+/// Duplicates descriptors to their numbers in a child that is about to run the command.
+fn leak(command: &mut Command, leaked: &[(i32, Arc<OwnedFd>)]) {
+    if leaked.is_empty() {
+        return;
+    }
+    // Out of the way of each other's numbers. They live as long as the command.
+    let high = |fd: &OwnedFd| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(200)).expect("duplicate a descriptor to leak");
+    let pairs: Vec<(i32, OwnedFd)> = leaked
+        .iter()
+        .map(|(number, fd)| {
+            // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+            (*number, unsafe { OwnedFd::from_raw_fd(high(fd)) })
+        })
+        .collect();
+    // SAFETY: dup2 is async-signal-safe, and nothing is allocated between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            for (number, fd) in &pairs {
+                Errno::result(libc::dup2(fd.as_raw_fd(), *number))?;
+            }
+            Ok(())
+        });
     }
 }
 

@@ -2,14 +2,14 @@
 
 mod bundle;
 mod command;
-mod config;
+pub mod config;
 mod machine;
 mod outcome;
-mod reaper;
+pub mod reaper;
 mod sandbox;
 mod terminal;
 
-pub use bundle::{Bundle, HOST_ID};
+pub use bundle::{Bundle, HOST_ID, chown_all, fill};
 pub use command::{Cmd, Running, host_command};
 pub use machine::{Kind, kind, known_difference, skip};
 pub use outcome::Outcome;
