@@ -36,13 +36,16 @@ impl Masks {
     }
 
     /// Applies both. Read-only paths first, since a mask may lie below one of them.
-    pub(super) fn apply(&self, root: &Root) -> Result<()> {
+    ///
+    /// What lies below one of the `anchors`, mounts at known paths, is looked up from there: whoever shares the root
+    /// could exchange `/proc` for a link after the mount, have another place masked, and exchange it back.
+    pub(super) fn apply(&self, root: &Root, anchors: &[(Inside, Root)]) -> Result<()> {
         for path in &self.read_only {
-            make_read_only(root, path).with_context(|| format!("make {path} read-only"))?;
+            make_read_only(nearest(root, anchors, path)).with_context(|| format!("make {path} read-only"))?;
         }
         let mut covers = Covers { null: None, empty: None };
         for path in &self.masked {
-            covers.mask(root, path).with_context(|| format!("mask {path}"))?;
+            covers.mask(root, nearest(root, anchors, path)).with_context(|| format!("mask {path}"))?;
         }
         Ok(())
     }
@@ -62,8 +65,14 @@ fn paths(list: &[String], field: &str, check: impl Fn(&Inside) -> Result<()>) ->
     list.iter().enumerate().map(one).collect()
 }
 
+/// Where a path begins, and what is left of it from there.
+fn nearest<'a>(root: &'a Root, anchors: &'a [(Inside, Root)], path: &Inside) -> (&'a Root, Inside) {
+    let below = anchors.iter().rev().find_map(|(place, mount)| Some((mount, path.beyond(place)?)));
+    below.unwrap_or_else(|| (root, path.clone()))
+}
+
 /// Opens a path, or says that it is not there.
-fn find(root: &Root, path: &Inside) -> Result<Option<OwnedFd>> {
+fn find((root, path): &(&Root, Inside)) -> Result<Option<OwnedFd>> {
     match root.find(path) {
         Ok(place) => Ok(Some(place.fd)),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
@@ -71,11 +80,12 @@ fn find(root: &Root, path: &Inside) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn make_read_only(root: &Root, path: &Inside) -> Result<()> {
-    if path.is_root() {
-        return change(root.fd(), true, Change::set(attr::RDONLY)).map_err(Error::from);
+fn make_read_only(at: (&Root, Inside)) -> Result<()> {
+    // A mount of our own, which a second one must not cover: masks are still to come below it.
+    if at.1.is_root() {
+        return change(at.0.fd(), true, Change::set(attr::RDONLY)).map_err(Error::from);
     }
-    let Some(place) = find(root, path)? else { return Ok(()) };
+    let Some(place) = find(&at)? else { return Ok(()) };
     let tree = clone_fd(&place, true)?;
     change(&tree, true, Change::set(attr::RDONLY))?;
     Ok(attach(tree, place)?)
@@ -89,8 +99,8 @@ struct Covers {
 }
 
 impl Covers {
-    fn mask(&mut self, root: &Root, path: &Inside) -> Result<()> {
-        let Some(place) = find(root, path)? else { return Ok(()) };
+    fn mask(&mut self, root: &Root, at: (&Root, Inside)) -> Result<()> {
+        let Some(place) = find(&at)? else { return Ok(()) };
         if !is_directory(&place)? {
             let null = match &self.null {
                 Some(null) => null,

@@ -217,6 +217,7 @@ impl Rootfs {
             world: World { cgroup, shared: false },
             dev: None,
             read_only_last: Vec::new(),
+            anchors: Vec::new(),
             host_namespace,
         })
     }
@@ -261,6 +262,8 @@ pub(crate) struct Opened {
     /// The container's `/dev`.
     dev: Option<OwnedFd>,
     read_only_last: Vec<OwnedFd>,
+    /// The mounts of `/proc` and `/sys`.
+    anchors: Vec<(Inside, Root)>,
     /// The namespace that must not be the one that was joined.
     host_namespace: Option<(u64, u64)>,
 }
@@ -297,8 +300,12 @@ impl Opened {
         }
         let sources = std::mem::take(&mut self.sources);
         for (mount, source) in self.plan.mounts.iter().zip(sources) {
-            let last = mount.attach(&self.root, source, &self.world)?;
-            self.read_only_last.extend(last);
+            let tree = mount.attach(&self.root, source, &self.world)?;
+            if mount.is_read_only_last() {
+                self.read_only_last.extend(tree);
+            } else if mount.is_anchor() {
+                self.anchors.extend(tree.map(|tree| (mount.target().clone(), Root::new(tree))));
+            }
             self.world.shared |= mount.shares();
         }
         if let Some(devices) = &self.plan.devices {
@@ -367,7 +374,7 @@ impl Opened {
         for mount in &self.read_only_last {
             change(mount.as_fd(), false, Change::set(attr::RDONLY)).context("make a tmpfs read-only")?;
         }
-        self.plan.masks.apply(&self.root)?;
+        self.plan.masks.apply(&self.root, &self.anchors)?;
         if self.plan.read_only {
             change(self.root.fd(), false, Change::set(attr::RDONLY))
                 .context("make the root read-only")

@@ -56,6 +56,17 @@ impl Inside {
         }
     }
 
+    /// What is left of it below `other`, where it is or lies below that.
+    pub(super) fn beyond(&self, other: &Inside) -> Option<Inside> {
+        let rest = self.bytes().strip_prefix(other.bytes())?;
+        let rest = match rest.first() {
+            None => rest,
+            Some(b'/') => &rest[1..],
+            Some(_) => return None,
+        };
+        CString::new(rest).ok().map(Inside)
+    }
+
     /// The directory and the last name. The root has none.
     pub(super) fn split(&self) -> Option<(Inside, CString)> {
         let bytes = self.bytes();
