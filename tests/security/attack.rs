@@ -6,13 +6,13 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Bundle, Outcome, reaper};
+use crate::harness::{Bundle, Outcome, Sandbox, reaper};
 
 /// The name of the file that only the host has.
 pub const CANARY: &str = "corten-canary";
@@ -20,6 +20,7 @@ pub const CANARY: &str = "corten-canary";
 /// A tree of the host beside the bundle, with names that runtimes like to make or remove, and the host's mount table:
 /// both have to stay as they are.
 pub struct Outside {
+    _sandbox: Arc<Sandbox>,
     dir: PathBuf,
     files: String,
     mounts: String,
@@ -34,7 +35,7 @@ impl Outside {
         // For attackers of any user.
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("open the canary's directory");
         let files = listing(&dir);
-        Outside { dir, files, mounts: mount_table() }
+        Outside { _sandbox: bundle.sandbox().clone(), dir, files, mounts: mount_table() }
     }
 
     pub fn dir(&self) -> &Path {

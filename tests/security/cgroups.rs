@@ -1,1 +1,120 @@
-//! x
+//! The cgroup file system, and names that are joined to it; the host's own mounts without a mount namespace.
+
+use std::fs;
+
+use nix::mount::{MsFlags, mount};
+use serde_json::json;
+
+use crate::attack::Outside;
+use crate::harness::{Bundle, known_difference};
+
+#[test]
+fn cve_2023_25809_the_cgroups_of_the_host_cannot_be_written() {
+    // Everything below, too, and by whom the files belong to.
+    let script = "for d in $(busybox find /sys/fs/cgroup -type d 2>/dev/null || echo /sys/fs/cgroup); do \
+                  mkdir $d/made 2>/dev/null && echo WRITABLE $d; done; \
+                  for f in cgroup.procs cgroup.subtree_control cgroup.max.depth; do \
+                  echo 0 2>/dev/null >/sys/fs/cgroup/$f && echo WRITABLE $f; done; ls /sys/fs/cgroup | wc -l";
+    let all = ["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_CHOWN", "CAP_FOWNER"];
+    for userns in [false, true] {
+        for own in [false, true] {
+            for kind in ["cgroup", "cgroup2"] {
+                let bundle = if userns { Bundle::new().userns() } else { Bundle::new() };
+                let bundle = if own { bundle } else { bundle.without_ns("cgroup") };
+                let options = ["ro", "nosuid", "noexec", "nodev"];
+                let bundle = bundle.without_mount("/sys/fs/cgroup").mount("/sys/fs/cgroup", kind, "cgroup", &options);
+                let seen = bundle.caps(&all[1..]).sh(script).run();
+                if kind == "cgroup2" && !seen.succeeded() && known_difference("runc", "knows the type cgroup alone") {
+                    continue;
+                }
+                seen.ok().hides("WRITABLE");
+            }
+        }
+    }
+}
+
+#[test]
+fn cve_2023_25809_a_mount_below_the_cgroups_of_the_host_is_read_only_too() {
+    let bundle = Bundle::new().without_ns("cgroup");
+    // Something of the host's that is mounted in its cgroup tree, and writable.
+    let place = bundle.sandbox().cgroup().join("place");
+    fs::create_dir(&place).expect("make a cgroup");
+    let none = None::<&str>;
+    mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), none).expect("mount in the cgroup tree");
+    let script = format!("ls -d {0} && touch {0}/x && echo WRITABLE", place.display());
+    let seen = bundle.sh(&script).run();
+    nix::mount::umount(&place).expect("unmount");
+    fs::remove_dir(&place).expect("remove the cgroup");
+    if known_difference("crun", "its bind is read-only at the top alone") {
+        return;
+    }
+    seen.hides("WRITABLE");
+}
+
+#[test]
+fn crun_1_28_runc_1_5_3_exec_reaches_no_cgroup_beside_the_containers() {
+    let one = Bundle::new().args(["sleep", "100"]);
+    // A sibling whose name begins as the container's own.
+    let name = format!("{}-longer", one.name());
+    let two = Bundle::new().id(&name).args(["sleep", "100"]);
+    let path = one.config()["linux"]["cgroupsPath"].as_str().expect("a path").to_owned() + "-longer";
+    let two = two.set("/linux/cgroupsPath", path);
+    one.run_detached().ok();
+    two.run_detached().ok();
+    let procs = || fs::read_to_string(two.cgroup().join("cgroup.procs")).expect("the sibling's processes");
+    let before = procs();
+    let target = two.cgroup().file_name().expect("a name").to_str().expect("plain").to_owned();
+    let inside = one.cgroup().file_name().expect("a name").to_str().expect("plain").to_owned();
+    for below in [
+        format!("../{target}"),
+        format!("/../{target}"),
+        format!("x/../../{target}"),
+        format!("../{inside}/../{target}"),
+        "..".to_owned(),
+        "-longer".to_owned(),
+    ] {
+        let entered = one.exec_cmd(&["--cgroup", &below], &["cat", "/proc/self/cgroup"]).run();
+        if entered.succeeded() {
+            entered.fail(&format!("--cgroup {below} was obeyed"));
+        }
+        assert_eq!(procs(), before, "{below}");
+    }
+    one.exec_cmd(&["--cgroup", "/"], &["true"]).run();
+    one.delete_force();
+    two.delete_force();
+}
+
+#[test]
+fn ghsa_5g49_rx9x_qfc6_the_size_of_a_huge_page_is_no_path() {
+    for size in ["../../x", "2MB/../../x", "../2MB", "2MB\n", "", "/", "2MB.max/../cgroup.procs"] {
+        let limits = json!([{"pageSize": size, "limit": 0}]);
+        let bundle = Bundle::new().set("/linux/resources/hugepageLimits", limits).args(["true"]);
+        let outside = Outside::of(&bundle);
+        bundle.run().fails();
+        outside.is_untouched();
+    }
+}
+
+#[test]
+fn runc_1_5_3_without_a_mount_namespace_the_mounts_of_the_host_stay_as_they_are() {
+    let bundle = Bundle::new().without_ns("mount").set("/mounts", json!([])).args(["true"]);
+    let bundle = bundle.unset("/linux/maskedPaths").unset("/linux/readonlyPaths");
+    let none = None::<&str>;
+    // What a host with systemd has.
+    mount(none, bundle.sandbox().dir(), none, MsFlags::MS_SHARED | MsFlags::MS_REC, none).expect("share");
+    let outside = Outside::of(&bundle);
+    bundle.run().ok();
+    outside.is_untouched();
+    for word in ["private", "rslave", "unbindable"] {
+        // Refused, or without effect.
+        let _ = Bundle::new()
+            .without_ns("mount")
+            .set("/mounts", json!([]))
+            .unset("/linux/maskedPaths")
+            .unset("/linux/readonlyPaths")
+            .set("/linux/rootfsPropagation", word)
+            .args(["true"])
+            .run();
+        outside.is_untouched();
+    }
+}
