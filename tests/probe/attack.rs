@@ -74,18 +74,18 @@ pub fn spy(seconds: u64) {
     // Pids in a new namespace are given in order: those after ours come next.
     let mut next = own + 1;
     while Instant::now() < end {
-        for pid in next..next + 3 {
-            for what in ["fd/3", "fd/4", "fd/5", "fd/6", "fd/7", "fd/8", "fd/9", "fd/10", "cwd", "root"] {
+        for pid in next..next + 12 {
+            // What may be seen at all can be seen here.
+            let Ok(root) = fs::read_link(format!("/proc/{pid}/root")) else { continue };
+            next = pid;
+            if seen.insert(("root", root.clone())) {
+                println!("{pid} root {}", root.display());
+            }
+            for what in ["cwd", "fd/3", "fd/4", "fd/5", "fd/6", "fd/7", "fd/8", "fd/9", "fd/10", "fd/11", "fd/12"] {
                 let link = format!("/proc/{pid}/{what}");
-                if let Ok(target) = fs::read_link(&link) {
-                    next = pid;
-                    // What the name of a directory says may be said of the container's own; its content may not.
-                    let host = fs::read_dir(&link).is_ok_and(|mut all| {
-                        all.any(|entry| entry.is_ok_and(|entry| entry.file_name() == "corten-canary"))
-                    });
-                    if seen.insert((what, target.clone())) || host {
-                        println!("{pid} {what} {} {}", target.display(), if host { "HOST" } else { "" });
-                    }
+                let Ok(target) = fs::read_link(&link) else { continue };
+                if seen.insert((what, target.clone())) {
+                    println!("{pid} {what} {}", target.display());
                 }
             }
         }

@@ -9,8 +9,16 @@ use serde_json::json;
 use crate::attack::{CANARY, Outside, starts};
 use crate::harness::{Bundle, Outcome, known_difference, runtime};
 
-/// All that the kernel has, so that nothing but the runtime's own care stands between two processes.
-const ALL: &[&str] = &[
+/// All that this machine gives, so that nothing but the runtime's own care stands between two processes.
+fn all() -> Vec<&'static str> {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("our own status");
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("the bounding set");
+    let set = u64::from_str_radix(bounding.trim(), 16).expect("a number");
+    (0..).zip(CAPABILITIES).filter(|(number, _)| set & (1 << number) != 0).map(|(_, name)| *name).collect()
+}
+
+/// In the order of their numbers.
+const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
@@ -135,7 +143,11 @@ fn cve_2024_21626_no_program_is_found_through_a_descriptor_of_the_runtime() {
             running.exec_cmd(&[], &[&program, "ls"]).leak(12, outside_fd(&outside)).run().fails();
         }
         let bundle = Bundle::new().args(["ls", "-a"]).env(&format!("PATH=/proc/self/fd/{number}:/bin"));
-        bundle.run_cmd().leak(12, outside_fd(&outside)).run().ok();
+        let seen = bundle.run_cmd().leak(12, outside_fd(&outside)).run();
+        is_inside(&seen);
+        if !known_difference("crun", "finds the program before it closes what the caller left open, and fails") {
+            seen.ok();
+        }
     }
 }
 
@@ -161,7 +173,7 @@ fn cve_2016_9962_a_process_that_enters_cannot_be_looked_into() {
     let _alone = crate::attack::alone();
     for userns in [true, false] {
         let seconds = if starts() >= 1000 { 12 } else { 3 };
-        let bundle = if userns { Bundle::new().userns().caps(ALL) } else { Bundle::new() };
+        let bundle = if userns { Bundle::new().userns().caps(&all()) } else { Bundle::new() };
         // Without a user namespace, root of the container is the host's, so no more rights than usual.
         let bundle = bundle.args(["probe", "spy", &seconds.to_string()]);
         bundle.run_detached().ok();
@@ -196,8 +208,8 @@ fn cve_2019_5736_the_program_of_the_runtime_cannot_be_written() {
     fs::copy(runtime(), &copy).expect("copy the runtime");
     let before = fs::read(&copy).expect("read the copy");
     // With the right to look into everything, and with the usual ones and a program that names the runtime's.
-    for caps in [ALL, &[][..]] {
-        let bundle = Bundle::new().file("/evil", "#!/proc/self/exe\n", 0o755).caps(caps);
+    for caps in [all(), Vec::new()] {
+        let bundle = Bundle::new().file("/evil", "#!/proc/self/exe\n", 0o755).caps(&caps);
         let bundle = bundle.args(["probe", "overwrite", "4", MARK]);
         bundle.write();
         let path = bundle.path().to_str().expect("a plain path");

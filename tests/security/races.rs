@@ -8,7 +8,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
 
 use crate::attack::{CANARY, Outside, finds_nothing, mounts, point, race};
-use crate::harness::{Bundle, HOST_ID, Outcome, Terminal, chown_all};
+use crate::harness::{Bundle, HOST_ID, Outcome, Terminal, chown_all, known_difference};
 
 /// Ways to lead a name outside, each tried in the place of a directory of the volume.
 fn links(outside: &Outside) -> Vec<(&'static str, String)> {
@@ -210,6 +210,9 @@ fn cve_2025_31133_cve_2025_62161_a_null_exchanged_for_a_link_masks_or_fails() {
 
 #[test]
 fn cve_2025_52565_a_console_exchanged_for_a_link_goes_nowhere_else() {
+    if known_difference("crun", "no container with a /dev like this starts") {
+        return;
+    }
     let first = Bundle::new();
     let outside = Outside::of(&first);
     let dev = shared_dev(&first);
