@@ -29,7 +29,7 @@ pub struct Outside {
 impl Outside {
     pub fn of(bundle: &Bundle) -> Outside {
         let dir = bundle.host_dir("outside");
-        for name in [CANARY, "null", "ptmx", "file", "sub/file"] {
+        for name in [CANARY, "ptmx", "file", "sub/file"] {
             bundle.host_file(&format!("outside/{name}"), "of the host");
         }
         // For attackers of any user.
@@ -92,7 +92,7 @@ pub fn starts() -> usize {
     match std::env::var("CORTEN_SECURITY").as_deref() {
         Ok("full") => 2000,
         Ok(number) => number.parse().expect("CORTEN_SECURITY is `full` or a number"),
-        Err(_) => 96,
+        Err(_) => 64,
     }
 }
 

@@ -129,7 +129,7 @@ fn cve_2025_52881_what_was_mounted_over_a_sysctl_meanwhile_is_not_written() {
         "mount -o bind decoys proc/sys/net/ipv4",
         "mount -o bind decoys proc/sys",
         "mount -t tmpfs tmpfs proc",
-        "mount -o bind proc/sysrq-trigger proc/sys/net/ipv4/ip_forward",
+        "mount -o bind proc/sys/net/ipv4/ip_default_ttl proc/sys/net/ipv4/ip_forward",
     ];
     for cover in covers {
         let bundle = Bundle::new().file("/decoy", "0", 0o666).file("/decoys/ip_forward", "0", 0o666);

@@ -18,7 +18,8 @@ fn links(outside: &Outside) -> Vec<(&'static str, String)> {
         // The container's own procfs, whose links know no root.
         ("magic", format!("/proc/self/root{}", outside.absolute())),
         ("magic-cwd", format!("/proc/self/cwd/{}", outside.relative())),
-        ("root", "/".to_owned()),
+        // The container's root itself: as many steps up as there are.
+        ("root", "../../..".to_owned()),
     ]
 }
 
