@@ -8,8 +8,6 @@
 //! Three steps: [`Rootfs::plan`] is pure, [`Rootfs::open`] takes what only the host can reach, and [`Opened`] is
 //! carried into the container's process, where its verbs are called in the order in which they stand.
 
-#[cfg(test)]
-mod attack_tests;
 mod copyup;
 mod devices;
 mod masks;

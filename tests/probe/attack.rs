@@ -60,8 +60,8 @@ pub fn hunt(name: &str) {
 
 /// procfs, sysfs, cgroup2, devpts, mqueue: nothing of the host's files is there, and trees without an end are.
 fn is_made_by_the_kernel(dir: &Path) -> bool {
-    const TYPES: [i64; 5] = [0x9fa0, 0x6265_6572, 0x6367_7270, 0x1cd1, 0x1980_0202];
-    statfs(dir).is_ok_and(|found| TYPES.contains(&(found.filesystem_type().0 as i64)))
+    const TYPES: [u32; 5] = [0x9fa0, 0x6265_6572, 0x6367_7270, 0x1cd1, 0x1980_0202];
+    statfs(dir).is_ok_and(|found| TYPES.iter().any(|kind| i128::from(*kind) == i128::from(found.filesystem_type().0)))
 }
 
 /// `spy SECONDS`: whatever the descriptors, the directories and the program of another process lead to, as
@@ -74,7 +74,8 @@ pub fn spy(seconds: u64) {
     // Pids in a new namespace are given in order: those after ours come next.
     let mut next = own + 1;
     while Instant::now() < end {
-        for pid in next..next + 12 {
+        let first = next;
+        for pid in first..first + 12 {
             // What may be seen at all can be seen here.
             let Ok(root) = fs::read_link(format!("/proc/{pid}/root")) else { continue };
             next = pid;
