@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -81,6 +82,15 @@ fn listing(dir: &Path) -> String {
         }
     }
     text
+}
+
+/// Mounts a file system on the host as this test sees it. Takes a bundle, since the mount namespace of the test's own
+/// comes with the first one; before it, the machine's mounts would be changed.
+pub fn mount_on_host(bundle: &Bundle, fstype: &str, place: &Path) {
+    let namespace = |path: &str| fs::read_link(path).expect("a mount namespace");
+    let process = namespace(&format!("/proc/{}/ns/mnt", std::process::id()));
+    assert_ne!(namespace("/proc/thread-self/ns/mnt"), process, "not in the sandbox of {}", bundle.name());
+    mount(Some(fstype), place, Some(fstype), MsFlags::empty(), None::<&str>).expect("mount on the test's host");
 }
 
 fn mount_table() -> String {

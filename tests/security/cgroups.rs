@@ -5,7 +5,7 @@ use std::fs;
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
-use crate::attack::Outside;
+use crate::attack::{Outside, mount_on_host};
 use crate::harness::{Bundle, known_difference};
 
 #[test]
@@ -38,8 +38,7 @@ fn cve_2023_25809_a_mount_below_the_cgroups_of_the_host_is_read_only_too() {
     // Something of the host's that is mounted in its cgroup tree, and writable.
     let place = bundle.sandbox().cgroup().join("place");
     fs::create_dir(&place).expect("make a cgroup");
-    let none = None::<&str>;
-    mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), none).expect("mount in the cgroup tree");
+    mount_on_host(&bundle, "tmpfs", &place);
     let script = format!("ls -d {0} && touch {0}/x && echo WRITABLE", place.display());
     let seen = bundle.sh(&script).run();
     nix::mount::umount(&place).expect("unmount");

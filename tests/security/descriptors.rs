@@ -137,10 +137,11 @@ fn cve_2024_21626_no_program_is_found_through_a_descriptor_of_the_runtime() {
     let running = Bundle::new().args(["sleep", "100"]);
     running.run_detached().ok();
     for number in 3..20 {
-        for program in [format!("/proc/self/fd/{number}/ls"), format!("/proc/self/fd/{number}/../../../bin/busybox")] {
-            let bundle = Bundle::new().args([program.as_str(), "ls", "-a", "/proc/self/exe"]);
+        for (program, argument) in [("ls", "/"), ("../../bin/busybox", "true")] {
+            let program = format!("/proc/self/fd/{number}/{program}");
+            let bundle = Bundle::new().args([program.as_str(), argument]);
             bundle.run_cmd().leak(12, outside_fd(&outside)).run().fails();
-            running.exec_cmd(&[], &[&program, "ls"]).leak(12, outside_fd(&outside)).run().fails();
+            running.exec_cmd(&[], &[&program, argument]).leak(12, outside_fd(&outside)).run().fails();
         }
         let bundle = Bundle::new().args(["ls", "-a"]).env(&format!("PATH=/proc/self/fd/{number}:/bin"));
         let seen = bundle.run_cmd().leak(12, outside_fd(&outside)).run();

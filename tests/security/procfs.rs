@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::attack::Outside;
+use crate::attack::{Outside, mount_on_host};
 use crate::harness::{Bundle, known_difference};
 
 /// Places that decide over labels, sysctls and descriptors, in several spellings.
@@ -212,4 +212,25 @@ fn cve_2026_115521_a_root_is_read_only_whatever_stands_at_proc_self() {
     // Each kind of read-only mount that is made so last.
     let tmpfs = Bundle::new().mount("/t", "tmpfs", "tmpfs", &["ro"]).sh("touch /t/x && echo WRITABLE");
     tmpfs.hook("createContainer", cover).run().hides("WRITABLE");
+}
+
+#[test]
+fn crun_1_31_the_sysfs_of_the_host_is_read_only_with_all_below_it() {
+    if known_difference("crun", "below it since 1.31") || known_difference("runc", "mounts none in a user namespace") {
+        return;
+    }
+    let first = Bundle::new();
+    // Something writable that the host has mounted there, and its cgroups.
+    mount_on_host(&first, "tmpfs", Path::new("/sys/fs"));
+    fs::create_dir("/sys/fs/cgroup").expect("make a place for the cgroups");
+    mount_on_host(&first, "cgroup2", Path::new("/sys/fs/cgroup"));
+    let bundle = Bundle::new().userns().without_ns("network").without_mount("/sys/fs/cgroup");
+    let seen = bundle.sh("awk '$5~\"^/sys\" {print $5, $6}' /proc/self/mountinfo").run();
+    seen.ok().shows("/sys/fs ");
+    for line in seen.lines() {
+        let options = line.split(' ').nth(1).unwrap_or_default();
+        if !options.split(',').any(|option| option == "ro") {
+            seen.fail(&format!("writable: {line}"));
+        }
+    }
 }
