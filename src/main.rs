@@ -2,6 +2,9 @@
 //!
 //! `main → commands → container → launch → plan → rooms → sys`; see the README's map.
 
+// These macros panic when a stream takes no more.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod cgroup;
 mod cli;
 mod commands;
@@ -28,8 +31,7 @@ use error::{Context, Result};
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if cli::asks_version(&arguments) {
-        print!("{}", commands::version::text());
-        return ExitCode::SUCCESS;
+        return conclude(commands::version::print());
     }
     let protected = if cli::enters_container(&arguments) { selfexe::protect() } else { Ok(()) };
     let cli = match cli::parse(arguments) {

@@ -106,7 +106,8 @@ fn store(global: &Global) -> Result<Store> {
 /// Prints a result. A reader that went away is no failure worth a word.
 fn print(text: &str) -> Result<()> {
     use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::new("nobody reads the output")),
         done => done.context("write to stdout"),
     }

@@ -83,7 +83,7 @@ pub struct Build {
 pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     // A panic must end this copy of the process here: the frames below are the host's.
     std::panic::set_hook(Box::new(|info| {
-        eprintln!("corten: the container's half broke off: {info}");
+        log::say(&format!("corten: the container's half broke off: {info}"));
         sys::pid::exit_now(70)
     }));
     let Err(error) = set_up(entrance, &mut script, &wire);
