@@ -66,10 +66,20 @@ fn count_missing(location: &Location) -> Result<usize> {
     Ok(missing)
 }
 
-/// A container's cgroup during `create`. Dropped, it removes what was made for it.
+/// A container's cgroup during `create`. Dropped, it ends every process in it (what hooks have started; init is its
+/// creator's child and dead by then) and removes what was made for it.
 pub struct Cgroup {
     undo: Undo,
     dir: OwnedFd,
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let Some(location) = &self.undo.0 else { return };
+        if let Err(error) = location.kill_all() {
+            log::warn!("{error}");
+        }
+    }
 }
 
 impl Cgroup {
