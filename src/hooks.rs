@@ -158,6 +158,8 @@ impl Hook {
         }
         // A group of its own, so that a time-out ends what the hook has started, too.
         command.process_group(0).stdin(Stdio::null());
+        // A hook that is left alone might still change what `delete` is about to take away.
+        sys::process::end_with_us(&mut command);
         command
     }
 }
