@@ -97,8 +97,7 @@ fn tell(wire: &Wire, error: &Error) {
 }
 
 fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infallible> {
-    // Until its creator has put it on record, the process must not outlive it.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")?;
+    end_with_host()?;
     umask(Mode::empty());
     let Script { process, console, state, .. } = script;
     let procfs = match entrance {
@@ -113,6 +112,11 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     script.shed_descriptors(wire)?;
     script.confine()?;
     script.finish(wire)
+}
+
+/// Until its creator has put it on record, the process must not outlive it.
+fn end_with_host() -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")
 }
 
 fn pass_warnings(wire: &Wire) -> Result<()> {
@@ -168,6 +172,8 @@ impl Build {
             // The host writes the id maps first; without one there is nothing to wait for.
             wire.wait_go()?;
             user::become_root()?;
+            // A change of ids has made the kernel forget it.
+            end_with_host()?;
         }
         if let Some(offsets) = &self.offsets {
             offsets.enter()?;
@@ -187,6 +193,8 @@ impl Build {
         if self.create_container.is_empty() {
             return Ok(());
         }
+        // The host may have ended before this process asked to end with it.
+        wire.ensure_heard()?;
         nix::unistd::fchdir(self.rootfs.dir()).context("enter the root filesystem")?;
         let state = state("creating", nix::unistd::getpid().as_raw());
         let surroundings = Surroundings { state: &state, ..Surroundings::default() };
