@@ -261,15 +261,15 @@ impl Script {
         // The record is written: from now on the container lives without its creator.
         nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
         wire.send(&Message::Done)?;
-        let Some(gate) = self.gate.take() else { return self.start() };
-        gate.wait()?;
-        let Err(error) = self.start();
+        let Some(gate) = self.gate.take() else { return self.start(|| Ok(())) };
+        let Err(error) = gate.wait().and_then(|()| self.start(|| gate.mark()));
         gate.answer(&error);
         sys::pid::exit_now(1)
     }
 
-    /// What happens after `start`: the filter that needed no privilege, hooks, the program.
-    fn start(&mut self) -> Result<Infallible> {
+    /// What happens after `start`: the filter that needed no privilege, hooks, the program, right before which it is
+    /// `announced`.
+    fn start(&mut self, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
         if let Some(filter) = self.seccomp.as_ref().filter(|_| self.process.no_new_privs()) {
             filter.load().phase("seccomp")?;
         }
@@ -280,6 +280,7 @@ impl Script {
             let surroundings = Surroundings { state: &state, environment, ..Surroundings::default() };
             self.start_container.run(Stage::StartContainer, &surroundings).phase("startContainer")?;
         }
+        announced()?;
         sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
         Err(self.process.execute()).phase("start")
     }
