@@ -46,6 +46,11 @@ pub struct Launched {
 }
 
 impl Launched {
+    /// Its handle.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_ref().expect("it is only taken at the end").as_fd()
+    }
+
     /// Lets the process live.
     pub fn keep(mut self) -> OwnedFd {
         self.pidfd.take().expect("it is only taken here")
