@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     };
     let global = &cli.global;
     let done = log::init(global.log.as_deref(), global.log_format.into(), global.level())
-        .and(protected.context("protect our own binary"))
+        .and(protected.context("protect our own binary").map_err(|error| error.exit_code(cli.command.failure_code())))
         .and_then(|()| cli.command.run(global));
     conclude(done)
 }

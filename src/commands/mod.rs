@@ -78,6 +78,11 @@ pub fn describe(name: &str) -> Option<clap::Command> {
 }
 
 impl Command {
+    /// The exit code of a failure.
+    pub fn failure_code(&self) -> u8 {
+        if matches!(self, Command::Exec(_)) { exec::FAILED } else { 1 }
+    }
+
     /// Does it; the exit code on success.
     pub fn run(self, global: &Global) -> Result<u8> {
         match self {
