@@ -5,8 +5,10 @@
 //! tracer REPORT SIDE NUMBER ACTION PROGRAM [ARGUMENT...]
 //! ```
 //!
-//! SIDE is `host` (the program itself), `container` (what it makes with clone3 and new namespaces) or `hop` (what it makes
-//! to join namespaces and make the container's half there); calls are counted from 1, for each side by itself. ACTION:
+//! SIDE is `host` (the program itself), `container` (what it makes with clone3 and new namespaces, up to its own program),
+//! the pid of such a one that is there already, or `joiner` (what it makes to join namespaces: another process of a
+//! container, or one on its way to make the container's half there); calls are counted from 1, for each side by itself.
+//! ACTION:
 //!
 //! - `count`: nothing;
 //! - `kill`: SIGKILL instead of the call; `kill-after`: the same, when all others have got as far as they can;

@@ -26,6 +26,7 @@ names! {
     rt_sigaction: SYS_rt_sigaction,
     rt_sigprocmask: SYS_rt_sigprocmask,
     rt_sigreturn: SYS_rt_sigreturn,
+    restart_syscall: SYS_restart_syscall,
     ioctl: SYS_ioctl,
     pread64: SYS_pread64,
     pwrite64: SYS_pwrite64,

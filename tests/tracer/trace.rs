@@ -65,9 +65,9 @@ const NEEDED: &[i64] = &[
 enum Side {
     Host,
     Container,
-    /// On its way into namespaces, in which it makes the container's half.
-    Hop,
-    /// Hooks.
+    /// Made to join namespaces.
+    Joiner,
+    /// Hooks, and what a half has become by execve.
     Other,
 }
 
@@ -115,10 +115,11 @@ pub fn main() -> ExitCode {
         eprintln!("tracer REPORT SIDE NUMBER ACTION PROGRAM [ARGUMENT...]");
         return ExitCode::from(99);
     };
-    let side = match side.as_str() {
-        "host" => Side::Host,
-        "hop" => Side::Hop,
-        _ => Side::Container,
+    let (side, init) = match side.as_str() {
+        "host" => (Side::Host, None),
+        "joiner" => (Side::Joiner, None),
+        "container" => (Side::Container, None),
+        pid => (Side::Container, Some(Pid::from_raw(pid.parse().expect("a side, or a pid")))),
     };
     let (host, mut go) = start(program);
     let mut tracer = Tracer {
@@ -142,6 +143,12 @@ pub fn main() -> ExitCode {
         | Options::PTRACE_O_TRACECLONE;
     // Seized, not attached: then no child begins with a SIGSTOP that could outlive the tracer.
     ptrace::seize(host, wanted).expect("seize the program");
+    if let Some(init) = init {
+        ptrace::seize(init, wanted).expect("seize the container's process");
+        ptrace::interrupt(init).expect("stop the container's process");
+        tracer.tracees.insert(init, Tracee { side: Side::Container, number: 0, fails: None, held: false });
+        // Its stop is seen by `follow`; only then does it make calls that count.
+    }
     go.write_all(b"\n").expect("let the program go");
     drop(go);
     let (code, end) = tracer.follow();
@@ -257,6 +264,9 @@ impl Tracer {
             }
             let new = Tracee { side: Side::Host, number: 0, fails: None, held: false };
             self.tracees.insert(pid, new);
+        } else if event == Event::PTRACE_EVENT_EXEC as i32 && pid != self.host {
+            // The container's program, which is no business of ours.
+            self.tracees.entry(pid).and_modify(|tracee| tracee.side = Side::Other);
         }
         let births = [Event::PTRACE_EVENT_FORK, Event::PTRACE_EVENT_VFORK, Event::PTRACE_EVENT_CLONE];
         if births.iter().any(|&birth| birth as i32 == event) {
@@ -302,7 +312,7 @@ impl Tracer {
             return Side::Other;
         }
         let flags = ptrace::getregs(parent).and_then(|regs| ptrace::read(parent, regs.rdi as ptrace::AddressType));
-        if flags.is_ok_and(|flags| flags & NEW != 0) { Side::Container } else { Side::Hop }
+        if flags.is_ok_and(|flags| flags & NEW != 0) { Side::Container } else { Side::Joiner }
     }
 
     fn at_call(&mut self, pid: Pid) {
