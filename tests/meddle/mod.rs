@@ -257,7 +257,7 @@ impl Subject {
                 let said = outcome.stderr();
                 let words = ["was killed by SIGKILL", "died before its program ran", "that has stopped"];
                 if !words.iter().any(|words| said.contains(words)) {
-                    self.failures.push(format!("{point}: it says {said:?}"));
+                    self.fault(format!("{point}: it says {said:?}"));
                 }
             }
             _ => self.end_badly(point, outcome, report),
@@ -296,14 +296,22 @@ impl Subject {
 
     fn end_badly(&mut self, point: Point<'_>, outcome: &Outcome, report: &BTreeMap<String, String>) {
         let (end, stderr, last) = (end(report), outcome.stderr(), last_calls(report));
-        self.failures.push(format!("{point}: ended with {end}: {stderr}{last}"));
+        self.fault(format!("{point}: ended with {end}: {stderr}{last}"));
+    }
+
+    fn fault(&mut self, text: String) {
+        if full() {
+            // Long before the end.
+            let _ = writeln!(std::io::stderr(), "{}: {text}", self.name);
+        }
+        self.failures.push(text);
     }
 
     fn delete(&mut self, point: Point<'_>) {
         let deleted = self.container.delete_force();
         if !deleted.succeeded() || deleted.took() > PATIENCE {
             let stderr = deleted.stderr();
-            self.failures.push(format!("{point}: delete --force took {:?}: {stderr}", deleted.took()));
+            self.fault(format!("{point}: delete --force took {:?}: {stderr}", deleted.took()));
         }
         self.forget_pid();
         self.expect_clean(&point);
@@ -319,7 +327,7 @@ impl Subject {
     fn make_again(&mut self, point: Point<'_>) {
         for (verb, outcome) in [("create", self.container.create()), ("delete", self.container.delete_force())] {
             if !outcome.succeeded() {
-                self.failures.push(format!("{point}: then {verb} fails: {}", outcome.stderr()));
+                self.fault(format!("{point}: then {verb} fails: {}", outcome.stderr()));
             }
         }
         self.forget_pid();
@@ -330,12 +338,12 @@ impl Subject {
         let stderr = outcome.stderr();
         let lines: Vec<&str> = stderr.lines().collect();
         let [line] = lines[..] else {
-            return self.failures.push(format!("{point}: it should say one sentence, not {stderr:?}"));
+            return self.fault(format!("{point}: it should say one sentence, not {stderr:?}"));
         };
         let bare = line.strip_prefix(&format!("{} {}: ", point.verb, self.container.name())).unwrap_or(line);
         let sentence = bare.split(" (").next().unwrap_or(bare);
         if !sentence.contains(": ") && ERRNOS.contains(&sentence) {
-            self.failures.push(format!("{point}: it says no more than {line:?}"));
+            self.fault(format!("{point}: it says no more than {line:?}"));
         }
         self.said.entry(key.to_owned()).or_default().insert(bare.to_owned());
     }
@@ -373,7 +381,7 @@ impl Subject {
                 lines.collect::<Vec<_>>().join(" ")
             };
             let (left, gone) = (more(&now, &wanted), more(&wanted, &now));
-            self.failures.push(format!("{when}: left behind: {left}; gone: {gone}"));
+            self.fault(format!("{when}: left behind: {left}; gone: {gone}"));
         }
         as_wanted
     }
