@@ -45,6 +45,9 @@ fn docker(container: Bundle) -> Bundle {
 /// B52: the runtime is killed while a hook sleeps; then everything can be taken away and made again.
 #[test]
 fn b52_a_create_killed_in_a_hook_leaves_nothing_after_delete() {
+    if !are_for_it() {
+        return;
+    }
     let kinds = ["prestart", "createRuntime", "createContainer"];
     // Becoming root of a user namespace makes the kernel forget what a process wants to end with.
     let variants: [fn(Bundle) -> Bundle; 3] =
@@ -105,6 +108,9 @@ fn b52_a_create_killed_at_any_time_leaves_nothing_after_delete() {
 /// What a hook has started lives on in the container's cgroup where no pid namespace takes it along.
 #[test]
 fn a_failed_create_ends_what_its_hooks_have_started() {
+    if !are_for_it() {
+        return;
+    }
     let container = Bundle::new().without_ns("pid").args(["sleep", "60"]);
     let container =
         container.hook("createContainer", "sleep 60 >/dev/null 2>&1 & exit 0").hook("createContainer", "exit 3");
@@ -119,6 +125,9 @@ fn a_failed_create_ends_what_its_hooks_have_started() {
 /// B53: processes that froze themselves in a cgroup of their own making, and others that fork without end.
 #[test]
 fn b53_delete_ends_within_seconds_whatever_is_in_the_cgroup() {
+    if !are_for_it() {
+        return;
+    }
     let frozen =
         "mkdir /sys/fs/cgroup/z; echo $$ >/sys/fs/cgroup/z/cgroup.procs; echo 1 >/sys/fs/cgroup/z/cgroup.freeze";
     let forking = "while :; do (sleep 1 & sleep 1 &) ; done";
@@ -141,6 +150,9 @@ fn b53_delete_ends_within_seconds_whatever_is_in_the_cgroup() {
 /// What cannot be taken away now stays on record, for the one who can later.
 #[test]
 fn a_cgroup_that_a_failed_create_cannot_remove_is_left_to_delete() {
+    if !are_for_it() {
+        return;
+    }
     let container = Bundle::new().args(["sleep", "60"]);
     let before = Traces::of(&container);
     let cgroup = container.cgroup();

@@ -420,7 +420,7 @@ impl Subject {
 pub fn are_for_it() -> bool {
     let ours = harness::kind() == harness::Kind::Corten;
     if !ours {
-        harness::skip("points of a crash are only looked for in our own runtime");
+        harness::skip("crashes are looked at in our own runtime only");
     }
     ours
 }
