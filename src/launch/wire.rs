@@ -51,7 +51,7 @@ impl Wire {
     /// may have said before its end.
     pub fn let_go(&self) -> Result<()> {
         match self.send(&Message::Go) {
-            Err(error) if error.errno() == Some(Errno::EPIPE) => Ok(()),
+            Err(error) if matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET)) => Ok(()),
             done => done,
         }
     }
@@ -62,9 +62,9 @@ impl Wire {
         let mut packet = [0; 1];
         loop {
             match recv(self.0.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) | Err(Errno::ECONNRESET) => return true,
+                Ok(0) => return true,
                 Ok(_) if packet[0] == FAILED => return false,
-                Ok(_) | Err(Errno::EINTR) => {}
+                Ok(_) | Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(_) => return false,
             }
         }
@@ -98,9 +98,8 @@ impl Wire {
         let length = loop {
             match recv(self.0.as_raw_fd(), &mut packet, MsgFlags::empty()) {
                 Ok(length) => break length,
-                Err(Errno::EINTR) => {}
-                // The other half died with a message of ours unread.
-                Err(Errno::ECONNRESET) => break 0,
+                // The other half has ended with a message of ours unread. That is told once, before what it may have said.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(errno) => return Err(errno).context("listen to the other half"),
             }
         };
@@ -152,6 +151,27 @@ mod tests {
         }
         drop(child);
         assert_eq!(host.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn what_the_child_said_before_its_end_is_heard_whatever_it_left_unread() {
+        for word in [Message::Ready, Message::Failed(vec![1])] {
+            let (host, child) = Wire::pair().unwrap();
+            host.let_go().unwrap();
+            child.send(&word).unwrap();
+            drop(child);
+            host.let_go().unwrap();
+            assert_eq!(host.receive().unwrap(), Some(word));
+            assert_eq!(host.receive().unwrap(), None);
+        }
+        for (word, silently) in [(Message::Ready, true), (Message::Failed(vec![1]), false)] {
+            let (host, child) = Wire::pair().unwrap();
+            assert!(!host.ended_silently());
+            host.let_go().unwrap();
+            child.send(&word).unwrap();
+            drop(child);
+            assert_eq!(host.ended_silently(), silently);
+        }
     }
 
     #[test]
