@@ -2,6 +2,10 @@
 //!
 //! `main → commands → container → launch → plan → rooms → sys`; see the README's map.
 
+#![cfg_attr(not(test), no_main)]
+// These macros panic when a stream takes no more.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod cgroup;
 mod cli;
 mod commands;
@@ -21,15 +25,16 @@ mod sys;
 mod time;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use error::{Context, Result};
 
-fn main() -> ExitCode {
+start_with!(corten);
+
+/// The program: its exit code.
+fn corten() -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if cli::asks_version(&arguments) {
-        print!("{}", commands::version::text());
-        return ExitCode::SUCCESS;
+        return conclude(commands::version::print());
     }
     let protected = if cli::enters_container(&arguments) { selfexe::protect() } else { Ok(()) };
     let cli = match cli::parse(arguments) {
@@ -37,26 +42,26 @@ fn main() -> ExitCode {
         Err(usage) => {
             // A reader that went away is no reason to panic.
             let _ = usage.print();
-            return ExitCode::from(u8::from(usage.use_stderr()));
+            return u8::from(usage.use_stderr());
         }
     };
     let global = &cli.global;
     let done = log::init(global.log.as_deref(), global.log_format.into(), global.level())
-        .and(protected.context("protect our own binary"))
+        .and(protected.context("protect our own binary").map_err(|error| error.exit_code(cli.command.failure_code())))
         .and_then(|()| cli.command.run(global));
     conclude(done)
 }
 
 /// The error, once, and the exit code.
-fn conclude(done: Result<u8>) -> ExitCode {
+fn conclude(done: Result<u8>) -> u8 {
     match done {
         Ok(code) => {
             log::success();
-            ExitCode::from(code)
+            code
         }
         Err(error) => {
             log::failure(&error);
-            ExitCode::from(error.exit_code_or(1))
+            error.exit_code_or(1)
         }
     }
 }

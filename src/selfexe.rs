@@ -5,12 +5,10 @@
 //! from a read-only, detached mount of the binary, which is on no path and cannot be remounted; where that is not
 //! allowed, from a sealed copy in memory.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
 
-use nix::fcntl::{AtFlags, FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -38,16 +36,6 @@ pub fn protect() -> Result<()> {
 }
 
 fn run_anew(binary: BorrowedFd<'_>) -> Result<()> {
-    let text = |word: std::ffi::OsString| CString::new(word.into_vec()).unwrap_or_default();
-    let arguments: Vec<CString> = std::env::args_os().map(text).collect();
-    let variables: Vec<CString> = std::env::vars_os()
-        .map(|(mut name, value)| {
-            name.push("=");
-            name.push(value);
-            text(name)
-        })
-        .collect();
-    nix::unistd::execveat(binary, c"", &arguments, &variables, AtFlags::AT_EMPTY_PATH)
-        .with_context(|| format!("run our own binary anew through descriptor {}", binary.as_raw_fd()))?;
-    Ok(())
+    let Err(errno) = sys::start::run_anew(binary);
+    Err(errno).with_context(|| format!("run our own binary anew through descriptor {}", binary.as_raw_fd()))
 }

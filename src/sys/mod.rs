@@ -18,6 +18,7 @@ pub mod process;
 pub mod regex;
 pub mod sched;
 pub mod seccomp;
+pub mod start;
 #[cfg(test)]
 pub mod trial;
 pub mod tty;
