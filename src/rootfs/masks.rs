@@ -5,6 +5,8 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::sys::stat::{FileStat, fstat};
+
 use super::devices;
 use super::path::{Inside, Root, is_directory};
 use crate::error::{Context, Error, Result, ensure};
@@ -40,14 +42,36 @@ impl Masks {
     /// What lies below one of the `anchors`, mounts at known paths, is looked up from there: whoever shares the root
     /// could exchange `/proc` for a link after the mount, have another place masked, and exchange it back.
     pub(super) fn apply(&self, root: &Root, anchors: &[(Inside, Root)]) -> Result<()> {
+        let anchors: Vec<Anchor> = anchors.iter().map(|(place, mount)| Anchor::new(root, place, mount)).collect();
         for path in &self.read_only {
-            make_read_only(nearest(root, anchors, path)).with_context(|| format!("make {path} read-only"))?;
+            for at in starts(root, &anchors, path).into_iter().flatten() {
+                make_read_only(at).with_context(|| format!("make {path} read-only"))?;
+            }
         }
         let mut covers = Covers { null: None, empty: None };
         for path in &self.masked {
-            covers.mask(root, nearest(root, anchors, path)).with_context(|| format!("mask {path}"))?;
+            for at in starts(root, &anchors, path).into_iter().flatten() {
+                covers.mask(root, at).with_context(|| format!("mask {path}"))?;
+            }
         }
         Ok(())
+    }
+}
+
+/// A mount of ours, and whether its path leads to something else by now: it was moved, or a hook has covered it. Then
+/// both are masked.
+struct Anchor<'a> {
+    place: &'a Inside,
+    mount: &'a Root,
+    elsewhere: bool,
+}
+
+impl Anchor<'_> {
+    fn new<'a>(root: &Root, place: &'a Inside, mount: &'a Root) -> Anchor<'a> {
+        let identity = |stat: FileStat| (stat.st_dev, stat.st_ino);
+        let there = root.find(place).and_then(|there| fstat(there.fd)).map(identity);
+        let here = fstat(mount.fd()).map(identity);
+        Anchor { place, mount, elsewhere: there.is_err() || there != here }
     }
 }
 
@@ -66,9 +90,13 @@ fn paths(list: &[String], field: &str, check: impl Fn(&Inside) -> Result<()>) ->
 }
 
 /// Where a path begins, and what is left of it from there.
-fn nearest<'a>(root: &'a Root, anchors: &'a [(Inside, Root)], path: &Inside) -> (&'a Root, Inside) {
-    let below = anchors.iter().rev().find_map(|(place, mount)| Some((mount, path.beyond(place)?)));
-    below.unwrap_or_else(|| (root, path.clone()))
+fn starts<'a>(root: &'a Root, anchors: &[Anchor<'a>], path: &Inside) -> [Option<(&'a Root, Inside)>; 2] {
+    let below = |anchor: &Anchor<'a>| Some((anchor.mount, path.beyond(anchor.place)?, anchor.elsewhere));
+    match anchors.iter().rev().find_map(below) {
+        Some((mount, rest, false)) => [Some((mount, rest)), None],
+        Some((mount, rest, true)) => [Some((mount, rest)), Some((root, path.clone()))],
+        None => [Some((root, path.clone())), None],
+    }
 }
 
 /// Opens a path, or says that it is not there.

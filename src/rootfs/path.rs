@@ -272,6 +272,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_below_another_path_is_told_by_whole_names() {
+        let proc = Inside::new(Path::new("/proc")).unwrap();
+        for (path, rest) in [("/proc/sys/net", Some("/sys/net")), ("/proc", Some("/")), ("/process", None), ("/", None)]
+        {
+            let rest = rest.map(str::to_owned);
+            assert_eq!(
+                Inside::new(Path::new(path)).unwrap().beyond(&proc).map(|left| left.to_string()),
+                rest,
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
     fn odd_destinations_are_cleaned_and_never_leave_the_root() {
         for (odd, right) in [
             ("/m//sub/", "/m/sub"),

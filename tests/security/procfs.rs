@@ -234,3 +234,13 @@ fn crun_1_31_the_sysfs_of_the_host_is_read_only_with_all_below_it() {
         }
     }
 }
+
+#[test]
+fn cve_2023_27561_a_procfs_that_a_hook_mounts_is_masked_too() {
+    // Of a file system of its own, with the names of the first: both have to be masked.
+    let bundle = Bundle::new().set("/linux/maskedPaths", json!(["/proc/keys", "/proc/scsi"]));
+    let bundle = bundle.hook("createContainer", "mount -t proc proc proc");
+    let script = "stat -c %t:%T /proc/keys; touch /proc/sys/x; while read a b c d e f; do echo $e $f; done </proc/self/mountinfo";
+    let seen = bundle.sh(script).run();
+    seen.ok().shows("1:3").shows("/proc/sys ro");
+}
