@@ -124,7 +124,7 @@ pub fn full() -> bool {
 
 /// How many points of a side are tried otherwise.
 fn sample_size() -> usize {
-    std::env::var("CORTEN_CRASH").ok().and_then(|how| how.parse().ok()).unwrap_or(20)
+    std::env::var("CORTEN_CRASH").ok().and_then(|how| how.parse().ok()).unwrap_or(16)
 }
 
 impl Subject {
