@@ -75,7 +75,7 @@ impl Container {
         if self.is_frozen() {
             return Ok(Status::Paused);
         }
-        Ok(if Gate::is_shut(self.directory.path()) { Status::Created } else { Status::Running })
+        Ok(if Gate::is_shut(self.directory.path())? { Status::Created } else { Status::Running })
     }
 
     /// Whether the container's own cgroup is frozen; a cgroup that just vanished is not.
