@@ -12,6 +12,7 @@ mod cgroup;
 mod cli;
 mod exec;
 mod hooks;
+mod idmap;
 mod lifecycle;
 mod mounts;
 mod namespaces;

@@ -377,30 +377,3 @@ fn b19_a_tmpfs_with_copy_up_holds_what_was_there() {
     seen.ok().shows("content\n").shows("f 604 7 8\n").shows("d 2770 0 0\n").shows("sticky 1777").shows(&long);
     assert!(!container.rootfs().join("c/new").exists(), "the directory underneath was changed");
 }
-
-#[test]
-fn b24_a_bind_with_maps_of_its_own_and_no_user_namespace() {
-    use std::os::unix::fs::chown;
-    let bundle = Bundle::new();
-    let (f, g) = (bundle.host_file("i/f", ""), bundle.host_file("i/g", ""));
-    chown(&f, Some(0), Some(0)).and(chown(&g, Some(7), Some(7))).expect("chown");
-    let map = serde_json::json!([{"containerID": 0, "hostID": 100_000, "size": 1}]);
-    let source = bundle.host_dir("i");
-    let container = bundle.push(
-        "/mounts",
-        serde_json::json!({"destination": "/i", "type": "bind", "source": source, "options": ["rbind", "idmap"],
-            "uidMappings": map, "gidMappings": map}),
-    );
-    if known_difference("crun", "maps the other way round without a user namespace") {
-        return;
-    }
-    let seen = container.args(["stat", "-c", "%u", "/i/f", "/i/g"]).run();
-    // Mapped binds are still to come in corten; until then they are refused by name and never silently left out.
-    match std::env::var_os("RUNTIME") {
-        None => drop(seen.fails_with("the option idmap is not supported")),
-        Some(_) => drop(seen.prints("100000\n65534")),
-    }
-    let bundle = Bundle::new().args(["true"]);
-    let source = bundle.host_dir("i");
-    bundle.bind(source, "/i", &["rbind", "idmap"]).run().fails();
-}

@@ -44,7 +44,7 @@ fn document() -> serde_json::Value {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "memoryPolicy": { "modes": modes, "flags": flags },
             "netDevices": { "enabled": false },
         },

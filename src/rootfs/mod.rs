@@ -12,6 +12,7 @@
 mod attack_tests;
 mod copyup;
 mod devices;
+mod idmap;
 mod masks;
 mod mounts;
 #[cfg(test)]
@@ -19,13 +20,14 @@ mod native_tests;
 mod options;
 mod path;
 mod pivot;
+mod sources;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::fchdir;
+use nix::unistd::{Pid, fchdir};
 use oci_spec::runtime::{LinuxDevice, Spec};
 
 use crate::error::{Context, Error, Result, ensure};
@@ -34,6 +36,7 @@ use devices::Devices;
 use masks::Masks;
 use mounts::{Mount, World};
 use path::{Inside, Root};
+use sources::Sources;
 
 #[allow(unused_imports, reason = "for the command features")]
 pub(crate) use options::words as mount_options;
@@ -59,6 +62,8 @@ pub(crate) struct Request<'a> {
     pub(crate) mount_namespace: Isolation,
     /// The container runs in a user namespace, a new one or one that is joined.
     pub(crate) user_namespace: bool,
+    /// The user namespace is one that is joined.
+    pub(crate) user_namespace_joined: bool,
     /// The container has a cgroup namespace that is not the host's.
     pub(crate) cgroup_namespace: bool,
     /// The network namespace is a new one, made together with the user namespace or owned by it.
@@ -90,6 +95,8 @@ pub(crate) struct Rootfs {
     /// What the container's root gets in the end, where that is more.
     after: Option<(u64, bool)>,
     mounts: Vec<Mount>,
+    /// The maps of a user namespace that is to be made.
+    container_maps: idmap::Maps,
     /// None when the host's `/dev` is bound: it is left as it is.
     devices: Option<Devices>,
     masks: Masks,
@@ -153,6 +160,7 @@ impl Rootfs {
             before,
             after,
             mounts,
+            container_maps: idmap::container_maps(request),
             devices,
             masks,
         };
@@ -188,18 +196,19 @@ impl Rootfs {
     }
 
     /// Takes what only the host can reach: the rootfs, sources of binds, device nodes. Call it in the host's mount
-    /// namespace, before the fork. `cgroup` is where the host has its cgroup2, if it has one.
+    /// namespace, before the fork. `cgroup` is where the host has its cgroup2, if it has one; `user_namespace` the one
+    /// that the container joins, if it does.
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR` and the like for the rootfs and for sources.
-    pub(crate) fn open(self, cgroup: Option<CgroupPaths>) -> Result<Opened> {
+    pub(crate) fn open(self, cgroup: Option<CgroupPaths>, user_namespace: Option<BorrowedFd<'_>>) -> Result<Opened> {
         let describe = || format!("open the rootfs {}", self.path.display());
         // A link is followed here, once. From now on the rootfs is this directory, whatever its name leads to.
         let root = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .with_context(describe)
             .field(|| "/root/path")?;
         let stat = fstat(&root).with_context(describe).field(|| "/root/path")?;
-        let sources = self.mounts.iter().map(Mount::open).collect::<Result<_>>()?;
+        let sources = Sources::open(&self.mounts, user_namespace, &self.container_maps)?;
         let nodes = match &self.devices {
             Some(devices) => devices.open()?,
             None => Vec::new(),
@@ -253,8 +262,8 @@ pub(crate) struct Opened {
     /// The host's directory until [`Opened::mount`], the container's root from then on.
     root: Root,
     identity: (u64, u64),
-    /// Beside the plan's mounts: trees taken on the host.
-    sources: Vec<Option<OwnedFd>>,
+    /// Trees taken on the host.
+    sources: Sources,
     /// Device nodes taken on the host.
     nodes: Vec<OwnedFd>,
     world: World,
@@ -276,6 +285,12 @@ impl Opened {
         }
     }
 
+    /// On the host, once the maps of a new user namespace are written and before its first process goes on: maps the
+    /// owners of mounts that are to have the container's own map.
+    pub(crate) fn map_ids(&self, init: Pid) -> Result<()> {
+        self.sources.map_ids(&self.plan.mounts, init)
+    }
+
     /// First of all in the new mount namespace: from here on nothing that is mounted reaches the host.
     pub(crate) fn isolate(&self) -> Result<()> {
         let joined = self.host_namespace;
@@ -295,8 +310,9 @@ impl Opened {
         if self.plan.isolation != Isolation::None {
             self.root = self.own_mount().with_context(|| format!("mount the rootfs {}", self.plan.path.display()))?;
         }
-        let sources = std::mem::take(&mut self.sources);
-        for (mount, source) in self.plan.mounts.iter().zip(sources) {
+        let mut sources = std::mem::take(&mut self.sources);
+        for mount in &self.plan.mounts {
+            let source = if mount.is_early() { Some(sources.next()?) } else { None };
             let last = mount.attach(&self.root, source, &self.world)?;
             self.read_only_last.extend(last);
             self.world.shared |= mount.shares();
@@ -388,6 +404,7 @@ mod tests {
             bundle: Path::new("/b"),
             mount_namespace: isolation,
             user_namespace: false,
+            user_namespace_joined: false,
             cgroup_namespace: true,
             network_namespace_owned: true,
             no_pivot: false,
@@ -451,11 +468,11 @@ mod tests {
             (r#"{"destination":"/x","type":"none"}"#, "/mounts/0/type"),
             (r#"{"destination":"/x","type":"bind"}"#, "/mounts/0/source"),
             (r#"{"destination":"/x","type":"bind","source":"/s","options":["readonly"]}"#, "/mounts/0/options"),
-            (r#"{"destination":"/x","type":"tmpfs","options":["ro","idmap"]}"#, "/mounts/0/options/1"),
+            (r#"{"destination":"/x","type":"tmpfs","options":["ro","idmap"]}"#, "/mounts/0/options"),
             (r#"{"destination":"/x","type":"proc","options":["tmpcopyup"]}"#, "/mounts/0/options"),
             (
                 r#"{"destination":"/x","source":"/s","options":["bind"],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
-                "/mounts/0/uidMappings",
+                "/mounts/0/gidMappings",
             ),
         ] {
             assert_eq!(fault(&format!(r#""mounts":[{entry}]"#), Isolation::New).0, field, "{entry}");

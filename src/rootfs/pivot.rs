@@ -79,11 +79,11 @@ fn full_mount(line: &[u8]) -> Option<PathBuf> {
     let (root, point) = (fields.nth(3)?, fields.next()?);
     let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
     let full = root == b"/" && matches!(fstype, b"proc" | b"sysfs");
-    full.then(|| PathBuf::from(OsString::from_vec(unescape(point))))
+    full.then(|| unescape(point))
 }
 
-/// `\040` and the like, as the kernel writes blanks.
-fn unescape(field: &[u8]) -> Vec<u8> {
+/// A path of mountinfo, where the kernel writes `\040` and the like for blanks.
+pub(super) fn unescape(field: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -93,7 +93,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
             None => (plain.push(byte), rest = tail),
         };
     }
-    plain
+    PathBuf::from(OsString::from_vec(plain))
 }
 
 #[cfg(test)]
