@@ -377,3 +377,121 @@ fn b19_a_tmpfs_with_copy_up_holds_what_was_there() {
     seen.ok().shows("content\n").shows("f 604 7 8\n").shows("d 2770 0 0\n").shows("sticky 1777").shows(&long);
     assert!(!container.rootfs().join("c/new").exists(), "the directory underneath was changed");
 }
+
+#[test]
+fn b30_more_binds_than_files_may_be_open_in_a_user_namespace() {
+    const MANY: usize = 1200;
+    if known_difference("runc", "runs out of descriptors") || known_difference("crun", "runs out of descriptors") {
+        return;
+    }
+    for option in ["bind", "idmap"] {
+        let bundle = Bundle::new().unset("/process/rlimits");
+        let private = bundle.host_dir("private");
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("chmod");
+        let mut bundle = bundle.dir("/m", 0o755);
+        for number in 0..MANY {
+            let source = bundle.host_file(&format!("private/{number}"), &format!("{number}\n"));
+            bundle = bundle.bind(source, &format!("/m/{number}"), &["bind", option]);
+        }
+        let container = bundle.userns().sh("cd /m; cat 0 127 128 1199; ls | wc -l; stat -c %u 1000; ulimit -n");
+        let owner = if option == "idmap" { 0 } else { 65534 };
+        let seen = container.run_cmd().after("ulimit -n 1024").run();
+        seen.prints(&format!("0\n127\n128\n1199\n{MANY}\n{owner}\n1024"));
+    }
+}
+
+// What is done with a link at either end of a bind, as crun has it.
+
+/// A bundle with `/m` bound from a link on the host to `target`, which is beside it and holds "host".
+fn from_link(option: &str, target: &str) -> Bundle {
+    let bundle = Bundle::new();
+    bundle.host_file("l/target", "host");
+    let link = bundle.host(&format!("l/link-{}", bundle.name()));
+    symlink(target, &link).expect("make a link on the host");
+    bundle.bind(&link, "/m", &["bind", option])
+}
+
+#[test]
+fn copy_symlink_makes_the_link_anew_and_binds_anything_else() {
+    if known_difference("runc", "has no such option") {
+        return;
+    }
+    for userns in [false, true] {
+        let bundle = from_link("copy-symlink", "target").file("/target", "inside", 0o644);
+        let container = if userns { bundle.userns() } else { bundle };
+        let container = container.sh("readlink /m; cat /m; stat -c ' %u' /m; grep -c ' /m ' /proc/self/mountinfo");
+        container.run().shows("target\ninside 0\n0\n");
+        // A second time the same link is there.
+        container.run().shows("target\ninside 0\n0\n");
+    }
+    let bundle = Bundle::new().args(["cat", "/m"]);
+    let file = bundle.host_file("file", "host");
+    bundle.bind(file, "/m", &["bind", "copy-symlink"]).run().prints("host");
+}
+
+#[test]
+fn copy_symlink_refuses_what_else_is_at_the_destination() {
+    if known_difference("runc", "has no such option") {
+        return;
+    }
+    let taken = from_link("copy-symlink", "target").file("/m", "", 0o644).args(["true"]).run();
+    taken.fails_with_one_of(&["file exists", "invalid argument"]);
+    from_link("copy-symlink", "target").link("/m", "other").args(["true"]).run().fails();
+    // The directory of the link is found inside the root.
+    let bundle = Bundle::new().link("/out", "/../../made");
+    let link = bundle.host("link");
+    symlink("x", &link).expect("make a link on the host");
+    let container = bundle.bind(link, "/out/m", &["bind", "copy-symlink"]).args(["readlink", "/made/m"]);
+    if !known_difference("crun", "a dangling link to an absolute path is an error") {
+        container.run().prints("x");
+        assert!(!Path::new("/made").exists(), "made on the host");
+    }
+}
+
+#[test]
+fn src_nofollow_mounts_the_link_itself() {
+    if known_difference("runc", "has no such option") {
+        return;
+    }
+    for userns in [false, true] {
+        if !userns && known_difference("crun", "follows the link all the same without a user namespace") {
+            continue;
+        }
+        let bundle = from_link("src-nofollow", "target").file("/target", "inside", 0o644);
+        let container = if userns { bundle.userns() } else { bundle };
+        let seen = container.sh("readlink /m; cat /m; echo; grep -c ' /m ' /proc/self/mountinfo").run();
+        seen.prints("target\ninside\n1");
+    }
+    let followed = from_link("bind", "target").file("/target", "inside", 0o644);
+    followed.sh("cat /m; readlink /m; true").run().prints("host");
+}
+
+#[test]
+fn dest_nofollow_covers_the_link_itself() {
+    if known_difference("runc", "has no such option") {
+        return;
+    }
+    let bundle = |options: &[&str]| {
+        let bundle = Bundle::new().link("/m", "there").file("/there", "image", 0o644);
+        let source = bundle.host_file("file", "host");
+        bundle.bind(source, "/m", options).sh("cat /m; echo; cat /there; echo; stat -c %F /m")
+    };
+    bundle(&["bind", "dest-nofollow"]).run().prints("host\nimage\nregular file");
+    bundle(&["bind"]).run().prints("host\nhost\nsymbolic link");
+    // Both together: one link on top of the other.
+    let bundle = Bundle::new().link("/m", "there").file("/there", "1", 0o644).file("/elsewhere", "2", 0o644);
+    let link = bundle.host("link");
+    symlink("elsewhere", &link).expect("make a link on the host");
+    let container = bundle.bind(link, "/m", &["bind", "src-nofollow", "dest-nofollow"]);
+    container.sh("readlink /m; cat /m").run().prints("elsewhere\n2");
+}
+
+#[test]
+fn dest_nofollow_does_not_reach_into_proc_behind_a_link() {
+    if known_difference("runc", "has no such option") || known_difference("crun", "mounts anything anywhere in /proc") {
+        return;
+    }
+    let bundle = Bundle::new().link("/innocent", "/proc").args(["true"]);
+    let source = bundle.host_file("file", "host");
+    bundle.bind(source, "/innocent/self", &["bind", "dest-nofollow"]).run().fails_with("proc");
+}
