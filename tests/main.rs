@@ -14,6 +14,7 @@ mod exec;
 mod hooks;
 mod idmap;
 mod lifecycle;
+mod mount_words;
 mod mounts;
 mod namespaces;
 mod process;

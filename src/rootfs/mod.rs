@@ -341,17 +341,12 @@ impl Opened {
         self.root.fd()
     }
 
-    /// The container's root becomes `/`, and what was `/` is gone. Then its propagation is what was asked for.
+    /// The container's root becomes `/`, and what was `/` is gone.
     pub(crate) fn pivot(&mut self) -> Result<()> {
         match self.plan.isolation {
             Isolation::None => pivot::change_root(&self.root)?,
             _ if self.plan.no_pivot => pivot::shift(&self.root, &self.plan.path)?,
             _ => pivot::pivot(&self.root)?,
-        }
-        if let Some((kind, all)) = self.plan.after {
-            change(self.root.fd(), all, Change::spread(kind))
-                .context("set the propagation of the root")
-                .field(|| "/linux/rootfsPropagation")?;
         }
         Ok(())
     }
@@ -378,12 +373,30 @@ impl Opened {
         devices::open_null(&self.root)
     }
 
+    /// The propagation that was asked for, once nothing is left to be cloned and attached.
+    fn spread(&self) -> Result<()> {
+        let Some((kind, all)) = self.plan.after else { return Ok(()) };
+        let mounts = &self.plan.mounts;
+        // One call for all would overrule the words of single mounts, and what they were cannot be brought back.
+        let one_by_one = all && mounts.iter().any(Mount::has_spread);
+        change(self.root.fd(), all && !one_by_one, Change::spread(kind))
+            .context("set the propagation of the root")
+            .field(|| "/linux/rootfsPropagation")?;
+        for mount in mounts.iter().filter(|mount| one_by_one && !mount.has_spread()) {
+            let covers =
+                |other: &Mount| other.target() != mount.target() && other.target().is_below(mount.target().bytes());
+            mount.spread_as(&self.root, kind, !mounts.iter().any(covers))?;
+        }
+        Ok(())
+    }
+
     /// Last: what is to be read-only becomes so, read-only and masked paths, the root. No descriptor remains.
     pub(crate) fn seal(self) -> Result<()> {
         for mount in &self.read_only_last {
             change(mount.as_fd(), false, Change::set(attr::RDONLY)).context("make a tmpfs read-only")?;
         }
         self.plan.masks.apply(&self.root)?;
+        self.spread()?;
         if self.plan.read_only {
             change(self.root.fd(), false, Change::set(attr::RDONLY))
                 .context("make the root read-only")

@@ -64,6 +64,8 @@ pub(super) struct Mount {
     all: Attributes,
     /// Propagation to set, before and, where a shared mount may have been covered, after attaching.
     spread: Vec<(u64, bool)>,
+    /// Some of that is what the entry says.
+    has_spread: bool,
     /// No link may stand at the destination: `/proc` and `/sys` (CVE-2019-19921, CVE-2023-28642, CVE-2025-54867).
     plain: bool,
     /// The container is in a user namespace, where what the source forbids stays forbidden.
@@ -100,7 +102,7 @@ impl Mount {
             options.bind = Some(false);
         }
         let idmap = IdMap::plan(entry, options.idmap.as_ref(), request, &field)?;
-        let source = source(entry, &mut options, request, fstype, &field)?;
+        let source = source(entry, &mut options, request, propagation, fstype, &field)?;
         check_words(&options, &source, idmap.is_some()).field(|| field("options"))?;
         check_proc(&target, &source).field(|| field("destination"))?;
         let mut parameters = std::mem::take(&mut options.parameters);
@@ -123,9 +125,10 @@ impl Mount {
         }
         let plain = target.bytes() == b"proc" || target.bytes() == b"sys" || matches!(fstype, "proc" | "sysfs");
         let spread = spreading(&options, &source, propagation);
+        let has_spread = !options.spread.is_empty();
         let (own, all, links) = (options.own, options.all, options.links);
         let locked = request.user_namespace;
-        Ok(Mount { index, target, source, parameters, own, all, spread, plain, locked, idmap, links })
+        Ok(Mount { index, target, source, parameters, own, all, spread, has_spread, plain, locked, idmap, links })
     }
 
     /// The destination.
@@ -238,6 +241,24 @@ impl Mount {
     /// Whether mounts below it may spread to peers.
     pub(super) fn shares(&self) -> bool {
         self.spread.iter().any(|&(kind, _)| kind == spread::SHARED)
+    }
+
+    /// Whether it has a word of its own on how it spreads.
+    pub(super) fn has_spread(&self) -> bool {
+        self.has_spread
+    }
+
+    /// Gives it the propagation of the root, once it is in place.
+    pub(super) fn spread_as(&self, root: &Root, kind: u64, recursive: bool) -> Result<()> {
+        if self.links.copy {
+            // It may be no mount, but a link to anywhere.
+            return Ok(());
+        }
+        let spread = || {
+            let place = self.place(root, || Err(Errno::ENOENT))?;
+            change(&place.fd, recursive, Change::spread(kind)).context("set its propagation")
+        };
+        self.describe(spread())
     }
 
     fn describe<T>(&self, result: Result<T>) -> Result<T> {
@@ -455,6 +476,7 @@ fn source(
     entry: &Entry,
     options: &mut Options,
     request: &Request,
+    propagation: u64,
     fstype: &str,
     field: &dyn Fn(&str) -> String,
 ) -> Result<Source> {
@@ -465,9 +487,11 @@ fn source(
         let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
         CString::new(bytes).map_err(|_| Error::new("a path must not contain a NUL byte").field(field("source")))
     };
-    let early = request.user_namespace
-        || request.mount_namespace == Isolation::Joined
-        || options.spread.iter().any(|&(kind, _)| kind == spread::SHARED);
+    // What a private root has cut off can neither be a peer nor a slave of the host's any more.
+    let tied =
+        |&(kind, _): &(u64, bool)| kind == spread::SHARED || (kind == spread::SLAVE && propagation == spread::PRIVATE);
+    let early =
+        request.user_namespace || request.mount_namespace == Isolation::Joined || options.spread.iter().any(tied);
     if let Some(recursive) = options.bind {
         let Some(path) = entry.source().as_deref().filter(|path| !path.as_os_str().is_empty()) else {
             return Err(Error::new("a bind needs a source").field(field("source")));
@@ -568,8 +592,9 @@ fn spreading(options: &Options, source: &Source, propagation: u64) -> Vec<(u64, 
     let Source::Bind { early, recursive, .. } = source else { return options.spread.clone() };
     let words = &options.spread;
     // A word for the whole tree, or for the one mount that there is, replaces what the host had. Shared is special:
-    // a tree that is to stay a peer of the host's must not be cut off first.
-    let replaced = words.first().is_some_and(|&(_, all)| all || !recursive);
+    // a tree that is to stay a peer of the host's must not be cut off first, and to cut off only what is mounted
+    // below there is no call.
+    let replaced = words.first().is_some_and(|&(kind, all)| all || !recursive || kind == spread::SHARED);
     let mut list = if replaced || !early { Vec::new() } else { vec![(propagation, true)] };
     list.extend(words.iter().filter(|&&(kind, _)| replaced || kind != propagation));
     list
@@ -629,6 +654,7 @@ mod tests {
     fn a_shared_bind_stays_in_the_peer_group_of_its_source() {
         assert_eq!(bind(&["rshared"], true, true), [(spread::SHARED, true)]);
         assert_eq!(bind(&["shared"], true, false), [(spread::SHARED, false)]);
+        assert_eq!(bind(&["shared"], true, true), [(spread::SHARED, false)]);
     }
 
     #[test]

@@ -50,8 +50,8 @@ impl Inside {
     }
 
     /// Whether it is `path` or lies below it; `path` has no leading slash.
-    pub(super) fn is_below(&self, path: &str) -> bool {
-        match self.bytes().strip_prefix(path.as_bytes()) {
+    pub(super) fn is_below(&self, path: impl AsRef<[u8]>) -> bool {
+        match self.bytes().strip_prefix(path.as_ref()) {
             Some(rest) => rest.is_empty() || rest[0] == b'/',
             None => false,
         }
