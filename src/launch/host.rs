@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::cgroup::{self, Cgroup};
@@ -35,6 +34,8 @@ pub struct Request<'a> {
     pub gate: Option<Waiting>,
     /// The socket that gets the terminal.
     pub console: Option<OwnedFd>,
+    /// Whether `settle` has to succeed before the program may run.
+    pub settle_first: bool,
     /// The state for hooks, for a status and pid.
     pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
 }
@@ -47,6 +48,11 @@ pub struct Launched {
 }
 
 impl Launched {
+    /// Its handle.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_ref().expect("it is only taken at the end").as_fd()
+    }
+
     /// Lets the process live.
     pub fn keep(mut self) -> OwnedFd {
         self.pidfd.take().expect("it is only taken here")
@@ -70,7 +76,7 @@ pub fn launch(
     enter_record: impl FnOnce(Pid) -> Result<()>,
     settle: impl FnOnce(Pid) -> Result<()>,
 ) -> Result<Launched> {
-    let Request { plan, bundle, cgroup, gate, console, state } = request;
+    let Request { plan, bundle, cgroup, gate, console, settle_first, state } = request;
     let (wire, child_wire) = Wire::pair()?;
     let mut entries = plan.namespaces.open().phase("namespaces")?;
     let new = plan.namespaces.clone_flags();
@@ -83,6 +89,7 @@ pub fn launch(
     let rootfs = plan.rootfs.open(paths, user_namespace).phase("mounts")?;
     rootfs.stand().phase("mounts")?;
     let waits = gate.is_some();
+    let host_waits = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
     let side = fork_into(new, &mut entries, cgroup.zip(plan.cgroup.as_ref())).phase("namespaces")?;
     let (pid, pidfd) = match side {
         Side::Host(pid, pidfd) => (pid, pidfd),
@@ -94,7 +101,7 @@ pub fn launch(
                 new_network_namespace: new & libc::CLONE_NEWNET as u64 != 0,
                 offsets: plan.namespaces.into_offsets(),
                 rootfs,
-                host_hooks: !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty(),
+                host_hooks: host_waits,
                 create_container: plan.hooks.create_container,
                 sysctls: plan.sysctls,
                 host_name: plan.host_name,
@@ -111,22 +118,25 @@ pub fn launch(
     let launched = Launched { pid, pidfd: Some(pidfd) };
     // The container's half has these; ours would keep its ends open.
     drop((child_wire, gate, console));
-    if let Some(maps) = plan.namespaces.maps() {
-        maps.write(pid).phase("namespaces")?;
-        rootfs.map_ids(pid).phase("mounts")?;
-        wire.send(&Message::Go)?;
-    }
-    drop(rootfs);
-    // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
-    // before; the record before the container may outlive us.
-    plan.process.adopt(pid).phase("process")?;
-    enter_record(pid)?;
-    if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
-        cgroup.apply(request).phase("cgroup")?;
-        if let Some(owner) = plan.delegate_to {
-            cgroup.delegate(owner).phase("cgroup")?;
+    let from_outside = |wire: &Wire| {
+        if let Some(maps) = plan.namespaces.maps() {
+            maps.write(pid).phase("namespaces")?;
+            rootfs.map_ids(pid).phase("mounts")?;
+            wire.let_go()?;
         }
-    }
+        drop(rootfs);
+        // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
+        // before; the record before the container may outlive us.
+        plan.process.adopt(pid).phase("process")?;
+        enter_record(pid)?;
+        if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
+            cgroup.apply(request).phase("cgroup")?;
+            if let Some(owner) = plan.delegate_to {
+                cgroup.delegate(owner).phase("cgroup")?;
+            }
+        }
+        Ok(())
+    };
     let host_hooks = || {
         let state = state("creating", pid.as_raw());
         let surroundings = Surroundings { state: &state, directory: Some(bundle), ..Surroundings::default() };
@@ -137,8 +147,9 @@ pub fn launch(
         plan.process.limit(pid).phase("process")?;
         settle(pid)
     };
-    let talk = Talk { wire, waits, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
-    talk.see_through(launched, host_hooks, settle)
+    let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
+    let talk = Talk { wire, waits, ahead, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
+    talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
 /// Forks into the cgroup; where its kind refuses processes and can be changed, it is, and the fork tried once more.
@@ -200,12 +211,13 @@ pub fn exec(request: ExecRequest<'_>, settle: impl FnOnce() -> Result<()>) -> Re
     fork::go_home(home)?;
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
-    process.adopt(pid).phase("process")?;
+    let from_outside = |_: &Wire| process.adopt(pid).phase("process");
     let settle = |pid| {
         process.limit(pid).phase("process")?;
         settle()
     };
-    Talk { wire, waits: false, oom_kills: &|| None }.see_through(launched, || Ok(()), settle)
+    let ahead = process.limits_nothing();
+    Talk { wire, waits: false, ahead, oom_kills: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
 }
 
 /// The conversation with the container's half.
@@ -213,29 +225,41 @@ struct Talk<'a> {
     wire: Wire,
     /// Whether the container stops at a gate.
     waits: bool,
+    /// Whether nothing has to be done between the mounts and the last steps: the container's half then finds the word to
+    /// go on when it gets there, and neither half wakes the other up in between.
+    ahead: bool,
     oom_kills: &'a dyn Fn() -> Option<u64>,
 }
 
 impl Talk<'_> {
-    /// Answers until the process waits at its gate or runs its program.
+    /// Does from outside what has to be done for the process, then answers until it waits at its gate or runs its program.
     fn see_through(
         self,
-        launched: Launched,
+        mut launched: Launched,
+        from_outside: impl FnOnce(&Wire) -> Result<()>,
         host_hooks: impl Fn() -> Result<()>,
         settle: impl FnOnce(Pid) -> Result<()>,
     ) -> Result<Launched> {
         let mut settle = Some(settle);
         let mut done = false;
+        let outcome = from_outside(&self.wire);
+        self.blame(outcome, &mut launched)?;
+        if self.ahead {
+            self.wire.let_go()?;
+        }
         loop {
             match self.wire.receive()? {
                 Some(Message::Warning(line)) => log::hold(line),
                 Some(Message::Hooks) => {
-                    host_hooks()?;
-                    self.wire.send(&Message::Go)?;
+                    self.blame(host_hooks(), &mut launched)?;
+                    self.wire.let_go()?;
                 }
                 Some(Message::Ready) => {
-                    settle.take().map_or(Ok(()), |settle| settle(launched.pid))?;
-                    self.wire.send(&Message::Go)?;
+                    let outcome = settle.take().map_or(Ok(()), |settle| settle(launched.pid));
+                    self.blame(outcome, &mut launched)?;
+                    if !self.ahead {
+                        self.wire.let_go()?;
+                    }
                 }
                 Some(Message::Done) if self.waits => return Ok(launched),
                 Some(Message::Done) => done = true,
@@ -243,23 +267,24 @@ impl Talk<'_> {
                 Some(Message::Go) => bail!("the container's half sent a message of the host's"),
                 // The socket closes on exec: the program runs.
                 None if done => return Ok(launched),
-                None => return Err(explain(launched, (self.oom_kills)())),
+                None => return Err(self.explain(&mut launched)),
             }
         }
     }
-}
 
-/// Says how the container's process died without a word of its own.
-fn explain(mut launched: Launched, oom_kills: Option<u64>) -> Error {
-    let Some(pidfd) = launched.pidfd.take() else { return Error::new("the container's process is gone") };
-    let how = match sys::pid::reap(pidfd.as_fd()) {
-        Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
-        Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
-        Ok(_) | Err(_) => "vanished".to_owned(),
-    };
-    if oom_kills.is_some_and(|kills| kills > 0) {
-        return Error::new("container init was OOM-killed (memory limit too low?)")
-            .hint("raise linux.resources.memory.limit");
+    /// What of ours fails on a process that has died is only a sign of that: its death is the error then.
+    fn blame(&self, outcome: Result<()>, launched: &mut Launched) -> Result<()> {
+        outcome.map_err(|error| if self.wire.ended_silently() { self.explain(launched) } else { error })
     }
-    Error::new(format!("the container's process {how} while it was set up"))
+
+    /// Says how the container's process died without a word of its own.
+    fn explain(&self, launched: &mut Launched) -> Error {
+        let Some(pidfd) = launched.pidfd.take() else { return Error::new("the container's process is gone") };
+        let how = fork::fate(pidfd.as_fd());
+        if (self.oom_kills)().is_some_and(|kills| kills > 0) {
+            return Error::new("container init was OOM-killed (memory limit too low?)")
+                .hint("raise linux.resources.memory.limit");
+        }
+        Error::new(format!("the container's process {how} while it was set up"))
+    }
 }
