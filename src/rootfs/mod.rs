@@ -31,6 +31,7 @@ use nix::unistd::{Pid, fchdir};
 use oci_spec::runtime::{LinuxDevice, Spec};
 
 use crate::error::{Context, Error, Result, ensure};
+use crate::sys::Errno;
 use crate::sys::mount::{Change, attach, attr, change, change_all, clone_fd, spread};
 use devices::Devices;
 use masks::Masks;
@@ -300,7 +301,12 @@ impl Opened {
         );
         match self.plan.isolation {
             Isolation::None => Ok(()),
-            _ => change_all(Change::spread(self.plan.before)).context("cut the mounts off from the host"),
+            _ => match change_all(Change::spread(self.plan.before)).context("cut the mounts off from the host") {
+                Err(error) if error.errno() == Some(Errno::EINVAL) => {
+                    Err(error.hint("the runtime's own root must be a mount, and in a plain chroot it is none"))
+                }
+                done => done,
+            },
         }
     }
 

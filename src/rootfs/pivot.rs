@@ -23,9 +23,9 @@ pub(super) fn pivot(root: &Root) -> Result<()> {
     // No directory is needed for it, so it works on a read-only root (pivot_root(2), NOTES).
     match pivot_root(".", ".") {
         Err(Errno::EINVAL) => {
-            return Err(Errno::EINVAL)
-                .context("pivot_root")
-                .hint("a host that runs from an initramfs needs --no-pivot");
+            return Err(Errno::EINVAL).context("pivot_root").hint(
+                "a root that cannot be put away, as that of a host which runs from an initramfs, needs --no-pivot",
+            );
         }
         done => done.context("pivot_root")?,
     }
