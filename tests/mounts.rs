@@ -318,6 +318,24 @@ fn b07_flags_locked_by_the_host_are_kept_in_a_user_namespace() {
     seen.shows("hi").shows("ro,nosuid,nodev,noexec").shows("Read-only file system");
 }
 
+#[test]
+fn b07_to_clear_a_flag_that_the_host_has_locked_is_refused_by_its_name() {
+    use nix::mount::{MsFlags, mount};
+    let refused = |option: &str| {
+        let bundle = Bundle::new().args(["true"]);
+        let source = bundle.host_dir("locked");
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("tmpfs"), &source, Some("tmpfs"), flags, None::<&str>).expect("mount a tmpfs");
+        bundle.bind(source, "/m", &["rbind", option]).userns().run()
+    };
+    if known_difference("crun", "leaves the flag as it is") || known_difference("runc", "leaves the flag as it is") {
+        return;
+    }
+    for option in ["suid", "dev", "exec"] {
+        refused(option).fails_with(&format!("no{option}")).fails_with("operation not permitted");
+    }
+}
+
 // More cases, of issues to come, that the engines' own mounts need today.
 
 #[test]
@@ -350,6 +368,56 @@ fn b14_the_propagation_of_a_bind_is_the_one_asked_for() {
 }
 
 #[test]
+fn b14_mounts_go_both_ways_through_a_shared_bind_and_never_out_of_another() {
+    use nix::mount::{MsFlags, mount, umount};
+    if known_difference("crun", "cuts the link to the group on the host") {
+        return;
+    }
+    for (options, comes_in, goes_out) in [
+        (&["rbind", "rshared"][..], true, true),
+        (&["rbind", "rslave"], true, false),
+        (&["rbind", "rprivate"], false, false),
+        (&["rbind"], true, false),
+    ] {
+        let bundle = Bundle::new().set("/linux/rootfsPropagation", "rshared").caps(&["CAP_SYS_ADMIN"]);
+        if options.len() == 1 && known_difference("runc", "lets the root decide, and so mounts reach the host") {
+            continue;
+        }
+        let source = bundle.host_dir("h");
+        mount(Some("tmpfs"), &source, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+        mount(None::<&str>, &source, None::<&str>, MsFlags::MS_SHARED, None::<&str>).expect("share it");
+        let (mine, theirs) = (bundle.host_dir("h/of-host"), bundle.host_dir("h/of-container"));
+        let container = bundle.bind(&source, "/h", options).sh("mount -t tmpfs inner /h/of-container && sleep 60");
+        container.run_detached().ok();
+        let inside = || fs::read_to_string(format!("/proc/{}/mountinfo", container.pid())).unwrap_or_default();
+        crate::harness::eventually("the container mounts", || inside().contains(" inner "));
+        let outside = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+        assert_eq!(outside.contains(" inner "), goes_out, "{options:?}: from the container to the host");
+        mount(Some("outer"), &mine, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+        assert_eq!(inside().contains(" outer "), comes_in, "{options:?}: from the host to the container");
+        umount(&mine).expect("unmount");
+        container.delete_force().ok();
+        let _ = umount(&theirs);
+    }
+}
+
+#[test]
+fn b18_devices_and_links_are_bound_as_what_they_are() {
+    for userns in [false, true] {
+        let bundle = Bundle::new();
+        bundle.host_file("real", "real");
+        let link = bundle.host("link");
+        symlink("real", &link).expect("make a link");
+        let container = bundle.bind("/dev/zero", "/z", &["bind"]).bind(link, "/l", &["bind", "ro"]);
+        let container = if userns { container.userns() } else { container };
+        container
+            .sh("stat -c '%F %t:%T' /z; cat /l; stat -c ' %F' /l")
+            .run()
+            .prints("character special file 1:5\nreal regular file");
+    }
+}
+
+#[test]
 fn b18_a_recursive_flag_on_a_fifo_or_a_socket_or_a_file() {
     let bundle = Bundle::new();
     let (fifo, socket) = (bundle.host("p"), bundle.host("s"));
@@ -376,6 +444,51 @@ fn b19_a_tmpfs_with_copy_up_holds_what_was_there() {
     let seen = container.run_cmd().after("umask 077").run();
     seen.ok().shows("content\n").shows("f 604 7 8\n").shows("d 2770 0 0\n").shows("sticky 1777").shows(&long);
     assert!(!container.rootfs().join("c/new").exists(), "the directory underneath was changed");
+}
+
+#[test]
+fn b19_copy_up_keeps_times_and_extended_attributes() {
+    if known_difference("runc", "leaves both out") || known_difference("crun", "leaves both out") {
+        return;
+    }
+    for userns in [false, true] {
+        let bundle = Bundle::new().file("/c/f", "content", 0o755).mount("/c", "tmpfs", "tmpfs", &["tmpcopyup"]);
+        let bundle = if userns { bundle.userns() } else { bundle };
+        let file = bundle.rootfs().join("c/f");
+        give_capability(&file);
+        let odd = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_007);
+        fs::File::open(&file).and_then(|file| file.set_modified(odd)).expect("set the time");
+        let seen = bundle.sh("stat -c %Y /c/f; probe xattr /c/f security.capability").run();
+        let lines = seen.ok().lines();
+        assert_eq!(lines[0], "1000000007");
+        // CAP_NET_RAW, permitted and effective; the kernel adds whose root it is for.
+        if !lines[1].starts_with("0100000200200000") && !lines[1].starts_with("0100000300200000") {
+            seen.fail("the capability of the file is lost");
+        }
+    }
+}
+
+/// As `setcap cap_net_raw+ep` does it: `struct vfs_cap_data`, revision 2.
+fn give_capability(file: &Path) {
+    let value: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let path = std::ffi::CString::new(file.as_os_str().as_encoded_bytes()).expect("no NUL");
+    // SAFETY: path and name end in NUL, and the value is as long as the kernel is told.
+    let done = unsafe {
+        libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    assert_eq!(done, 0, "give a file a capability");
+}
+
+#[test]
+fn b19_an_explicit_mode_holds_with_copy_up_too() {
+    if known_difference("crun", "takes all from the image") || known_difference("runc", "leaves the owner out") {
+        return;
+    }
+    for (options, seen) in [(vec!["tmpcopyup"], "750 7 0"), (vec!["tmpcopyup", "mode=711", "uid=3"], "711 3 0")] {
+        let container = Bundle::new().dir("/c", 0o750).owned("/c", 7, 0).file("/c/f", "", 0o600);
+        let container = container.mount("/c", "tmpfs", "tmpfs", &options).caps(&["CAP_DAC_OVERRIDE"]);
+        container.sh("stat -c '%a %u %g' /c; ls /c").run().prints(&format!("{seen}\nf"));
+    }
 }
 
 #[test]

@@ -210,7 +210,9 @@ impl Mount {
                     None => self.make(fstype, name.as_ref(), *read_only_last, Some(&place))?,
                 };
                 if *copy_up && !place.made {
-                    copyup::copy(&place.fd, &tree)?;
+                    let said = |key: &str| self.has_parameter(key);
+                    let said = copyup::Said { mode: said("mode"), user: said("uid"), group: said("gid") };
+                    copyup::copy(&place.fd, &tree, said)?;
                 }
                 (place, tree)
             }
@@ -395,8 +397,7 @@ impl Mount {
             set(&filesystem, &parameter.key, parameter.value.as_deref())?;
         }
         let tmpfs = fstype.as_bytes() == b"tmpfs";
-        let has_mode = || self.parameters.iter().any(|parameter| parameter.key.as_bytes() == b"mode");
-        if let Some(place) = place.filter(|place| tmpfs && !place.made && !has_mode()) {
+        if let Some(place) = place.filter(|place| tmpfs && !place.made && !self.has_parameter("mode")) {
             // As the directory that it covers, the sticky bit included.
             let mode = format!("{:o}", fstat(&place.fd)?.st_mode & 0o7777);
             set(&filesystem, c"mode", Some(&CString::new(mode).unwrap_or_default()))?;
@@ -412,6 +413,10 @@ impl Mount {
             }
         }
         Ok(tree)
+    }
+
+    fn has_parameter(&self, key: &str) -> bool {
+        self.parameters.iter().any(|parameter| parameter.key.as_bytes() == key.as_bytes())
     }
 
     /// With a cgroup namespace, a mount of cgroup2 shows the container's own part. Without one, the host's mount is
