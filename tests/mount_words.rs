@@ -21,7 +21,7 @@ enum On {
     /// A link on the host to `target`.
     Link,
     /// A file of the host, on a link in the image to `/there`.
-    OnLink,
+    Covered,
 }
 
 /// What is to be seen.
@@ -128,7 +128,7 @@ const WORDS: &[(&str, &[&str], On, Seen)] = &[
         Link,
         Says("readlink src-nofollow; grep -c ' /m/src-nofollow ' /proc/self/mountinfo", "target\n1"),
     ),
-    ("dest-nofollow", &[], OnLink, Says("stat -c %F dest-nofollow; cat /there", "regular file\nimage")),
+    ("dest-nofollow", &[], Covered, Says("stat -c %F dest-nofollow; cat /there", "regular file\nimage")),
 ];
 
 /// runtime-spec 1.3, config.md, "Linux mount options".
@@ -213,7 +213,7 @@ fn with_word(bundle: Bundle, word: &str, before: &[&str], on: On) -> Bundle {
             symlink("target", &link).expect("make a link on the host");
             bundle.bind(link, &place, &["bind", word])
         }
-        OnLink => {
+        Covered => {
             let source = bundle.host_file("covering", "host");
             bundle.link(&place, "/there").file("/there", "image", 0o644).bind(source, &place, &["bind", word])
         }

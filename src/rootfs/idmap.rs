@@ -378,7 +378,7 @@ impl Source<'_> {
         };
         let table = read_table();
         let mut below: Vec<&Mounted> = table.iter().filter(|mount| mount.point.starts_with(&path)).collect();
-        below.extend(table.iter().filter(|mount| path.starts_with(&mount.point)).next_back());
+        below.extend(table.iter().rfind(|mount| path.starts_with(&mount.point)));
         below.reverse();
         let refuses = |mount: &&&Mounted| {
             let point = if path.starts_with(&mount.point) { &path } else { &mount.point };
