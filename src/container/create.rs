@@ -149,8 +149,9 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             cgroup,
             gate,
             console: socket,
-            // Of a program that is running it is too late to find that its pid can be written nowhere.
-            settle_first: !gated && pid_file.is_some(),
+            // The program is to find the terminal as it stays; and once it runs it is too late to learn that its pid can
+            // be written nowhere.
+            settle_first: controller.is_some() || (!gated && pid_file.is_some()),
             state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
         },
         |pid| {

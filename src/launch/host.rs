@@ -183,8 +183,8 @@ pub struct ExecRequest<'a> {
     pub seccomp: Option<Program>,
 }
 
-/// Makes another process in a container and sees it through to its program; `settle` as in [`launch`].
-pub fn exec(request: ExecRequest<'_>, settle: impl FnOnce() -> Result<()>) -> Result<Launched> {
+/// Makes another process in a container and sees it through to its program; `settle` comes before that.
+pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce() -> Result<()>>) -> Result<Launched> {
     let ExecRequest { join, own_pid_namespace, process, cgroup, console, seccomp } = request;
     let (wire, child_wire) = Wire::pair()?;
     process.apply_initial_affinity().phase("process")?;
@@ -212,11 +212,11 @@ pub fn exec(request: ExecRequest<'_>, settle: impl FnOnce() -> Result<()>) -> Re
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
     let from_outside = |_: &Wire| process.adopt(pid).phase("process");
+    let ahead = process.limits_nothing() && settle.is_none();
     let settle = |pid| {
         process.limit(pid).phase("process")?;
-        settle()
+        settle.map_or(Ok(()), |settle| settle())
     };
-    let ahead = process.limits_nothing();
     Talk { wire, waits: false, ahead, oom_kills: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
 }
 
