@@ -482,6 +482,21 @@ mod tests {
     }
 
     #[test]
+    fn equal_maps_share_one_namespace() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: needs root");
+        }
+        let mut namespaces = Namespaces::new(Container::Like(container()));
+        let mut find = |whose: Whose| namespaces.find(&whose).unwrap().unwrap().as_raw_fd();
+        let own = || Whose::Own(Maps { users: vec![range(0, 7, 1)], groups: vec![range(0, 7, 1)] });
+        let (first, second) = (find(own()), find(Whose::Container));
+        assert_ne!(first, second);
+        assert_eq!((find(own()), find(Whose::Own(container()))), (first, second));
+        let maps = maps_of(namespaces.find(&own()).unwrap().unwrap()).unwrap();
+        assert_eq!(Whose::Own(maps), own());
+    }
+
+    #[test]
     fn a_line_of_mountinfo_tells_place_and_type() {
         let line = mounted(b"36 35 98:0 / /mnt/a\\040b rw shared:1 - ext4 /dev/sda rw").unwrap();
         assert_eq!((line.point, line.fstype), (PathBuf::from("/mnt/a b"), "ext4".to_owned()));

@@ -250,17 +250,17 @@ impl Mount {
         self.has_spread
     }
 
-    /// Gives it the propagation of the root, once it is in place.
+    /// Gives it the propagation of the root, once all are in place.
     pub(super) fn spread_as(&self, root: &Root, kind: u64, recursive: bool) -> Result<()> {
-        if self.links.copy {
-            // It may be no mount, but a link to anywhere.
-            return Ok(());
-        }
         let spread = || {
             let place = self.place(root, || Err(Errno::ENOENT))?;
             change(&place.fd, recursive, Change::spread(kind)).context("set its propagation")
         };
-        self.describe(spread())
+        match self.describe(spread()) {
+            // A later mount hides it from everybody, or a link was copied and there is no mount.
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL)) => Ok(()),
+            done => done,
+        }
     }
 
     fn describe<T>(&self, result: Result<T>) -> Result<T> {
