@@ -316,3 +316,10 @@ fn the_word_of_a_mount_holds_whatever_the_propagation_of_the_root() {
         }
     }
 }
+
+#[test]
+fn a_mount_that_a_later_one_hides_does_not_stop_the_propagation_of_the_rest() {
+    let bundle = Bundle::new().dir("/m", 0o755).set("/linux/rootfsPropagation", "rshared");
+    let bundle = bundle.mount("/m/deep", "tmpfs", "tmpfs", &[]).mount("/m", "tmpfs", "tmpfs", &["private"]);
+    bundle.args(["true"]).run().ok();
+}

@@ -10,6 +10,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::sys::prctl::set_dumpable;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIdMapping, Mount as Entry};
@@ -328,7 +329,9 @@ fn stand_in<T>(join: Option<BorrowedFd<'_>>, look: impl FnOnce(Pid) -> Result<T>
     match clone3(flags, None)? {
         Fork::Child => {
             drop(ours);
-            if join.is_none_or(|namespace| setns(namespace, NEWUSER).is_ok()) {
+            // Root of a namespace that is joined must not look into this copy of us (CVE-2016-9962).
+            let enter = |namespace| set_dumpable(false).and_then(|()| setns(namespace, NEWUSER));
+            if join.is_none_or(|namespace| enter(namespace).is_ok()) {
                 let _ = send(theirs.as_raw_fd(), b"+", MsgFlags::MSG_NOSIGNAL);
                 let _ = recv(theirs.as_raw_fd(), &mut [0], MsgFlags::empty());
             }
@@ -479,6 +482,21 @@ mod tests {
     #[test]
     fn maps_equal_to_the_container_s_are_the_container_s() {
         assert_eq!(Whose::own_or_container(container(), &container()), Whose::Container);
+    }
+
+    #[test]
+    fn equal_maps_share_one_namespace() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: needs root");
+        }
+        let mut namespaces = Namespaces::new(Container::Like(container()));
+        let mut find = |whose: Whose| namespaces.find(&whose).unwrap().unwrap().as_raw_fd();
+        let own = || Whose::Own(Maps { users: vec![range(0, 7, 1)], groups: vec![range(0, 7, 1)] });
+        let (first, second) = (find(own()), find(Whose::Container));
+        assert_ne!(first, second);
+        assert_eq!((find(own()), find(Whose::Own(container()))), (first, second));
+        let maps = maps_of(namespaces.find(&own()).unwrap().unwrap()).unwrap();
+        assert_eq!(Whose::Own(maps), own());
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod options;
 mod path;
 mod pivot;
 mod sources;
+mod spreading;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};

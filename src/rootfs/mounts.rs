@@ -12,6 +12,7 @@ use oci_spec::runtime::Mount as Entry;
 use super::idmap::{self, IdMap, Namespaces};
 use super::options::{Attributes, Links, Options, Parameter};
 use super::path::{Inside, Kind, Place, Root, format, is_directory};
+use super::spreading::spreading;
 use super::{CgroupPaths, Isolation, Request, copyup};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
@@ -124,7 +125,10 @@ impl Mount {
             Source::Cgroup { .. } | Source::Remount => {}
         }
         let plain = target.bytes() == b"proc" || target.bytes() == b"sys" || matches!(fstype, "proc" | "sysfs");
-        let spread = spreading(&options, &source, propagation);
+        let spread = match source {
+            Source::Bind { early, recursive, .. } => spreading(&options.spread, recursive, early, propagation),
+            _ => options.spread.clone(),
+        };
         let has_spread = !options.spread.is_empty();
         let (own, all, links) = (options.own, options.all, options.links);
         let locked = request.user_namespace;
@@ -250,17 +254,17 @@ impl Mount {
         self.has_spread
     }
 
-    /// Gives it the propagation of the root, once it is in place.
+    /// Gives it the propagation of the root, once all are in place.
     pub(super) fn spread_as(&self, root: &Root, kind: u64, recursive: bool) -> Result<()> {
-        if self.links.copy {
-            // It may be no mount, but a link to anywhere.
-            return Ok(());
-        }
         let spread = || {
             let place = self.place(root, || Err(Errno::ENOENT))?;
             change(&place.fd, recursive, Change::spread(kind)).context("set its propagation")
         };
-        self.describe(spread())
+        match self.describe(spread()) {
+            // A later mount hides it from everybody, or a link was copied and there is no mount.
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL)) => Ok(()),
+            done => done,
+        }
     }
 
     fn describe<T>(&self, result: Result<T>) -> Result<T> {
@@ -591,20 +595,6 @@ fn check_bind_parameters(parameters: &[Parameter]) -> Result<()> {
     Ok(())
 }
 
-/// The propagation to set on a tree. A bind without a word follows `/`: it receives from the host or not, and never
-/// sends. That needs no call when the source is cloned after `/` was changed.
-fn spreading(options: &Options, source: &Source, propagation: u64) -> Vec<(u64, bool)> {
-    let Source::Bind { early, recursive, .. } = source else { return options.spread.clone() };
-    let words = &options.spread;
-    // A word for the whole tree, or for the one mount that there is, replaces what the host had. Shared is special:
-    // a tree that is to stay a peer of the host's must not be cut off first, and to cut off only what is mounted
-    // below there is no call.
-    let replaced = words.first().is_some_and(|&(kind, all)| all || !recursive || kind == spread::SHARED);
-    let mut list = if replaced || !early { Vec::new() } else { vec![(propagation, true)] };
-    list.extend(words.iter().filter(|&&(kind, _)| replaced || kind != propagation));
-    list
-}
-
 fn start(fstype: &std::ffi::CStr) -> Result<Filesystem> {
     Filesystem::open(fstype).map_err(|errno| match errno {
         Errno::ENODEV => Error::from(errno).context("the kernel does not know this file system"),
@@ -637,35 +627,4 @@ fn complain(filesystem: &Filesystem, errno: Errno, step: &str) -> Error {
 /// A device number as people write it.
 pub(super) fn device_number(number: u64) -> String {
     format!("{}:{}", major(number), minor(number))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bind(words: &[&str], early: bool, recursive: bool) -> Vec<(u64, bool)> {
-        let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
-        let options = Options::parse(&words, "").unwrap();
-        spreading(&options, &Source::Bind { path: "/".into(), recursive, early }, spread::SLAVE)
-    }
-
-    #[test]
-    fn a_bind_without_a_word_receives_from_the_host_and_never_sends() {
-        assert_eq!(bind(&[], true, true), [(spread::SLAVE, true)]);
-        assert_eq!(bind(&[], false, true), []);
-    }
-
-    #[test]
-    fn a_shared_bind_stays_in_the_peer_group_of_its_source() {
-        assert_eq!(bind(&["rshared"], true, true), [(spread::SHARED, true)]);
-        assert_eq!(bind(&["shared"], true, false), [(spread::SHARED, false)]);
-        assert_eq!(bind(&["shared"], true, true), [(spread::SHARED, false)]);
-    }
-
-    #[test]
-    fn a_word_for_one_mount_leaves_the_rest_of_the_tree_as_without_a_word() {
-        assert_eq!(bind(&["private"], true, true), [(spread::SLAVE, true), (spread::PRIVATE, false)]);
-        assert_eq!(bind(&["slave"], true, true), [(spread::SLAVE, true)]);
-        assert_eq!(bind(&["private"], false, true), [(spread::PRIVATE, false)]);
-    }
 }
