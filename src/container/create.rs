@@ -149,15 +149,18 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             cgroup,
             gate,
             console: socket,
-            // Of a program that is running it is too late to find that its pid can be written nowhere.
-            settle_first: !gated && pid_file.is_some(),
+            // The program is to find the terminal as it stays; and once it runs it is too late to learn that its pid can
+            // be written nowhere.
+            settle_first: controller.is_some() || (!gated && pid_file.is_some()),
             state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
         },
         |pid| {
             // While the container's half mounts. The lock tells everybody that it is not done yet.
             record.pid = pid.as_raw();
             // Of a process that is dead already the wire is to tell, not we.
-            record.start_time = sys::pid::start_time(pid).unwrap_or_default();
+            let start_time =
+                sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
+            record.start_time = start_time.unwrap_or_default();
             record.cgroup = cgroup.map(|cgroup| cgroup.location().clone());
             filter.map_or(Ok(()), |filter| directory.keep_seccomp(&filter))?;
             directory.write(&record)

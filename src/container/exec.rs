@@ -48,10 +48,14 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
     let foreground = (!request.detach).then(Foreground::block_signals).transpose().context("block signals")?;
     let (socket, controller) = open_console(request.console).phase("terminal")?;
     let mut terminal = None;
-    let launched = launch(container, request.process, socket, request.cgroup.as_deref(), || {
-        terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
-        Ok(())
-    })?;
+    let attach = controller.map(|socket| {
+        let terminal = &mut terminal;
+        move || {
+            *terminal = Some(Terminal::attach(console::receive(socket.as_fd())?)?);
+            Ok(())
+        }
+    });
+    let launched = launch(container, request.process, socket, request.cgroup.as_deref(), attach)?;
     // Only now: whoever finds the file takes the exit code for the program's own.
     if let Some(file) = &request.pid_file {
         write_pid(file, launched.pid)?;
@@ -75,7 +79,7 @@ fn launch(
     process: Process,
     socket: Option<OwnedFd>,
     below: Option<&Path>,
-    settle: impl FnOnce() -> Result<()>,
+    settle: Option<impl FnOnce() -> Result<()>>,
 ) -> Result<Launched> {
     let record = &container.record;
     let (pid, init) = container.init()?;

@@ -72,7 +72,7 @@ impl Drop for Raw {
 /// Bytes on their way; empty when `from` has reached `to`.
 #[derive(Debug)]
 struct Buffer {
-    bytes: [u8; 4096],
+    bytes: Box<[u8]>,
     from: usize,
     to: usize,
     /// Nothing more comes in (input), or nothing more can go out (output).
@@ -80,8 +80,8 @@ struct Buffer {
 }
 
 impl Buffer {
-    const fn new() -> Buffer {
-        Buffer { bytes: [0; 4096], from: 0, to: 0, closed: false }
+    fn new() -> Buffer {
+        Buffer { bytes: vec![0; 4096].into(), from: 0, to: 0, closed: false }
     }
 
     fn is_empty(&self) -> bool {
