@@ -198,6 +198,10 @@ fn cve_2026_115521_a_root_is_read_only_whatever_stands_at_proc_self() {
         let innocent = Bundle::new().link("/innocent", place).bind(&source, "/innocent", &["rbind"]);
         check(innocent);
     }
+    // Something mounted over it just before, by whoever shares the mounts.
+    let cover = "mount -t tmpfs tmpfs proc; for n in $(seq 3 40); do mkdir -p proc/self/fd/$n && \
+                 mount -t tmpfs tmpfs proc/self/fd/$n; done";
+    check(Bundle::new().hook("createContainer", cover));
     // No procfs, and an image that has what looks like one.
     let mut image = Bundle::new().without_mount("/proc");
     for number in 3..40 {
@@ -205,10 +209,6 @@ fn cve_2026_115521_a_root_is_read_only_whatever_stands_at_proc_self() {
             image.dir(&format!("/proc/self/fd/{number}"), 0o755).dir(&format!("/proc/thread-self/fd/{number}"), 0o755);
     }
     assert!(check(image) || known_difference("runc", "wants a procfs") || known_difference("crun", "the same"));
-    // Something mounted over it just before, by whoever shares the mounts.
-    let cover = "mount -t tmpfs tmpfs proc; for n in $(seq 3 40); do mkdir -p proc/self/fd/$n && \
-                 mount -t tmpfs tmpfs proc/self/fd/$n; done";
-    check(Bundle::new().hook("createContainer", cover));
     // Each kind of read-only mount that is made so last.
     let tmpfs = Bundle::new().mount("/t", "tmpfs", "tmpfs", &["ro"]).sh("touch /t/x && echo WRITABLE");
     tmpfs.hook("createContainer", cover).run().hides("WRITABLE");
