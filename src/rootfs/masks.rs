@@ -5,6 +5,8 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::sys::stat::{FileStat, fstat};
+
 use super::devices;
 use super::path::{Inside, Root, is_directory};
 use crate::error::{Context, Error, Result, ensure};
@@ -36,15 +38,40 @@ impl Masks {
     }
 
     /// Applies both. Read-only paths first, since a mask may lie below one of them.
-    pub(super) fn apply(&self, root: &Root) -> Result<()> {
+    ///
+    /// What lies below one of the `anchors`, mounts at known paths, is looked up from there: whoever shares the root
+    /// could exchange `/proc` for a link after the mount, have another place masked, and exchange it back.
+    pub(super) fn apply(&self, root: &Root, anchors: &[(Inside, Root)]) -> Result<()> {
+        let anchors: Vec<Anchor> = anchors.iter().map(|(place, mount)| Anchor::new(root, place, mount)).collect();
         for path in &self.read_only {
-            make_read_only(root, path).with_context(|| format!("make {path} read-only"))?;
+            for at in starts(root, &anchors, path).into_iter().flatten() {
+                make_read_only(at).with_context(|| format!("make {path} read-only"))?;
+            }
         }
         let mut covers = Covers { null: None, empty: None };
         for path in &self.masked {
-            covers.mask(root, path).with_context(|| format!("mask {path}"))?;
+            for at in starts(root, &anchors, path).into_iter().flatten() {
+                covers.mask(root, at).with_context(|| format!("mask {path}"))?;
+            }
         }
         Ok(())
+    }
+}
+
+/// A mount of ours, and whether its path leads to something else by now: it was moved, or a hook has covered it. Then
+/// both are masked.
+struct Anchor<'a> {
+    place: &'a Inside,
+    mount: &'a Root,
+    elsewhere: bool,
+}
+
+impl Anchor<'_> {
+    fn new<'a>(root: &Root, place: &'a Inside, mount: &'a Root) -> Anchor<'a> {
+        let identity = |stat: FileStat| (stat.st_dev, stat.st_ino);
+        let there = root.find(place).and_then(|there| fstat(there.fd)).map(identity);
+        let here = fstat(mount.fd()).map(identity);
+        Anchor { place, mount, elsewhere: there.is_err() || there != here }
     }
 }
 
@@ -62,8 +89,18 @@ fn paths(list: &[String], field: &str, check: impl Fn(&Inside) -> Result<()>) ->
     list.iter().enumerate().map(one).collect()
 }
 
+/// Where a path begins, and what is left of it from there.
+fn starts<'a>(root: &'a Root, anchors: &[Anchor<'a>], path: &Inside) -> [Option<(&'a Root, Inside)>; 2] {
+    let below = |anchor: &Anchor<'a>| Some((anchor.mount, path.beyond(anchor.place)?, anchor.elsewhere));
+    match anchors.iter().rev().find_map(below) {
+        Some((mount, rest, false)) => [Some((mount, rest)), None],
+        Some((mount, rest, true)) => [Some((mount, rest)), Some((root, path.clone()))],
+        None => [Some((root, path.clone())), None],
+    }
+}
+
 /// Opens a path, or says that it is not there.
-fn find(root: &Root, path: &Inside) -> Result<Option<OwnedFd>> {
+fn find((root, path): &(&Root, Inside)) -> Result<Option<OwnedFd>> {
     match root.find(path) {
         Ok(place) => Ok(Some(place.fd)),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
@@ -71,11 +108,12 @@ fn find(root: &Root, path: &Inside) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn make_read_only(root: &Root, path: &Inside) -> Result<()> {
-    if path.is_root() {
-        return change(root.fd(), true, Change::set(attr::RDONLY)).map_err(Error::from);
+fn make_read_only(at: (&Root, Inside)) -> Result<()> {
+    // A mount of our own, which a second one must not cover: masks are still to come below it.
+    if at.1.is_root() {
+        return change(at.0.fd(), true, Change::set(attr::RDONLY)).map_err(Error::from);
     }
-    let Some(place) = find(root, path)? else { return Ok(()) };
+    let Some(place) = find(&at)? else { return Ok(()) };
     let tree = clone_fd(&place, true)?;
     change(&tree, true, Change::set(attr::RDONLY))?;
     Ok(attach(tree, place)?)
@@ -89,8 +127,8 @@ struct Covers {
 }
 
 impl Covers {
-    fn mask(&mut self, root: &Root, path: &Inside) -> Result<()> {
-        let Some(place) = find(root, path)? else { return Ok(()) };
+    fn mask(&mut self, root: &Root, at: (&Root, Inside)) -> Result<()> {
+        let Some(place) = find(&at)? else { return Ok(()) };
         if !is_directory(&place)? {
             let null = match &self.null {
                 Some(null) => null,

@@ -8,8 +8,6 @@
 //! Three steps: [`Rootfs::plan`] is pure, [`Rootfs::open`] takes what only the host can reach, and [`Opened`] is
 //! carried into the container's process, where its verbs are called in the order in which they stand.
 
-#[cfg(test)]
-mod attack_tests;
 mod copyup;
 mod devices;
 mod idmap;
@@ -228,6 +226,7 @@ impl Rootfs {
             world: World { cgroup, shared: false },
             dev: None,
             read_only_last: Vec::new(),
+            anchors: Vec::new(),
             host_namespace,
         })
     }
@@ -272,6 +271,8 @@ pub(crate) struct Opened {
     /// The container's `/dev`.
     dev: Option<OwnedFd>,
     read_only_last: Vec<OwnedFd>,
+    /// The mounts of `/proc` and `/sys`.
+    anchors: Vec<(Inside, Root)>,
     /// The namespace that must not be the one that was joined.
     host_namespace: Option<(u64, u64)>,
 }
@@ -320,8 +321,12 @@ impl Opened {
         let mut sources = std::mem::take(&mut self.sources);
         for mount in &self.plan.mounts {
             let source = if mount.is_early() { Some(sources.next()?) } else { None };
-            let last = mount.attach(&self.root, source, &self.world)?;
-            self.read_only_last.extend(last);
+            let tree = mount.attach(&self.root, source, &self.world)?;
+            if mount.is_read_only_last() {
+                self.read_only_last.extend(tree);
+            } else if mount.is_anchor() {
+                self.anchors.extend(tree.map(|tree| (mount.target().clone(), Root::new(tree))));
+            }
             self.world.shared |= mount.shares();
         }
         if let Some(devices) = &self.plan.devices {
@@ -402,7 +407,7 @@ impl Opened {
         for mount in &self.read_only_last {
             change(mount.as_fd(), false, Change::set(attr::RDONLY)).context("make a tmpfs read-only")?;
         }
-        self.plan.masks.apply(&self.root)?;
+        self.plan.masks.apply(&self.root, &self.anchors)?;
         self.spread()?;
         if self.plan.read_only {
             change(self.root.fd(), false, Change::set(attr::RDONLY))

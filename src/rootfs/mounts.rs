@@ -187,7 +187,7 @@ impl Mount {
         }
     }
 
-    /// In the container's process: makes it, puts it in place. Gives back the mount if it is to become read-only last.
+    /// In the container's process: makes it, puts it in place. Gives back the mount, if it is a new one.
     pub(super) fn attach(&self, root: &Root, early: Option<OwnedFd>, world: &World) -> Result<Option<OwnedFd>> {
         self.describe(self.attach_inner(root, early, world))
     }
@@ -240,8 +240,17 @@ impl Mount {
                 change(&tree, all, Change::spread(kind)).context("set its propagation")?;
             }
         }
-        let last = matches!(self.source, Source::New { read_only_last: true, .. });
-        Ok(last.then_some(tree))
+        Ok(Some(tree))
+    }
+
+    /// Whether it is to become read-only last.
+    pub(super) fn is_read_only_last(&self) -> bool {
+        matches!(self.source, Source::New { read_only_last: true, .. })
+    }
+
+    /// `/proc` and `/sys`: what is below them is masked wherever their directories are moved meanwhile.
+    pub(super) fn is_anchor(&self) -> bool {
+        matches!(self.target.bytes(), b"proc" | b"sys")
     }
 
     /// Whether mounts below it may spread to peers.

@@ -57,6 +57,17 @@ impl Inside {
         }
     }
 
+    /// What is left of it below `other`, where it is or lies below that.
+    pub(super) fn beyond(&self, other: &Inside) -> Option<Inside> {
+        let rest = self.bytes().strip_prefix(other.bytes())?;
+        let rest = match rest.first() {
+            None => rest,
+            Some(b'/') => &rest[1..],
+            Some(_) => return None,
+        };
+        CString::new(rest).ok().map(Inside)
+    }
+
     /// The directory and the last name. The root has none.
     pub(super) fn split(&self) -> Option<(Inside, CString)> {
         let bytes = self.bytes();
@@ -290,6 +301,20 @@ mod tests {
 
     fn clean(path: &str) -> String {
         Inside::new(Path::new(path)).unwrap().to_string()
+    }
+
+    #[test]
+    fn what_is_left_below_another_path_is_told_by_whole_names() {
+        let proc = Inside::new(Path::new("/proc")).unwrap();
+        for (path, rest) in [("/proc/sys/net", Some("/sys/net")), ("/proc", Some("/")), ("/process", None), ("/", None)]
+        {
+            let rest = rest.map(str::to_owned);
+            assert_eq!(
+                Inside::new(Path::new(path)).unwrap().beyond(&proc).map(|left| left.to_string()),
+                rest,
+                "{path}"
+            );
+        }
     }
 
     #[test]

@@ -71,6 +71,12 @@ impl Cmd {
         self
     }
 
+    /// Another binary than the one under test, such as a copy of it.
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Cmd {
+        self.program = program.into();
+        self
+    }
+
     /// More global options, before the subcommand.
     pub fn global(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Cmd {
         self.globals.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));

@@ -1,5 +1,7 @@
 //! What tests see of a container from inside. One line of output per fact; errors are names (`EROFS`).
 
+mod attack;
+
 use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,6 +26,10 @@ fn main() {
         ["tty"] => terminal(),
         ["limits"] => print!("{}", std::fs::read_to_string("/proc/self/limits").unwrap_or_default()),
         ["args", rest @ ..] => rest.iter().for_each(|arg| println!("{arg}")),
+        ["swap", pairs @ ..] => attack::swap(pairs),
+        ["hunt", name] => attack::hunt(name),
+        ["spy", seconds] => attack::spy(number(seconds)),
+        ["overwrite", seconds, mark] => attack::overwrite(number(seconds), mark),
         ["exit", code] => std::process::exit(number(code) as i32),
         ["sleep", seconds] => std::thread::sleep(Duration::from_secs(number(seconds))),
         other => {

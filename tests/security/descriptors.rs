@@ -1,0 +1,246 @@
+//! Descriptors and programs of the runtime that a container could get hold of.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::attack::{CANARY, Outside, starts};
+use crate::harness::{Bundle, Outcome, known_difference, runtime};
+
+/// All that this machine gives, so that nothing but the runtime's own care stands between two processes.
+fn all() -> Vec<&'static str> {
+    let status = fs::read_to_string("/proc/thread-self/status").expect("our own status");
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("the bounding set");
+    let set = u64::from_str_radix(bounding.trim(), 16).expect("a number");
+    (0..).zip(CAPABILITIES).filter(|(number, _)| set & (1 << number) != 0).map(|(_, name)| *name).collect()
+}
+
+/// In the order of their numbers.
+const CAPABILITIES: &[&str] = &[
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+/// A directory of the host with the canary, as a caller's forgotten descriptor.
+fn outside_fd(outside: &Outside) -> OwnedFd {
+    File::open(outside.dir()).expect("open the canary's directory").into()
+}
+
+/// Ways to name what lies behind a descriptor of the runtime's.
+fn names(number: u32) -> [String; 5] {
+    [
+        format!("/proc/self/fd/{number}"),
+        format!("/proc/self/fd/{number}/../../.."),
+        format!("/proc/self/fd/{number}/sub"),
+        format!("/proc/thread-self/fd/{number}/"),
+        format!("/link/{number}"),
+    ]
+}
+
+/// Where the host is reached if a command line was obeyed: the canary is there, or the host's own tree.
+#[track_caller]
+fn is_inside(outcome: &Outcome) {
+    let reached = outcome.stdout();
+    if reached.contains(CANARY) || reached.contains("corten-test") {
+        outcome.fail("the host's files are in sight");
+    }
+}
+
+#[test]
+fn cve_2024_21626_no_working_directory_leads_through_a_descriptor_of_the_runtime() {
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    let running = Bundle::new().link("/link", "/proc/self/fd").args(["sleep", "100"]);
+    running.run_detached().ok();
+    for number in 3..20 {
+        for cwd in names(number) {
+            let bundle = Bundle::new().link("/link", "/proc/self/fd").set("/process/cwd", cwd.as_str());
+            let bundle = bundle.args(["ls", "-a", ".", "..", "../../tmp"]);
+            // One that the caller forgot, beside those that the runtime has of its own.
+            is_inside(&bundle.run_cmd().leak(12, outside_fd(&outside)).run());
+            let exec = running.exec_cmd(&["--cwd", &cwd], &["ls", "-a", ".", "..", "../../tmp"]);
+            let seen = exec.leak(12, outside_fd(&outside)).run();
+            is_inside(&seen);
+            seen.fails();
+        }
+    }
+    outside.is_untouched();
+}
+
+#[test]
+fn cve_2024_21626_a_descriptor_that_is_passed_on_is_no_working_directory() {
+    if known_difference("crun", "its --preserve-fds takes the directory of the caller along") {
+        return;
+    }
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    let running = Bundle::new().args(["sleep", "100"]);
+    running.run_detached().ok();
+    for cwd in ["/proc/self/fd/3", "/proc/self/fd/3/sub", "/proc/self/fd/3/../.."] {
+        let exec = running.exec_cmd(&["--preserve-fds", "1", "--cwd", cwd], &["ls", "-a"]);
+        exec.leak(3, outside_fd(&outside)).run().fails();
+        let bundle = Bundle::new().set("/process/cwd", cwd).args(["ls", "-a"]);
+        bundle.write();
+        let path = bundle.path().to_str().expect("a plain path");
+        let run = bundle.cmd(["run", "--preserve-fds", "1", "--bundle", path, bundle.name()]);
+        run.leak(3, outside_fd(&outside)).run().fails();
+    }
+}
+
+#[test]
+fn cve_2024_21626_no_program_is_found_through_a_descriptor_of_the_runtime() {
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    fs::copy("/bin/busybox", outside.dir().join("ls")).expect("put a program of the host there");
+    let outside = Outside::of(&first);
+    let running = Bundle::new().args(["sleep", "100"]);
+    running.run_detached().ok();
+    for number in 3..20 {
+        for (program, argument) in [("ls", "/"), ("../../bin/busybox", "true")] {
+            let program = format!("/proc/self/fd/{number}/{program}");
+            let bundle = Bundle::new().args([program.as_str(), argument]);
+            bundle.run_cmd().leak(12, outside_fd(&outside)).run().fails();
+            running.exec_cmd(&[], &[&program, argument]).leak(12, outside_fd(&outside)).run().fails();
+        }
+        let bundle = Bundle::new().args(["ls", "-a"]).env(&format!("PATH=/proc/self/fd/{number}:/bin"));
+        let seen = bundle.run_cmd().leak(12, outside_fd(&outside)).run();
+        is_inside(&seen);
+        if !known_difference("crun", "finds the program before it closes what the caller left open, and fails") {
+            seen.ok();
+        }
+    }
+}
+
+#[test]
+fn cve_2024_21626_a_program_has_three_descriptors() {
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    let bundle = Bundle::new().sh("probe fds; sleep 100");
+    let made = bundle.run_cmd().leak(12, outside_fd(&outside)).spawn();
+    bundle.until("running");
+    crate::harness::eventually("the container tells its descriptors", || made.stdout().lines().count() >= 3);
+    let numbers: Vec<_> = made.stdout().lines().map(|line| line.split(' ').next().unwrap_or("").to_owned()).collect();
+    assert_eq!(numbers, ["0", "1", "2"], "{}", made.stdout());
+    let seen = bundle.exec_cmd(&[], &["probe", "fds"]).leak(12, outside_fd(&outside)).run();
+    assert_eq!(seen.ok().lines().len(), 3, "{}", seen.stdout());
+    bundle.delete_force();
+}
+
+#[test]
+fn cve_2016_9962_a_process_that_enters_cannot_be_looked_into() {
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    let _alone = crate::attack::alone();
+    for userns in [true, false] {
+        let seconds = if starts() >= 1000 { 12 } else { 3 };
+        let bundle = if userns { Bundle::new().userns().caps(&all()) } else { Bundle::new() };
+        // Without a user namespace, root of the container is the host's, so no more rights than usual.
+        let bundle = bundle.args(["probe", "spy", &seconds.to_string()]);
+        bundle.run_detached().ok();
+        bundle.until_output("ready");
+        let (end, mut execs) = (Instant::now() + Duration::from_millis(seconds * 1000 - 500), 0);
+        while Instant::now() < end && execs < starts() {
+            let seen = bundle.exec_cmd(&[], &["usleep", "10000"]).leak(12, outside_fd(&outside)).run();
+            if userns || Instant::now() < end {
+                seen.ok();
+            }
+            execs += 1;
+        }
+        bundle.wait();
+        let told = bundle.output();
+        let test = std::thread::current().name().unwrap_or("exec").to_owned();
+        eprintln!("{test}: {execs} processes entered, {} things seen", told.lines().count() - 1);
+        assert!(told.contains(" root /"), "the spy has seen no process at all: {told}");
+        let host = |line: &&str| line.contains("HOST") || line.contains("corten-test") || line.contains(" fd/");
+        assert!(!told.lines().any(|line| host(&line)), "of the runtime's own, the container has seen:\n{told}");
+        bundle.delete_force();
+    }
+    outside.is_untouched();
+}
+
+#[test]
+fn cve_2019_5736_the_program_of_the_runtime_cannot_be_written() {
+    const MARK: &str = "OVERWRITTEN";
+    let first = Bundle::new();
+    // A copy, so that an attack that succeeds does no harm.
+    let copy = first.host("rt").join(runtime().file_name().expect("a name"));
+    fs::create_dir_all(copy.parent().expect("a parent")).expect("make a directory");
+    fs::copy(runtime(), &copy).expect("copy the runtime");
+    let before = fs::read(&copy).expect("read the copy");
+    // With the right to look into everything, and with the usual ones and a program that names the runtime's.
+    for caps in [all(), Vec::new()] {
+        let bundle = Bundle::new().file("/evil", "#!/proc/self/exe\n", 0o755).caps(&caps);
+        let bundle = bundle.args(["probe", "overwrite", "60", MARK]);
+        bundle.write();
+        let path = bundle.path().to_str().expect("a plain path");
+        let made =
+            bundle.cmd(["run", "--detach", "--bundle", path, "--pid-file", &format!("{path}/pid"), bundle.name()]);
+        let made = made.program(&copy).run();
+        made.ok();
+        crate::harness::eventually("the attacker is ready", || made.stdout().contains("ready"));
+        let mut after = 0;
+        for _ in 0..500 {
+            let _ = bundle.exec_cmd(&[], &["/evil"]).program(&copy).run();
+            bundle.exec_cmd(&[], &["usleep", "1000"]).program(&copy).run();
+            after += usize::from(made.stdout().contains("holds"));
+            if after > 5 {
+                break;
+            }
+        }
+        // While a program runs it cannot be written anyway; now nobody runs it.
+        std::thread::sleep(Duration::from_millis(1000));
+        bundle.delete_force().ok();
+        let told = made.stdout();
+        assert!(fs::read(&copy).expect("read the copy") == before, "the runtime was overwritten: {told}");
+        assert!(!told.contains(MARK), "something was opened for writing: {told}");
+        assert!(told.contains("holds"), "the attacker never saw the runtime: {told}");
+    }
+    // As the container's first program, too.
+    let bundle =
+        Bundle::new().file("/evil", "#!/proc/self/exe\n", 0o755).args(["/evil"]).set("/root/readonly", json!(false));
+    bundle.write();
+    let path = bundle.path().to_str().expect("a plain path");
+    let _ = bundle.cmd(["run", "--bundle", path, bundle.name()]).program(&copy).run();
+    assert!(fs::read(&copy).expect("read the copy") == before);
+}
