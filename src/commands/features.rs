@@ -48,7 +48,10 @@ fn document() -> serde_json::Value {
             "memoryPolicy": { "modes": modes, "flags": flags },
             "netDevices": { "enabled": false },
         },
-        "annotations": { "run.corten.version": env!("CARGO_PKG_VERSION") },
+        "annotations": {
+            "run.corten.version": env!("CARGO_PKG_VERSION"),
+            rootfs::OVERLAY: rootfs::OVERLAY_FORMS,
+        },
         "potentiallyUnsafeConfigAnnotations": [],
     })
 }

@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::process::console;
 use crate::process::foreground::Terminal;
 use crate::seccomp::Program;
-use crate::sys;
+use crate::{rootfs, sys};
 
 use super::id::Id;
 use super::record::{Record, VERSION};
@@ -139,8 +139,16 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
             pid_file.as_deref().map_or(Ok(()), |file| write_pid(file, pid))
         },
-    )?;
+    );
+    let launched = launched.inspect_err(|_| sweep(&record))?;
     Ok(Made { record, launched, terminal, reserved, cgroup })
+}
+
+/// Removes what the container's root left on the host and needs no longer.
+pub(super) fn sweep(record: &Record) {
+    if let Some(overlay) = record.annotations.get(rootfs::OVERLAY) {
+        rootfs::sweep(overlay, &record.bundle, &record.id);
+    }
 }
 
 /// The record of what is about to be made.

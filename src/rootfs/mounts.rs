@@ -10,6 +10,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::Mount as Entry;
 
 use super::options::{Attributes, Options, Parameter};
+use super::overlay::Overlay;
 use super::path::{Inside, Kind, Place, Root, is_directory};
 use super::{CgroupPaths, Isolation, Request, copyup};
 use crate::error::{Context, Error, Result, bail, ensure};
@@ -45,6 +46,8 @@ enum Source {
     /// A tree of the host. `early`: cloned before the fork, in the host's mount namespace, since afterwards its peers
     /// are cut off (a shared mount), or it cannot be reached (a user namespace, another mount namespace).
     Bind { path: PathBuf, recursive: bool, early: bool },
+    /// Layers of the host, made into an overlay there.
+    Overlay(Box<Overlay>),
     /// cgroup2; `private` when the container has a cgroup namespace of its own.
     Cgroup { private: bool },
     /// Changes what is already there.
@@ -82,15 +85,14 @@ impl Mount {
         let mut options = Options::parse(entry.options().as_ref().unwrap_or(&empty), &field("options"))?;
         let destination = entry.destination();
         let target = Inside::new(destination).field(|| field("destination"))?;
+        let fstype = entry.typ().as_deref().unwrap_or("");
         if target.is_root() {
-            let sentence = format!("the destination {} is the container's root", destination.display());
-            return Err(Error::new(sentence).field(field("destination")));
+            check_root(index, fstype, &options, destination).field(|| field("destination"))?;
         }
         if !destination.is_absolute() {
             log::warn!("{}: {} is relative, taken as {target}", field("destination"), destination.display());
         }
 
-        let fstype = entry.typ().as_deref().unwrap_or("");
         if options.bind.is_none() && fstype == "bind" && !options.remount {
             log::debug!("{}: a bind by its type alone", field("options"));
             options.bind = Some(false);
@@ -110,6 +112,11 @@ impl Mount {
                 }
                 let labelled = !matches!(fstype.as_bytes(), b"proc" | b"sysfs" | b"mqueue");
                 if let (Some(label), true) = (label, labelled) {
+                    parameters.push(Parameter::new(&format!("context={label}"))?);
+                }
+            }
+            Source::Overlay(_) => {
+                if let Some(label) = label {
                     parameters.push(Parameter::new(&format!("context={label}"))?);
                 }
             }
@@ -135,9 +142,15 @@ impl Mount {
         matches!(self.source, Source::Bind { .. })
     }
 
+    /// Whether it is to be read-only.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.all.then(self.own).set & attr::RDONLY != 0
+    }
+
     /// On the host, before the fork: the tree to attach, when it must be taken there.
     pub(super) fn open(&self) -> Result<Option<OwnedFd>> {
         match &self.source {
+            Source::Overlay(overlay) => self.describe(self.make_overlay(overlay)).map(Some),
             Source::Bind { path, recursive, early: true } => {
                 self.describe(self.clone_source(path, *recursive)).map(Some)
             }
@@ -168,6 +181,10 @@ impl Mount {
                     copyup::copy(&place.fd, &tree)?;
                 }
                 (place, tree)
+            }
+            Source::Overlay(overlay) => {
+                let place = self.place(root, || Ok(Kind::Directory))?;
+                (place, early.map_or_else(|| self.make_overlay(overlay), Ok)?)
             }
             Source::Cgroup { private } => {
                 let place = self.place(root, || Ok(Kind::Directory))?;
@@ -203,6 +220,7 @@ impl Mount {
         let what = match &self.source {
             Source::New { fstype, .. } => fstype.to_string_lossy().into_owned(),
             Source::Bind { path, .. } => path.display().to_string(),
+            Source::Overlay(_) => "overlay".to_owned(),
             Source::Cgroup { .. } => "cgroup2".to_owned(),
             Source::Remount => return Err(error.context(format!("remount {}", self.target)).field(self.pointer())),
         };
@@ -332,12 +350,29 @@ impl Mount {
             attributes &= !attr::RDONLY;
         }
         let tree = finish(&filesystem, attributes)?;
+        self.spread_new(&tree)?;
+        Ok(tree)
+    }
+
+    fn make_overlay(&self, overlay: &Overlay) -> Result<OwnedFd> {
+        let mut attributes = self.all.then(self.own).set;
+        if self.target.is_root() {
+            // Mount points may still have to be made.
+            attributes &= !attr::RDONLY;
+        }
+        let tree = overlay.mount(&self.parameters, attributes)?;
+        self.spread_new(&tree)?;
+        Ok(tree)
+    }
+
+    /// The propagation of a mount that has no peers.
+    fn spread_new(&self, tree: &OwnedFd) -> Result<()> {
         for &(kind, all) in &self.spread {
             if !matches!(kind, spread::PRIVATE | spread::SLAVE) {
-                change(&tree, all, Change::spread(kind)).context("set its propagation")?;
+                change(tree, all, Change::spread(kind)).context("set its propagation")?;
             }
         }
-        Ok(tree)
+        Ok(())
     }
 
     /// With a cgroup namespace, a mount of cgroup2 shows the container's own part. Without one, the host's mount is
@@ -436,10 +471,26 @@ fn source(
         Some(path) => Some(text(path)?),
         None => None,
     };
+    if fstype == "overlay" {
+        let words = entry.options().as_deref().unwrap_or(&[]);
+        let overlay = Overlay::plan(name, words, &mut options.parameters, request.bundle, &field("options"))?;
+        return Ok(Source::Overlay(Box::new(overlay)));
+    }
     let fstype = CString::new(fstype).map_err(|_| Error::new("must not contain a NUL byte").field(field("type")))?;
     let tmpfs = fstype.as_bytes() == b"tmpfs";
     let read_only_last = tmpfs && options.merged().set & attr::RDONLY != 0;
     Ok(Source::New { fstype, name, copy_up: options.copy_up && tmpfs, read_only_last })
+}
+
+/// The container's root is what `root.path` names, or an overlay that is the first mount.
+fn check_root(index: usize, fstype: &str, options: &Options, destination: &Path) -> Result<()> {
+    let overlay = index == 0 && fstype == "overlay" && options.bind.is_none() && !options.remount;
+    if !overlay {
+        let sentence = format!("the destination {} is the container's root", destination.display());
+        return Err(Error::new(sentence).hint("only an overlay that is the first mount may take its place"));
+    }
+    ensure!(options.spread.is_empty(), "the propagation of the root is that of /linux/rootfsPropagation");
+    Ok(())
 }
 
 fn ensure_type(fstype: &str) -> Result<()> {
@@ -511,14 +562,14 @@ fn spreading(options: &Options, source: &Source, propagation: u64) -> Vec<(u64, 
     list
 }
 
-fn start(fstype: &std::ffi::CStr) -> Result<Filesystem> {
+pub(super) fn start(fstype: &std::ffi::CStr) -> Result<Filesystem> {
     Filesystem::open(fstype).map_err(|errno| match errno {
         Errno::ENODEV => Error::from(errno).context("the kernel does not know this file system"),
         other => other.into(),
     })
 }
 
-fn set(filesystem: &Filesystem, key: &std::ffi::CStr, value: Option<&std::ffi::CStr>) -> Result<()> {
+pub(super) fn set(filesystem: &Filesystem, key: &std::ffi::CStr, value: Option<&std::ffi::CStr>) -> Result<()> {
     filesystem.set(key, value).map_err(|errno| {
         let key = key.to_string_lossy();
         let option = value.map_or_else(|| key.to_string(), |value| format!("{key}={}", value.to_string_lossy()));
@@ -526,12 +577,12 @@ fn set(filesystem: &Filesystem, key: &std::ffi::CStr, value: Option<&std::ffi::C
     })
 }
 
-fn finish(filesystem: &Filesystem, attributes: u64) -> Result<OwnedFd> {
+pub(super) fn finish(filesystem: &Filesystem, attributes: u64) -> Result<OwnedFd> {
     filesystem.mount(attributes).map_err(|errno| complain(filesystem, errno, "make the file system"))
 }
 
 /// An error with what the kernel wrote about it.
-fn complain(filesystem: &Filesystem, errno: Errno, step: &str) -> Error {
+pub(super) fn complain(filesystem: &Filesystem, errno: Errno, step: &str) -> Error {
     let error = Error::from(errno);
     match filesystem.complaint() {
         Some(complaint) => error.context(complaint),
