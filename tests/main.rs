@@ -15,6 +15,7 @@ mod hooks;
 mod lifecycle;
 mod mounts;
 mod namespaces;
+mod overlay;
 mod process;
 mod rootfs;
 mod seccomp;

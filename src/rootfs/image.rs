@@ -70,12 +70,16 @@ impl Cover {
         match self.in_memory(image, size.as_deref(), |_| Ok(())) {
             // Before Linux 6.15 a layer has to be mounted somewhere.
             Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EBADF)) => {
-                elsewhere(image, |image, place| {
-                    self.in_memory(image, size.as_deref(), |tmpfs| attach(tmpfs, place).context("mount the tmpfs"))
-                })
+                self.in_memory_elsewhere(image, size.as_deref())
             }
             done => done,
         }
+    }
+
+    fn in_memory_elsewhere(&self, image: BorrowedFd<'_>, size: Option<&CStr>) -> Result<OwnedFd> {
+        elsewhere(image, |image, place| {
+            self.in_memory(image, size, |tmpfs| attach(tmpfs, place).context("mount the tmpfs"))
+        })
     }
 
     fn in_memory(
@@ -166,16 +170,27 @@ pub(crate) fn sweep(value: &str, bundle: &Path, id: &str) {
     }
 }
 
-/// Removes a work directory; what the kernel left in it after a crash is kept.
+/// Removes a work directory.
 fn remove_work(directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
     let work = openat(directory, name, DIRECTORY | OFlag::O_PATH, Mode::empty())?;
     for inside in INSIDE_WORK {
         match unlinkat(&work, *inside, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
+            Err(Errno::ENOTEMPTY) => empty(&work, inside)?,
             Err(error) => return Err(error),
         }
     }
     unlinkat(directory, name, UnlinkatFlags::RemoveDir)
+}
+
+/// Removes what the kernel made in its part of a work directory: one whiteout that all share, which it leaves there.
+fn empty(work: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+    let mut entries = Dir::openat(work, name, DIRECTORY, Mode::empty())?;
+    let names: Vec<CString> = entries.iter().filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).collect();
+    for name in names.iter().filter(|name| name.to_bytes().starts_with(b"#")) {
+        unlinkat(&entries, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+    }
+    unlinkat(work, name, UnlinkatFlags::RemoveDir)
 }
 
 /// Removes the work directories of containers that ended without being deleted; refuses where one is still in use.
@@ -267,7 +282,11 @@ pub(super) fn field() -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use nix::sched::CloneFlags;
+
     use super::*;
+    use crate::rootfs::native_tests::is_root;
+    use crate::sys::trial::apart;
 
     fn parse(value: &str) -> Result<Upper> {
         Upper::parse(value, Path::new("/b"), "web")
@@ -289,6 +308,50 @@ mod tests {
         }
         assert!(Cover::plan("readonly", Path::new("/b"), "web", None).unwrap().read_only);
         assert!(!Cover::plan("tmpfs", Path::new("/b"), "web", None).unwrap().read_only);
+    }
+
+    /// Makes a cover as Linux 5.14 would, and gives back what is seen through it, and in the host's mounts.
+    fn seen_by_linux_5_14(value: &str, base: &Path) -> Result<String, String> {
+        let scratch = base.join("image");
+        std::fs::create_dir_all(scratch.join("sub")).unwrap();
+        let image: OwnedFd = open(&scratch, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let before = (mounts(), std::env::current_dir().unwrap());
+        let host = || {
+            super::super::overlay::tests::play(5, 14);
+            let cover = Cover::plan(value, base, "web", None).unwrap();
+            let made = match &cover.upper {
+                Upper::Memory { size } => cover.in_memory_elsewhere(image.as_fd(), size.as_deref()),
+                Upper::Directory { .. } => cover.mount(image.as_fd()),
+            };
+            let tree = made.map_err(|error| error.to_string())?;
+            assert_eq!((mounts(), std::env::current_dir().unwrap()), before);
+            Ok(tree)
+        };
+        apart(CloneFlags::CLONE_NEWNS, None, host, |tree| {
+            change_all(Change::spread(spread::PRIVATE)).unwrap();
+            attach(&tree, open(&scratch, OFlag::O_PATH, Mode::empty()).unwrap()).unwrap();
+            std::fs::write(scratch.join("new"), "").map_err(|error| error.to_string())?;
+            std::fs::remove_dir(scratch.join("sub")).map_err(|error| error.to_string())?;
+            let names = std::fs::read_dir(&scratch).unwrap().flatten();
+            Ok(names.filter_map(|name| name.file_name().into_string().ok()).collect())
+        })
+    }
+
+    #[test]
+    fn older_kernels_cover_an_image_as_well() {
+        if !is_root() {
+            return;
+        }
+        let base = std::env::temp_dir().join(format!("corten-image-{}", std::process::id()));
+        for value in ["tmpfs,size=1m", "readonly", "dir=state"] {
+            assert_eq!(seen_by_linux_5_14(value, &base), Ok("new".to_owned()), "{value}");
+            assert!(base.join("image/sub").exists() && !base.join("image/new").exists(), "{value}");
+        }
+        assert!(base.join("state/upper/new").exists());
+        sweep("dir=state", &base, "web");
+        assert_eq!(std::fs::read_dir(base.join("state")).unwrap().count(), 1);
+        std::fs::remove_dir_all(&base).unwrap();
     }
 
     #[test]

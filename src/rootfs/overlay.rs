@@ -167,7 +167,7 @@ impl Overlay {
     fn build(
         &self,
         lower: &[Layer],
-        mut base: Option<OwnedFd>,
+        base: Option<OwnedFd>,
         parameters: &[Parameter],
         attributes: u64,
     ) -> Result<OwnedFd> {
@@ -175,15 +175,16 @@ impl Overlay {
         for parameter in parameters {
             stack.set(&parameter.key, parameter.value.as_deref())?;
         }
-        for (key, layers) in [(c"lowerdir+", lower), (c"datadir+", &self.data[..])] {
-            for layer in layers {
-                stack.add(key, layer.open()?, layer)?;
-            }
-            // Data-only layers and a base exclude each other, so here the base is the lowest.
-            if let Some(base) = base.take() {
-                ensure!(!stack.names_layers(), "more than {MOST} layers need Linux 6.15");
-                stack.add(key, base, &"the overlay of the lowest layers")?;
-            }
+        for layer in lower {
+            stack.add(c"lowerdir+", layer.open()?, layer)?;
+        }
+        if let Some(base) = &base {
+            ensure!(!stack.names_layers(), "more than {MOST} layers need Linux 6.15");
+            // The original stays open: without one, a detached mount is gone.
+            stack.add(c"lowerdir+", base.try_clone()?, &"the overlay of the lowest layers")?;
+        }
+        for layer in &self.data {
+            stack.add(c"datadir+", layer.open()?, layer)?;
         }
         for (key, layer) in [(c"upperdir", &self.upper), (c"workdir", &self.work)] {
             if let Some(layer) = layer {
@@ -270,7 +271,7 @@ impl Stack {
     /// Adds a layer; the topmost first.
     pub(super) fn add(&mut self, key: &'static CStr, layer: OwnedFd, what: &dyn fmt::Display) -> Result<()> {
         if !self.names_layers() {
-            match self.filesystem.set_fd(key, layer.as_fd()) {
+            match self.give(key, &layer) {
                 Ok(()) => {
                     self.begun = true;
                     return Ok(());
@@ -297,11 +298,23 @@ impl Stack {
         made
     }
 
+    fn give(&self, key: &CStr, layer: &OwnedFd) -> Result<(), Errno> {
+        #[cfg(test)]
+        tests::as_before(6, 13)?;
+        self.filesystem.set_fd(key, layer.as_fd())
+    }
+
+    fn append(&self, key: &CStr, layer: &OwnedFd) -> Result<(), Errno> {
+        #[cfg(test)]
+        tests::as_before(6, 8)?;
+        self.filesystem.set(key, Some(&number(layer)))
+    }
+
     fn name_all(&self) -> Result<()> {
         let (lower, others): (Vec<_>, Vec<_>) =
             self.named.iter().partition(|(key, ..)| matches!(key.to_bytes(), b"lowerdir+" | b"datadir+"));
         for (index, (key, layer, what)) in lower.iter().enumerate() {
-            match self.filesystem.set(key, Some(&number(layer))) {
+            match self.append(key, layer) {
                 // Before Linux 6.8 there is but one list.
                 Err(Errno::EINVAL) if index == 0 => {
                     self.name_at_once(&lower)?;
@@ -346,5 +359,132 @@ pub(super) fn remedy(error: Error) -> Error {
     match REMEDIES.iter().find(|(errno, _)| error.errno() == Some(*errno)) {
         Some((_, remedy)) => error.hint(*remedy),
         None => error,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use nix::sched::CloneFlags;
+
+    use super::*;
+    use crate::rootfs::native_tests::is_root;
+    use crate::sys::mount::attach;
+    use crate::sys::trial::apart;
+
+    /// The version of Linux, times 100, that this process plays; only set in processes made for a test.
+    static PLAYED: AtomicU32 = AtomicU32::new(u32::MAX);
+
+    /// Makes this process take the kernel for an older one.
+    pub(in crate::rootfs) fn play(major: u32, minor: u32) {
+        PLAYED.store(major * 100 + minor, Ordering::Relaxed);
+    }
+
+    /// The error of a kernel that does not know an option yet.
+    pub(super) fn as_before(major: u32, minor: u32) -> Result<(), Errno> {
+        if PLAYED.load(Ordering::Relaxed) < major * 100 + minor { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    fn plan(words: &[&str]) -> Result<Overlay> {
+        let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+        let mut parameters = words.iter().map(|word| Parameter::new(word)).collect::<Result<_>>()?;
+        Overlay::plan(None, &words, &mut parameters, Path::new("/b"), "/mounts/0/options")
+    }
+
+    fn paths(layers: &[Layer]) -> Vec<&str> {
+        layers.iter().filter_map(|layer| layer.path.to_str()).collect()
+    }
+
+    #[test]
+    fn a_list_of_layers_is_split_at_colons_that_are_not_escaped() {
+        let overlay = plan(&[r"lowerdir=/a\:b:c\\d\,e:/f::data::/g\::/h"]);
+        assert!(overlay.unwrap_err().to_string().contains("below a data-only one"));
+        let overlay = plan(&[r"lowerdir=/a\:b:c\\d\,e:/f::data::/g\:h"]).unwrap();
+        assert_eq!(paths(&overlay.lower), ["/a:b", r"/b/c\d,e", "/f"]);
+        assert_eq!(paths(&overlay.data), ["/b/data", "/g:h"]);
+        assert_eq!(overlay.lower[1].to_string(), r"layer 2 of lowerdir, /b/c\d,e");
+        assert_eq!(overlay.data[1].to_string(), "layer 5 of lowerdir, /g:h");
+    }
+
+    #[test]
+    fn layers_that_are_named_one_by_one_are_taken_as_they_are_written() {
+        let words =
+            [r"lowerdir=/x", "lowerdir=/y", r"lowerdir+=/a:b\c", r"datadir+=d:e", r"upperdir=u\:p", "workdir=w"];
+        let overlay = plan(&words).unwrap();
+        assert_eq!(paths(&overlay.lower), ["/y", r"/a:b\c"]);
+        assert_eq!(paths(&overlay.data), ["/b/d:e"]);
+        assert_eq!(overlay.upper.unwrap().path, Path::new("/b/u:p"));
+        assert_eq!(overlay.work.unwrap().to_string(), "workdir, /b/w");
+    }
+
+    #[test]
+    fn only_what_names_a_layer_is_taken_from_the_parameters() {
+        let words: Vec<String> =
+            ["lowerdir=/a", "metacopy=on", "userxattr", "upperdir=u", "workdir=w"].map(str::to_owned).into();
+        let mut parameters = words.iter().map(|word| Parameter::new(word)).collect::<Result<_>>().unwrap();
+        Overlay::plan(None, &words, &mut parameters, Path::new("/"), "").unwrap();
+        assert_eq!(parameters, ["metacopy=on", "userxattr"].map(|word| Parameter::new(word).unwrap()));
+    }
+
+    /// Makes an overlay of so many layers as an older kernel would, and lists it.
+    fn as_linux(major: u32, minor: u32, layers: usize, data: bool) -> Result<String, String> {
+        let scratch =
+            std::env::temp_dir().join(format!("corten-overlay-{}-{major}.{minor}-{layers}", std::process::id()));
+        let names: Vec<_> = (0..layers).map(|number| scratch.join(format!("a:b,{number}"))).collect();
+        for (number, name) in names.iter().enumerate() {
+            std::fs::create_dir_all(name).unwrap();
+            std::fs::write(name.join(number.to_string()), "").unwrap();
+        }
+        let mut words: Vec<String> = names.iter().map(|name| format!("lowerdir+={}", name.display())).collect();
+        if data {
+            let last = words.len() - 1;
+            words[last] = words[last].replace("lowerdir+", "datadir+");
+        }
+        for name in ["upper", "work", "place"] {
+            std::fs::create_dir_all(scratch.join(name)).unwrap();
+        }
+        words.extend(["upper", "work"].map(|name| format!("{name}dir={}", scratch.join(name).display())));
+        let home = std::env::current_dir().unwrap();
+        let listed = apart(
+            CloneFlags::CLONE_NEWNS,
+            None,
+            || Ok(()),
+            |()| {
+                play(major, minor);
+                crate::sys::mount::change_all(crate::sys::mount::Change::spread(crate::sys::mount::spread::PRIVATE))
+                    .unwrap();
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                let tree = plan(&words).and_then(|overlay| overlay.mount(&[], 0)).map_err(|error| error.to_string())?;
+                assert_eq!(std::env::current_dir().unwrap(), home);
+                let place = open(&scratch.join("place"), OFlag::O_PATH, Mode::empty()).unwrap();
+                attach(&tree, &place).map_err(|errno| errno.to_string())?;
+                std::fs::write(scratch.join("place/new"), "").map_err(|error| error.to_string())?;
+                Ok(std::fs::read_dir(scratch.join("place")).unwrap().count().to_string())
+            },
+        );
+        assert!(scratch.join("upper/new").exists() || listed.is_err());
+        std::fs::remove_dir_all(&scratch).unwrap();
+        listed
+    }
+
+    #[test]
+    fn older_kernels_take_the_same_layers_by_their_names() {
+        if !is_root() {
+            return;
+        }
+        for (major, minor) in [(5, 14), (6, 8), (6, 18)] {
+            assert_eq!(as_linux(major, minor, 3, false), Ok("4".to_owned()), "{major}.{minor}");
+            assert_eq!(as_linux(major, minor, 3, true), Ok("3".to_owned()), "{major}.{minor}, data");
+            assert_eq!(as_linux(major, minor, 60, false), Ok("61".to_owned()), "{major}.{minor}");
+        }
+        let error = as_linux(5, 14, 120, false).unwrap_err();
+        assert!(
+            error.contains("120 layers are too many: before Linux 6.8 the kernel takes a list of 255 bytes"),
+            "{error}"
+        );
+        assert_eq!(as_linux(6, 8, 120, false), Ok("121".to_owned()));
+        let error = as_linux(6, 8, 501, false).unwrap_err();
+        assert!(error.contains("more than 500 layers need Linux 6.15"), "{error}");
     }
 }
