@@ -496,7 +496,7 @@ fn a_killed_runtime_leaves_nothing_mounted() {
         assert_eq!(host_mounts(), mounts, "{form}");
         container.delete_force().ok();
         assert_eq!(listing(&image), before, "{form}: the image was changed");
-        assert_eq!(container.path().join("state/work-".to_owned() + container.name()).exists(), false, "{form}");
+        assert!(!container.path().join("state/work-".to_owned() + container.name()).exists(), "{form}");
         fs::remove_file(&mark).expect("remove the mark");
     }
 }
