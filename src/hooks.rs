@@ -135,7 +135,8 @@ impl Hook {
         let (theirs, ours) = std::io::pipe().context("make a pipe for the state").with_context(what)?;
         let (output, sink) = std::io::pipe().context("make a pipe for the output").with_context(what)?;
         let mut command = self.command(surroundings);
-        command.stdin(theirs).stdout(sink.try_clone()?).stderr(sink);
+        let twin = sink.try_clone().context("duplicate the pipe for the output").with_context(what)?;
+        command.stdin(theirs).stdout(twin).stderr(sink);
         let child = command.spawn().with_context(what)?;
         // The command owns copies of the child's ends: they must close here, or the pipe never ends.
         drop(command);
@@ -158,6 +159,8 @@ impl Hook {
         }
         // A group of its own, so that a time-out ends what the hook has started, too.
         command.process_group(0).stdin(Stdio::null());
+        // A hook that is left alone might still change what `delete` is about to take away.
+        sys::process::end_with_us(&mut command);
         command
     }
 }

@@ -115,14 +115,17 @@ impl Logger {
 /// Tells of a command's failure: one record in the log and, when that is a file, the bare sentence on stderr.
 pub fn failure(error: &Error) {
     let message = error.to_string();
-    let Some(logger) = LOGGER.get() else {
-        eprintln!("{message}");
-        return;
-    };
+    let Some(logger) = LOGGER.get() else { return say(&message) };
     logger.put(&logger.line(Level::Error, &message, Some(error)));
     if logger.file.is_some() {
-        eprintln!("{message}");
+        say(&message);
     }
+}
+
+/// Writes a line to stderr. One that takes none (closed, on a full disk) changes nothing about how a command ends, where
+/// `eprintln!` would panic.
+pub fn say(message: &str) {
+    let _ = writeln!(std::io::stderr(), "{message}");
 }
 
 /// Writes the warnings held back; the command has succeeded.

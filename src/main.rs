@@ -3,6 +3,8 @@
 //! `main → commands → container → launch → plan → rooms → sys`; see the README's map.
 
 #![cfg_attr(not(test), no_main)]
+// These macros panic when a stream takes no more.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod cgroup;
 mod cli;
@@ -32,8 +34,7 @@ start_with!(corten);
 fn corten() -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if cli::asks_version(&arguments) {
-        print!("{}", commands::version::text());
-        return 0;
+        return conclude(commands::version::print());
     }
     let protected = if cli::enters_container(&arguments) { selfexe::protect() } else { Ok(()) };
     let cli = match cli::parse(arguments) {
@@ -46,7 +47,7 @@ fn corten() -> u8 {
     };
     let global = &cli.global;
     let done = log::init(global.log.as_deref(), global.log_format.into(), global.level())
-        .and(protected.context("protect our own binary"))
+        .and(protected.context("protect our own binary").map_err(|error| error.exit_code(cli.command.failure_code())))
         .and_then(|()| cli.command.run(global));
     conclude(done)
 }

@@ -406,3 +406,11 @@ fn the_state_root_is_made_where_it_is_asked_for() {
     run(&["delete", "--force", container.name()]).ok();
     assert!(!Path::new(root).join(container.name()).exists());
 }
+
+#[test]
+fn a_failing_command_whose_streams_nobody_reads_ends_with_1_all_the_same() {
+    let bundle = Bundle::new();
+    for broken in ["exec 2>/dev/full", "exec 2>&-", "exec >/dev/full 2>/dev/full"] {
+        bundle.cmd(["state", "nosuch"]).after(broken).run().code(1);
+    }
+}

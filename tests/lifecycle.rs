@@ -90,6 +90,8 @@ fn nothing_but_the_containers_process_exists_while_it_waits() {
         let caller =
             fs::read_to_string(container.sandbox().cgroup().join("caller/cgroup.procs")).expect("cgroup.procs");
         assert_eq!(caller, "", "a process of the runtime is left");
+        let procs = fs::read_to_string(container.cgroup().join("cgroup.procs")).expect("cgroup.procs");
+        assert_eq!(procs, format!("{}\n", container.pid()), "there is more than the container's process");
         let threads = fs::read_dir(format!("/proc/{}/task", container.pid())).expect("its threads").count();
         if threads != 1 && !known_difference("runc", "has the threads of its language until start") {
             panic!("{threads} threads");

@@ -66,10 +66,19 @@ fn count_missing(location: &Location) -> Result<usize> {
     Ok(missing)
 }
 
-/// A container's cgroup during `create`. Dropped, it removes what was made for it.
+/// A container's cgroup during `create`. Dropped, it ends every process in it (what hooks have started; init is its
+/// creator's child and dead by then) and removes what was made for it.
 pub struct Cgroup {
     undo: Undo,
     dir: OwnedFd,
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = self.undo_once() {
+            log::warn!("{error}");
+        }
+    }
 }
 
 impl Cgroup {
@@ -81,6 +90,17 @@ impl Cgroup {
     /// Where it is, with the directories that were really made.
     pub fn location(&self) -> &Location {
         self.undo.location()
+    }
+
+    /// Takes it away as dropping does, and tells what went wrong.
+    pub fn undo(mut self) -> Result<()> {
+        self.undo_once()
+    }
+
+    fn undo_once(&mut self) -> Result<()> {
+        let Some(location) = &self.undo.0 else { return Ok(()) };
+        location.kill_all()?;
+        self.undo.undo_once()
     }
 
     /// Leaves it in place; what is returned goes into the record.
@@ -210,6 +230,11 @@ impl Undo {
         self.0.as_ref().unwrap_or_else(|| unreachable!("a kept cgroup has no guard"))
     }
 
+    fn undo_once(&mut self) -> Result<()> {
+        let made = self.0.take().filter(|location| location.made() > 0);
+        made.map_or(Ok(()), |location| location.remove(UNDOING))
+    }
+
     /// Makes the missing directories, outermost first. At every moment `made` reaches up to the highest one of ours.
     fn make_directories(&mut self) -> Result<()> {
         let Some(location) = &mut self.0 else { return Ok(()) };
@@ -239,8 +264,7 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        let Some(location) = self.0.take().filter(|location| location.made() > 0) else { return };
-        if let Err(error) = location.remove(UNDOING) {
+        if let Err(error) = self.undo_once() {
             log::warn!("{error}");
         }
     }

@@ -120,6 +120,26 @@ fn a_cgroup_is_made_with_its_parents_and_undone_when_dropped() {
 }
 
 #[test]
+fn undoing_ends_what_was_started_in_a_cgroup_whether_it_was_made_or_found() {
+    let (true, place) = (enter(View::Pure), Place::new()) else { return };
+    for made in [true, false] {
+        let top = format!("/sys/fs/cgroup/{}", place.0);
+        if !made {
+            fs::create_dir(&top).unwrap();
+        }
+        let cgroup = place.make("", "{}").unwrap();
+        let mut shell = Shell::spawn(cgroup.location(), "exec sleep 60");
+        until(|| cgroup.location().is_populated().unwrap());
+        let began = Instant::now();
+        drop(cgroup);
+        assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
+        shell.0.wait().unwrap();
+        assert_eq!(Path::new(&top).exists(), !made);
+    }
+    fs::remove_dir(format!("/sys/fs/cgroup/{}", place.0)).unwrap();
+}
+
+#[test]
 fn a_used_or_frozen_cgroup_is_refused_and_an_empty_one_taken() {
     let (true, place) = (enter(View::Pure), Place::new()) else { return };
     let location = place.make("", "{}").unwrap().keep();

@@ -12,7 +12,7 @@ use crate::plan;
 use crate::process::{Options, check_preserved, parse_user};
 
 /// The exit code of an exec that failed before its program ran, as runc has it.
-const FAILED: u8 = 255;
+pub(super) const FAILED: u8 = 255;
 
 /// Run another program in a container
 #[derive(Args, Debug)]

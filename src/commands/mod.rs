@@ -78,6 +78,11 @@ pub fn describe(name: &str) -> Option<clap::Command> {
 }
 
 impl Command {
+    /// The exit code of a failure.
+    pub fn failure_code(&self) -> u8 {
+        if matches!(self, Command::Exec(_)) { exec::FAILED } else { 1 }
+    }
+
     /// Does it; the exit code on success.
     pub fn run(self, global: &Global) -> Result<u8> {
         match self {
@@ -106,7 +111,8 @@ fn store(global: &Global) -> Result<Store> {
 /// Prints a result. A reader that went away is no failure worth a word.
 fn print(text: &str) -> Result<()> {
     use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::new("nobody reads the output")),
         done => done.context("write to stdout"),
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use crate::cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result, bail};
 use crate::launch::gate::Gate;
 use crate::launch::host::{self, Launched};
@@ -18,7 +18,7 @@ use crate::{rootfs, sys};
 
 use super::id::Id;
 use super::record::{Record, VERSION};
-use super::store::{Reserved, Store, replace};
+use super::store::{Directory, Reserved, Store, replace};
 use super::{Container, start, state};
 
 /// What `create` and `run` are asked for.
@@ -72,17 +72,40 @@ pub struct Made {
     pub launched: Launched,
     /// The container's terminal, when this process relays it.
     pub terminal: Option<Terminal>,
-    reserved: Reserved,
-    cgroup: Option<cgroup::Cgroup>,
+    pieces: Pieces,
 }
 
 impl Made {
     /// Keeps everything.
     pub fn keep(self) -> (Container, OwnedFd) {
-        if let Some(cgroup) = self.cgroup {
-            cgroup.keep();
+        (Container { directory: self.pieces.keep(), record: self.record }, self.launched.keep())
+    }
+}
+
+/// What exists of a container beside its process. Dropped, it is taken away, the record last: what resists stays on it,
+/// for `delete`.
+struct Pieces {
+    reserved: Option<Reserved>,
+    cgroup: Option<Cgroup>,
+}
+
+impl Pieces {
+    fn directory(&self) -> &Directory {
+        self.reserved.as_deref().expect("it is only taken when the pieces end")
+    }
+
+    fn keep(mut self) -> Directory {
+        self.cgroup.take().map(Cgroup::keep);
+        self.reserved.take().expect("it is only taken when the pieces end").keep()
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        if let Err(error) = self.cgroup.take().map_or(Ok(()), Cgroup::undo) {
+            log::warn!("{error}");
+            self.reserved.take().map(Reserved::keep);
         }
-        (Container { directory: self.reserved.keep(), record: self.record }, self.launched.keep())
     }
 }
 
@@ -109,19 +132,21 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     let place = |request: &cgroup::Request| request.place(cgroup::Mount::find()?);
     let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?;
     let record = intent(&id, bundle.clone(), &plan, place.clone());
-    let reserved = store.reserve(&id, &record)?;
+    let mut pieces = Pieces { reserved: Some(store.reserve(&id, &record)?), cgroup: None };
     let make = |(request, place): (&cgroup::Request, _)| request.create(place);
-    let cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?;
-    let gate = gated.then(|| Gate::make(reserved.path())).transpose()?;
+    pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?;
+    let gate = gated.then(|| Gate::make(pieces.directory().path())).transpose()?;
     let filter = plan.seccomp.as_ref().map(Program::to_bytes);
     let hooks_record = record.clone();
     let mut terminal = None;
     let mut record = Record { process: Some(plan.kept.process.clone()), ..record };
+    let (directory, cgroup) = (pieces.directory(), pieces.cgroup.as_ref());
+    let mut written = None;
     let launched = host::launch(
         host::Request {
             plan,
             bundle: &bundle,
-            cgroup: cgroup.as_ref(),
+            cgroup,
             gate,
             console: socket,
             state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
@@ -131,17 +156,21 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             record.pid = pid.as_raw();
             // Of a process that is dead already the wire is to tell, not we.
             record.start_time = sys::pid::start_time(pid).unwrap_or_default();
-            record.cgroup = cgroup.as_ref().map(|cgroup| cgroup.location().clone());
-            filter.map_or(Ok(()), |filter| reserved.keep_seccomp(&filter))?;
-            reserved.write(&record)
+            record.cgroup = cgroup.map(|cgroup| cgroup.location().clone());
+            filter.map_or(Ok(()), |filter| directory.keep_seccomp(&filter))?;
+            directory.write(&record)
         },
         |pid| {
             terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
-            pid_file.as_deref().map_or(Ok(()), |file| write_pid(file, pid))
+            written = pid_file.map(|file| PidFile::write(file, pid)).transpose()?;
+            Ok(())
         },
     );
     let launched = launched.inspect_err(|_| sweep(&record))?;
-    Ok(Made { record, launched, terminal, reserved, cgroup })
+    if let Some(file) = written {
+        file.keep();
+    }
+    Ok(Made { record, launched, terminal, pieces })
 }
 
 /// Removes what the container's root left on the host and needs no longer.
@@ -182,6 +211,28 @@ pub fn open_console(console: Console) -> Result<(Option<OwnedFd>, Option<OwnedFd
         Console::Foreground => {
             let (ours, theirs) = console::pair()?;
             Ok((Some(theirs), Some(ours)))
+        }
+    }
+}
+
+/// A pid file just written; dropping it removes it, or its number would be taken for a container's.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: PathBuf, pid: Pid) -> Result<PidFile> {
+        write_pid(&path, pid).map(|()| PidFile(path))
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            // There is another error to tell.
+            let _ = std::fs::remove_file(&self.0);
         }
     }
 }

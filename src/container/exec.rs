@@ -56,14 +56,17 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
     if let Some(file) = &request.pid_file {
         write_pid(file, launched.pid)?;
     }
-    let pid = launched.pid;
-    let pidfd = launched.keep();
-    let Some(foreground) = foreground else { return Ok(0) };
+    let Some(foreground) = foreground else {
+        launched.keep();
+        return Ok(0);
+    };
+    let pidfd = launched.pidfd();
     let forward = |signal: i32| {
         // It may have ended a moment ago; that is what we wait for.
-        let _ = sys::pid::signal(pidfd.as_fd(), signal);
+        let _ = sys::pid::signal(pidfd, signal);
     };
-    let ended = foreground.run(pid, pidfd.as_fd(), terminal, forward).context("wait for the program")?;
+    let ended = foreground.run(launched.pid, pidfd, terminal, forward).context("wait for the program")?;
+    launched.keep();
     Ok(ended.exit_code())
 }
 

@@ -17,18 +17,22 @@ pub fn run(request: Request, store: &Store, keep: bool) -> Result<u8> {
     let terminal = made.terminal.take();
     let pid = made.launched.pid;
     let (container, pidfd) = made.keep();
-    if let Err(error) = start::after(&container) {
-        // The hook's error is the one to tell; what remains is on record for another delete.
-        let _ = delete::destroy(container);
-        return Err(error);
-    }
     let forward = |signal: i32| {
         // It may have ended a moment ago; that is what we wait for.
         let _ = sys::pid::signal(pidfd.as_fd(), signal);
     };
-    let ended = foreground.run(pid, pidfd.as_fd(), terminal, forward).context("wait for the container")?;
-    if !keep {
-        delete::destroy(container)?;
+    let wait = || foreground.run(pid, pidfd.as_fd(), terminal, forward).context("wait for the container");
+    match start::after(&container).and_then(|()| wait()) {
+        Ok(ended) => {
+            if !keep {
+                delete::destroy(container)?;
+            }
+            Ok(ended.exit_code())
+        }
+        Err(error) => {
+            // That is the one to tell; what remains is on record for another delete.
+            let _ = delete::destroy(container);
+            Err(error)
+        }
     }
-    Ok(ended.exit_code())
 }

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::unistd::Pid;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::launch::gate::Gate;
 use crate::sys;
 
@@ -105,7 +105,7 @@ impl Container {
         let (_, pidfd) = self.init()?;
         match sys::pid::signal(pidfd.as_fd(), number) {
             Err(sys::Errno::ESRCH) => Err(Error::new("container not running")),
-            done => done.map_err(Error::from),
+            done => done.context("unable to signal init"),
         }
     }
 }

@@ -83,7 +83,7 @@ pub struct Build {
 pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     // A panic must end this copy of the process here: the frames below are the host's.
     std::panic::set_hook(Box::new(|info| {
-        eprintln!("corten: the container's half broke off: {info}");
+        log::say(&format!("corten: the container's half broke off: {info}"));
         sys::pid::exit_now(70)
     }));
     let Err(error) = set_up(entrance, &mut script, &wire);
@@ -97,8 +97,7 @@ fn tell(wire: &Wire, error: &Error) {
 }
 
 fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infallible> {
-    // Until its creator has put it on record, the process must not outlive it.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")?;
+    end_with_host()?;
     umask(Mode::empty());
     let Script { process, console, state, .. } = script;
     let procfs = match entrance {
@@ -113,6 +112,11 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     script.shed_descriptors(wire)?;
     script.confine()?;
     script.finish(wire)
+}
+
+/// Until its creator has put it on record, the process must not outlive it.
+fn end_with_host() -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")
 }
 
 fn pass_warnings(wire: &Wire) -> Result<()> {
@@ -168,6 +172,8 @@ impl Build {
             // The host writes the id maps first; without one there is nothing to wait for.
             wire.wait_go()?;
             user::become_root()?;
+            // A change of ids has made the kernel forget it.
+            end_with_host()?;
         }
         if let Some(offsets) = &self.offsets {
             offsets.enter()?;
@@ -187,6 +193,8 @@ impl Build {
         if self.create_container.is_empty() {
             return Ok(());
         }
+        // The host may have ended before this process asked to end with it.
+        wire.ensure_heard()?;
         nix::unistd::fchdir(self.rootfs.dir()).context("enter the root filesystem")?;
         let state = state("creating", nix::unistd::getpid().as_raw());
         let surroundings = Surroundings { state: &state, ..Surroundings::default() };
@@ -253,15 +261,15 @@ impl Script {
         // The record is written: from now on the container lives without its creator.
         nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
         wire.send(&Message::Done)?;
-        let Some(gate) = self.gate.take() else { return self.start() };
-        gate.wait()?;
-        let Err(error) = self.start();
+        let Some(gate) = self.gate.take() else { return self.start(|| Ok(())) };
+        let Err(error) = gate.wait().and_then(|()| self.start(|| gate.mark()));
         gate.answer(&error);
         sys::pid::exit_now(1)
     }
 
-    /// What happens after `start`: the filter that needed no privilege, hooks, the program.
-    fn start(&mut self) -> Result<Infallible> {
+    /// What happens after `start`: the filter that needed no privilege, hooks, the program, right before which it is
+    /// `announced`.
+    fn start(&mut self, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
         if let Some(filter) = self.seccomp.as_ref().filter(|_| self.process.no_new_privs()) {
             filter.load().phase("seccomp")?;
         }
@@ -272,6 +280,7 @@ impl Script {
             let surroundings = Surroundings { state: &state, environment, ..Surroundings::default() };
             self.start_container.run(Stage::StartContainer, &surroundings).phase("startContainer")?;
         }
+        announced()?;
         sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
         Err(self.process.execute()).phase("start")
     }

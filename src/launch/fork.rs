@@ -8,6 +8,7 @@ use nix::cmsg_space;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
+use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result};
@@ -73,8 +74,8 @@ fn hop(new: u64, entries: &[Entry], cgroup: Option<BorrowedFd<'_>>) -> Result<Si
             drop(theirs);
             let arrived = receive(ours.as_fd());
             // The hop ends by itself, either way; as our child it has to be reaped.
-            let _ = sys::pid::reap(pidfd.as_fd());
-            arrived
+            let end = fate(pidfd.as_fd());
+            arrived?.ok_or_else(|| Error::new(format!("the process that joins the namespaces {end}")))
         }
         Ok(Fork::Child) => {
             drop(ours);
@@ -111,7 +112,17 @@ fn report(socket: BorrowedFd<'_>, error: &[u8], pidfd: Option<BorrowedFd<'_>>) {
     let _ = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&body)], control, MsgFlags::MSG_NOSIGNAL, None);
 }
 
-fn receive(socket: BorrowedFd<'_>) -> Result<Side> {
+/// Reaps a child that has ended, or is about to; how it did, as the end of a sentence.
+pub fn fate(pidfd: BorrowedFd<'_>) -> String {
+    match sys::pid::reap(pidfd) {
+        Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
+        Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
+        Ok(_) | Err(_) => "vanished".to_owned(),
+    }
+}
+
+/// `None`: the hop died without a word.
+fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
     let mut body = [0; 4096];
     let mut space = cmsg_space!(i32);
     let (length, fd) = {
@@ -125,14 +136,11 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Side> {
         (message.bytes, fds.next())
     };
     let Some(fd) = fd else {
-        return Err(match body[..length].split_first() {
-            Some((_, error)) => Error::decode(error),
-            None => Error::new("the process that joins the namespaces died"),
-        });
+        return body[..length].split_first().map_or(Ok(None), |(_, error)| Err(Error::decode(error)));
     };
     let pidfd = sys::fd::received(fd);
     let pid = sys::pid::of(pidfd.as_fd()).ok_or_else(|| Error::new("the container's first process died at once"))?;
-    Ok(Side::Host(pid, pidfd))
+    Ok(Some(Side::Host(pid, pidfd)))
 }
 
 /// What a refused clone3 means.

@@ -2,8 +2,8 @@
 //! execve.
 //!
 //! Two FIFOs in the state directory. Init holds the reading end of `gate`, so that opening it for writing tells at once
-//! (ENXIO) when init is dead. Init also holds `answer` open, close-on-exec: its end of file is a program that runs, its
-//! bytes are the error.
+//! (ENXIO) when init is dead. Init also holds `answer` open, close-on-exec, and its end of file tells that the wait is
+//! over: a lone mark before it is a program that runs, more bytes are the error, none at all is an init that died.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -21,6 +21,9 @@ use crate::sys::Errno;
 const GATE: &str = "gate";
 const CLAIMED: &str = "gate.claimed";
 const ANSWER: &str = "answer";
+
+/// What init answers when nothing but execve is left to do.
+const MARK: u8 = b'x';
 
 /// The host's side of a gate.
 pub struct Gate;
@@ -53,6 +56,12 @@ impl Gate {
     /// Lets init go and waits until its program runs. Only one of several callers gets to do it.
     pub fn open(directory: &Path) -> Result<()> {
         let path = directory.join(GATE);
+        // Before the gate: of an init that dies in between, a FIFO opened later would never show the end.
+        let answer = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(directory.join(ANSWER))
+            .context("open the answer of init")?;
         let gate = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
                 bail!("cannot start a container that has stopped")
@@ -60,20 +69,23 @@ impl Gate {
             Err(error) if error.kind() == ErrorKind::NotFound => bail!("cannot start an already running container"),
             gate => gate.context("open the gate")?,
         };
-        let answer = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(directory.join(ANSWER))
-            .context("open the answer of init")?;
         // Renaming claims the start: a second caller no longer finds the gate.
         match fs::rename(&path, directory.join(CLAIMED)) {
             Err(error) if error.kind() == ErrorKind::NotFound => bail!("cannot start an already running container"),
             done => done.context("claim the gate")?,
         }
-        (&gate).write_all(b"0").context("open the gate")?;
+        match (&gate).write_all(b"0") {
+            // It has died with the gate in our hands.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            done => done.context("open the gate")?,
+        }
         drop(gate);
-        let bytes = read_to_end(answer)?;
-        if bytes.is_empty() { Ok(()) } else { Err(Error::decode(&bytes)) }
+        // An encoded error begins with a digit.
+        match &read_to_end(answer)?[..] {
+            [MARK] => Ok(()),
+            [] => bail!("the container's process died before its program ran"),
+            [MARK, error @ ..] | error => Err(Error::decode(error)),
+        }
     }
 }
 
@@ -81,7 +93,8 @@ impl Gate {
 fn read_to_end(mut answer: File) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {
-        match poll(&mut [PollFd::new(answer.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+        // Woken once, by the end.
+        match poll(&mut [PollFd::new(answer.as_fd(), PollFlags::empty())], PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("wait for the answer of init"),
         }
@@ -117,6 +130,11 @@ impl Waiting {
         [self.gate.as_fd(), self.answer.as_fd()]
     }
 
+    /// Tells the waiting `start` that execve is next. What then closes the answer is the program.
+    pub fn mark(&self) -> Result<()> {
+        (&self.answer).write_all(&[MARK]).context("answer to start")
+    }
+
     /// Tells the waiting `start` why the program does not run.
     pub fn answer(&self, error: &Error) {
         // Nobody may be listening any more; init ends either way.
@@ -135,11 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_opens_once_and_the_end_of_the_answer_is_success() {
+    fn a_gate_opens_once_and_a_lone_mark_is_success() {
         let directory = directory("once");
         let waiting = Gate::make(&directory).unwrap();
         assert!(Gate::is_shut(&directory));
-        let init = std::thread::spawn(move || waiting.wait().unwrap());
+        let init = std::thread::spawn(move || waiting.wait().and_then(|()| waiting.mark()).unwrap());
         Gate::open(&directory).unwrap();
         init.join().unwrap();
         assert!(!Gate::is_shut(&directory));
@@ -153,9 +171,20 @@ mod tests {
         let waiting = Gate::make(&directory).unwrap();
         let init = std::thread::spawn(move || {
             waiting.wait().unwrap();
+            waiting.mark().unwrap();
             waiting.answer(&Error::from(Errno::ENOENT).context("run x"));
         });
         assert_eq!(Gate::open(&directory).unwrap_err().to_string(), "run x: no such file or directory");
+        init.join().unwrap();
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn an_init_that_dies_on_its_way_to_the_program_is_no_success() {
+        let directory = directory("died");
+        let waiting = Gate::make(&directory).unwrap();
+        let init = std::thread::spawn(move || waiting.wait().unwrap());
+        assert!(Gate::open(&directory).unwrap_err().to_string().contains("died before"));
         init.join().unwrap();
         fs::remove_dir_all(directory).unwrap();
     }

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::cgroup::{self, Cgroup};
@@ -47,6 +46,11 @@ pub struct Launched {
 }
 
 impl Launched {
+    /// Its handle.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_ref().expect("it is only taken at the end").as_fd()
+    }
+
     /// Lets the process live.
     pub fn keep(mut self) -> OwnedFd {
         self.pidfd.take().expect("it is only taken here")
@@ -109,20 +113,23 @@ pub fn launch(
     let launched = Launched { pid, pidfd: Some(pidfd) };
     // The container's half has these; ours would keep its ends open.
     drop((child_wire, rootfs, gate, console));
-    if let Some(maps) = plan.namespaces.maps() {
-        maps.write(pid).phase("namespaces")?;
-        wire.send(&Message::Go)?;
-    }
-    // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
-    // before; the record before the container may outlive us.
-    plan.process.adopt(pid).phase("process")?;
-    enter_record(pid)?;
-    if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
-        cgroup.apply(request).phase("cgroup")?;
-        if let Some(owner) = plan.delegate_to {
-            cgroup.delegate(owner).phase("cgroup")?;
+    let from_outside = |wire: &Wire| {
+        if let Some(maps) = plan.namespaces.maps() {
+            maps.write(pid).phase("namespaces")?;
+            wire.let_go()?;
         }
-    }
+        // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
+        // before; the record before the container may outlive us.
+        plan.process.adopt(pid).phase("process")?;
+        enter_record(pid)?;
+        if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
+            cgroup.apply(request).phase("cgroup")?;
+            if let Some(owner) = plan.delegate_to {
+                cgroup.delegate(owner).phase("cgroup")?;
+            }
+        }
+        Ok(())
+    };
     let host_hooks = || {
         let state = state("creating", pid.as_raw());
         let surroundings = Surroundings { state: &state, directory: Some(bundle), ..Surroundings::default() };
@@ -134,7 +141,7 @@ pub fn launch(
         settle(pid)
     };
     let talk = Talk { wire, waits, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
-    talk.see_through(launched, host_hooks, settle)
+    talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
 /// Forks into the cgroup; where its kind refuses processes and can be changed, it is, and the fork tried once more.
@@ -196,12 +203,12 @@ pub fn exec(request: ExecRequest<'_>, settle: impl FnOnce() -> Result<()>) -> Re
     fork::go_home(home)?;
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
-    process.adopt(pid).phase("process")?;
+    let from_outside = |_: &Wire| process.adopt(pid).phase("process");
     let settle = |pid| {
         process.limit(pid).phase("process")?;
         settle()
     };
-    Talk { wire, waits: false, oom_kills: &|| None }.see_through(launched, || Ok(()), settle)
+    Talk { wire, waits: false, oom_kills: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
 }
 
 /// The conversation with the container's half.
@@ -213,25 +220,29 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    /// Answers until the process waits at its gate or runs its program.
+    /// Does from outside what has to be done for the process, then answers until it waits at its gate or runs its program.
     fn see_through(
         self,
-        launched: Launched,
+        mut launched: Launched,
+        from_outside: impl FnOnce(&Wire) -> Result<()>,
         host_hooks: impl Fn() -> Result<()>,
         settle: impl FnOnce(Pid) -> Result<()>,
     ) -> Result<Launched> {
         let mut settle = Some(settle);
         let mut done = false;
+        let outcome = from_outside(&self.wire);
+        self.blame(outcome, &mut launched)?;
         loop {
             match self.wire.receive()? {
                 Some(Message::Warning(line)) => log::hold(line),
                 Some(Message::Hooks) => {
-                    host_hooks()?;
-                    self.wire.send(&Message::Go)?;
+                    self.blame(host_hooks(), &mut launched)?;
+                    self.wire.let_go()?;
                 }
                 Some(Message::Ready) => {
-                    settle.take().map_or(Ok(()), |settle| settle(launched.pid))?;
-                    self.wire.send(&Message::Go)?;
+                    let outcome = settle.take().map_or(Ok(()), |settle| settle(launched.pid));
+                    self.blame(outcome, &mut launched)?;
+                    self.wire.let_go()?;
                 }
                 Some(Message::Done) if self.waits => return Ok(launched),
                 Some(Message::Done) => done = true,
@@ -239,23 +250,24 @@ impl Talk<'_> {
                 Some(Message::Go) => bail!("the container's half sent a message of the host's"),
                 // The socket closes on exec: the program runs.
                 None if done => return Ok(launched),
-                None => return Err(explain(launched, (self.oom_kills)())),
+                None => return Err(self.explain(&mut launched)),
             }
         }
     }
-}
 
-/// Says how the container's process died without a word of its own.
-fn explain(mut launched: Launched, oom_kills: Option<u64>) -> Error {
-    let Some(pidfd) = launched.pidfd.take() else { return Error::new("the container's process is gone") };
-    let how = match sys::pid::reap(pidfd.as_fd()) {
-        Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
-        Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
-        Ok(_) | Err(_) => "vanished".to_owned(),
-    };
-    if oom_kills.is_some_and(|kills| kills > 0) {
-        return Error::new("container init was OOM-killed (memory limit too low?)")
-            .hint("raise linux.resources.memory.limit");
+    /// What of ours fails on a process that has died is only a sign of that: its death is the error then.
+    fn blame(&self, outcome: Result<()>, launched: &mut Launched) -> Result<()> {
+        outcome.map_err(|error| if self.wire.ended_silently() { self.explain(launched) } else { error })
     }
-    Error::new(format!("the container's process {how} while it was set up"))
+
+    /// Says how the container's process died without a word of its own.
+    fn explain(&self, launched: &mut Launched) -> Error {
+        let Some(pidfd) = launched.pidfd.take() else { return Error::new("the container's process is gone") };
+        let how = fork::fate(pidfd.as_fd());
+        if (self.oom_kills)().is_some_and(|kills| kills > 0) {
+            return Error::new("container init was OOM-killed (memory limit too low?)")
+                .hint("raise linux.resources.memory.limit");
+        }
+        Error::new(format!("the container's process {how} while it was set up"))
+    }
 }

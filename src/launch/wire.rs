@@ -10,6 +10,9 @@ use crate::sys::Errno;
 /// The longest message; an error's sentence is cut to it.
 const LIMIT: usize = 8 * 1024;
 
+/// The first byte of [`Message::Failed`].
+const FAILED: u8 = b'f';
+
 /// What one half tells the other.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
@@ -44,6 +47,29 @@ impl Wire {
         self.0.as_fd()
     }
 
+    /// The host's half lets the other one go on. That it is dead is no error here: [`Wire::receive`] tells, after what it
+    /// may have said before its end.
+    pub fn let_go(&self) -> Result<()> {
+        match self.send(&Message::Go) {
+            Err(error) if matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET)) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// What the host's half can still hear of one that has ended: whether it died without saying why. False while it
+    /// lives.
+    pub fn ended_silently(&self) -> bool {
+        let mut packet = [0; 1];
+        loop {
+            match recv(self.0.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return true,
+                Ok(_) if packet[0] == FAILED => return false,
+                Ok(_) | Err(Errno::EINTR | Errno::ECONNRESET) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// Sends one message. A dead other half is EPIPE, never a signal.
     pub fn send(&self, message: &Message) -> Result<()> {
         let (tag, body): (u8, &[u8]) = match message {
@@ -52,7 +78,7 @@ impl Wire {
             Message::Ready => (b'r', &[]),
             Message::Done => (b'd', &[]),
             Message::Warning(text) => (b'w', text.as_bytes()),
-            Message::Failed(error) => (b'f', error),
+            Message::Failed(error) => (FAILED, error),
         };
         let mut packet = Vec::with_capacity(1 + body.len().min(LIMIT));
         packet.push(tag);
@@ -72,22 +98,30 @@ impl Wire {
         let length = loop {
             match recv(self.0.as_raw_fd(), &mut packet, MsgFlags::empty()) {
                 Ok(length) => break length,
-                Err(Errno::EINTR) => {}
-                // The other half died with a message of ours unread.
-                Err(Errno::ECONNRESET) => break 0,
+                // The other half has ended with a message of ours unread. That is told once, before what it may have said.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(errno) => return Err(errno).context("listen to the other half"),
             }
         };
-        let Some((tag, body)) = packet[..length].split_first() else { return Ok(None) };
+        let Some((&tag, body)) = packet[..length].split_first() else { return Ok(None) };
         Ok(Some(match tag {
             b'g' => Message::Go,
             b'h' => Message::Hooks,
             b'r' => Message::Ready,
             b'd' => Message::Done,
             b'w' => Message::Warning(String::from_utf8_lossy(body).into_owned()),
-            b'f' => Message::Failed(body.to_vec()),
+            FAILED => Message::Failed(body.to_vec()),
             other => bail!("the other half sent the unknown message {other}"),
         }))
+    }
+
+    /// The container's half makes sure that the host's half is still there.
+    pub fn ensure_heard(&self) -> Result<()> {
+        match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => Err(gone()),
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(errno).context("listen to the other half"),
+        }
     }
 
     /// The container's half waits to be told to go on; the end of the stream means that the host's half is dead.
@@ -95,9 +129,13 @@ impl Wire {
         match self.receive()? {
             Some(Message::Go) => Ok(()),
             Some(other) => bail!("the host's half sent {other:?} out of turn"),
-            None => Err(Error::new("the host's half is gone")),
+            None => Err(gone()),
         }
     }
+}
+
+fn gone() -> Error {
+    Error::new("the host's half is gone")
 }
 
 #[cfg(test)]
@@ -116,6 +154,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_child_said_before_its_end_is_heard_whatever_it_left_unread() {
+        for word in [Message::Ready, Message::Failed(vec![1])] {
+            let (host, child) = Wire::pair().unwrap();
+            host.let_go().unwrap();
+            child.send(&word).unwrap();
+            drop(child);
+            host.let_go().unwrap();
+            assert_eq!(host.receive().unwrap(), Some(word));
+            assert_eq!(host.receive().unwrap(), None);
+        }
+        for (word, silently) in [(Message::Ready, true), (Message::Failed(vec![1]), false)] {
+            let (host, child) = Wire::pair().unwrap();
+            assert!(!host.ended_silently());
+            host.let_go().unwrap();
+            child.send(&word).unwrap();
+            drop(child);
+            assert_eq!(host.ended_silently(), silently);
+        }
+    }
+
+    #[test]
     fn a_huge_error_is_cut_and_still_arrives() {
         let (host, child) = Wire::pair().unwrap();
         child.send(&Message::Failed(vec![b'x'; 1 << 20])).unwrap();
@@ -125,7 +184,9 @@ mod tests {
     #[test]
     fn the_child_learns_that_the_host_is_gone() {
         let (host, child) = Wire::pair().unwrap();
+        child.ensure_heard().unwrap();
         drop(host);
+        assert!(child.ensure_heard().unwrap_err().to_string().contains("is gone"));
         assert!(child.wait_go().unwrap_err().to_string().contains("is gone"));
     }
 }

@@ -15,6 +15,19 @@ use crate::sys::Errno;
 /// What the C library searches when the environment has no PATH (`confstr(_CS_PATH)`).
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
+/// What an entry of PATH may answer without being the last.
+const IN_VAIN: [Errno; 9] = [
+    Errno::EACCES,
+    Errno::EISDIR,
+    Errno::ELOOP,
+    Errno::ENAMETOOLONG,
+    Errno::ENODEV,
+    Errno::ENOENT,
+    Errno::ENOTDIR,
+    Errno::ESTALE,
+    Errno::ETIMEDOUT,
+];
+
 /// Finds the program that `name` means for a process with this PATH, by the rights the caller has now.
 pub(super) fn find(name: &CStr, path: Option<&[u8]>) -> Result<CString> {
     if name.to_bytes().contains(&b'/') {
@@ -31,7 +44,9 @@ pub(super) fn find(name: &CStr, path: Option<&[u8]>) -> Result<CString> {
         match judge(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(Errno::EACCES) if exists(&candidate) => refused = refused.or(Some(candidate)),
-            Err(_) => {}
+            Err(errno) if IN_VAIN.contains(&errno) => {}
+            // What went wrong is not that there is none.
+            Err(errno) => return Err(explain(name, &candidate, errno)),
         }
     }
     match refused {

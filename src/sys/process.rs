@@ -1,8 +1,12 @@
 //! What a process is made of beside its capabilities: limits, signals, working directory, descriptors, its end.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-use nix::unistd::Pid;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
 
 use super::{Errno, Result};
 
@@ -23,6 +27,21 @@ impl Ended {
             Ended::Killed(signal) => 128 + signal as u8,
         }
     }
+}
+
+/// Makes the program of a command end (SIGKILL) when this process does, prctl(2), PR_SET_PDEATHSIG. One that gains
+/// privileges by its execve is let off by the kernel.
+pub fn end_with_us(command: &mut Command) {
+    let us = Pid::this();
+    let bind = move || {
+        // Only a filter of system calls can refuse it, which is no reason not to run.
+        let bound = set_pdeathsig(Signal::SIGKILL).is_ok();
+        // We may have ended before that; the child has another parent then.
+        if bound && getppid() != us { Err(Errno::ESRCH.into()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec only two system calls are made and integers compared; nothing is allocated: an io::Error
+    // made from an errno holds just the number.
+    unsafe { command.pre_exec(bind) };
 }
 
 /// Sets one resource limit of another process (prlimit(2)). `resource` is `RLIMIT_*`.

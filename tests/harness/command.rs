@@ -23,6 +23,8 @@ use super::{Sandbox, machine, reaper};
 #[derive(Clone)]
 pub struct Cmd {
     sandbox: Arc<Sandbox>,
+    /// A program that starts the runtime, with its arguments.
+    starter: Vec<OsString>,
     program: PathBuf,
     globals: Vec<OsString>,
     args: Vec<OsString>,
@@ -49,6 +51,7 @@ impl Cmd {
     pub fn bare(sandbox: &Arc<Sandbox>, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Cmd {
         Cmd {
             sandbox: sandbox.clone(),
+            starter: Vec::new(),
             program: machine::runtime().into(),
             globals: Vec::new(),
             args: args.into_iter().map(|arg| arg.as_ref().to_owned()).collect(),
@@ -71,6 +74,12 @@ impl Cmd {
     /// More global options, before the subcommand.
     pub fn global(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Cmd {
         self.globals.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Started by another program, which gets these words and then the runtime's command line.
+    pub fn started_by(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Cmd {
+        self.starter = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         self
     }
 
@@ -139,7 +148,7 @@ impl Cmd {
         let mut command = Command::new(machine::busybox());
         command.args(["sh", "-c", &script]);
         command.arg(self.sandbox.cgroup().join("caller/cgroup.procs"));
-        command.arg(&self.program).args(&self.globals).args(&self.args);
+        command.args(&self.starter).arg(&self.program).args(&self.globals).args(&self.args);
         command.env_clear().envs(self.env.iter().map(|(key, value)| (key, value)));
         command.current_dir(self.cwd.as_deref().unwrap_or(self.sandbox.dir()));
         match &self.terminal {
@@ -176,8 +185,14 @@ impl Cmd {
         let env = env.map(|(key, value)| format!("{}={:?} ", key.display(), value));
         let cwd = self.cwd.as_ref().map(|dir| format!("cd {}; ", dir.display())).unwrap_or_default();
         let program = self.program.display();
+        let starter: String = self.starter.iter().map(|word| format!("{} ", word.display())).collect();
         let words: Vec<_> = words.collect();
-        format!("{cwd}{}{}{program} {}", self.prelude.replace('\n', "; "), env.collect::<String>(), words.join(" "))
+        format!(
+            "{cwd}{}{}{starter}{program} {}",
+            self.prelude.replace('\n', "; "),
+            env.collect::<String>(),
+            words.join(" ")
+        )
     }
 
     fn log(&self) -> Option<PathBuf> {

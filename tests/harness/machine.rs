@@ -71,25 +71,34 @@ fn say(text: &str) {
     }
 }
 
-/// The probe: `[[example]]` of this package, beside the test binary; built now if `cargo test` was told not to.
+/// What tests run inside a container.
 pub fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
-    PROBE.get_or_init(|| {
-        let this = std::env::current_exe().expect("path of the test binary");
-        let profile = this.parent().and_then(Path::parent).expect("…/deps/");
-        let file = profile.join("examples/probe");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe/main.rs");
-        let changed = |path: &Path| std::fs::metadata(path).and_then(|file| file.modified()).ok();
-        if changed(&file) < changed(&source) {
-            let mut build = Command::new(env!("CARGO"));
-            build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", "probe"]);
-            if profile.ends_with("release") {
-                build.arg("--release");
-            }
-            assert!(build.status().is_ok_and(|status| status.success()), "cargo build --example probe");
+    PROBE.get_or_init(|| example("probe"))
+}
+
+/// What kills the runtime or lets its system calls fail.
+pub fn tracer() -> &'static Path {
+    static TRACER: OnceLock<PathBuf> = OnceLock::new();
+    TRACER.get_or_init(|| example("tracer"))
+}
+
+/// An `[[example]]` of this package, beside the test binary; built now if `cargo test` was told not to.
+fn example(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("path of the test binary");
+    let profile = this.parent().and_then(Path::parent).expect("…/deps/");
+    let file = profile.join("examples").join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name).join("main.rs");
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+    if changed(&file) < changed(&source) {
+        let mut build = Command::new(env!("CARGO"));
+        build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", name]);
+        if profile.ends_with("release") {
+            build.arg("--release");
         }
-        file
-    })
+        assert!(build.status().is_ok_and(|status| status.success()), "cargo build --example {name}");
+    }
+    file
 }
 
 /// busybox, static, from the machine.

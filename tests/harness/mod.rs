@@ -11,7 +11,7 @@ mod terminal;
 
 pub use bundle::{Bundle, HOST_ID, chown_all, fill};
 pub use command::{Cmd, Running, host_command};
-pub use machine::{Kind, kind, known_difference, skip};
+pub use machine::{Kind, kind, known_difference, skip, tracer};
 pub use outcome::Outcome;
 pub use reaper::End;
 pub use sandbox::Sandbox;
