@@ -515,6 +515,15 @@ fn a_create_that_fails_leaves_no_work_directory() {
 }
 
 #[test]
+fn features_tells_of_the_annotation() {
+    if is_ours() {
+        let features = Bundle::new().cmd(["features"]).run().json();
+        let forms = features["annotations"]["run.corten.rootfs.overlay"].as_str().expect("its forms").to_owned();
+        assert!(forms.contains("dir=PATH"), "{forms}");
+    }
+}
+
+#[test]
 fn a_malformed_annotation_is_an_error_with_the_forms() {
     if !is_ours() {
         return;

@@ -2,11 +2,12 @@
 //! [`ANNOTATION`], so that many containers share the directory without an engine.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
-use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, chroot, fchdir, fchown, unlinkat};
 
@@ -110,10 +111,10 @@ impl Cover {
             Err(error) => return Err(error).with_context(|| format!("make the directory {}", path.display())),
         }
         let what = || format!("prepare the directory {}", path.display());
-        let directory: OwnedFd = open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).with_context(what)?;
-        // Until the kernel knows that the upper layer is in use.
-        let directory =
-            Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, errno)| errno).with_context(what)?;
+        let directory = open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).with_context(what)?;
+        // Until it is closed: by then the kernel knows that the upper layer is in use.
+        let directory = File::from(directory);
+        directory.lock().with_context(what)?;
         let upper = make_upper(directory.as_fd(), image).with_context(what)?;
         clear(directory.as_fd(), &upper, image).with_context(what)?;
         let work = make_directory(directory.as_fd(), work).with_context(what)?;
@@ -285,7 +286,8 @@ mod tests {
     use nix::sched::CloneFlags;
 
     use super::*;
-    use crate::rootfs::native_tests::is_root;
+    use crate::rootfs::Isolation;
+    use crate::rootfs::native_tests::{Trial, is_root};
     use crate::sys::trial::apart;
 
     fn parse(value: &str) -> Result<Upper> {
@@ -308,6 +310,23 @@ mod tests {
         }
         assert!(Cover::plan("readonly", Path::new("/b"), "web", None).unwrap().read_only);
         assert!(!Cover::plan("tmpfs", Path::new("/b"), "web", None).unwrap().read_only);
+    }
+
+    #[test]
+    fn the_cover_is_the_root_however_the_container_leaves_the_host() {
+        if !is_root() {
+            return;
+        }
+        for (isolation, no_pivot) in [(Isolation::New, false), (Isolation::New, true), (Isolation::Joined, false)] {
+            let mut trial = Trial::new();
+            (trial.isolation, trial.elsewhere, trial.no_pivot) = (isolation, isolation == Isolation::Joined, no_pivot);
+            trial.config["annotations"][ANNOTATION] = "tmpfs".into();
+            let seen = trial.sees("touch /written; ls /written /dev/null; stat -f -c %t /");
+            assert_eq!(seen, ["/dev/null", "/written", "794c7630"], "{isolation:?}, no_pivot: {no_pivot}");
+            let names: Vec<_> =
+                std::fs::read_dir(trial.root()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+            assert_eq!(names, ["bin"], "{isolation:?}, no_pivot: {no_pivot}");
+        }
     }
 
     /// Makes a cover as Linux 5.14 would, and gives back what is seen through it, and in the host's mounts.
