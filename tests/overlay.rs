@@ -520,6 +520,9 @@ fn features_tells_of_the_annotation() {
         let features = Bundle::new().cmd(["features"]).run().json();
         let forms = features["annotations"]["run.corten.rootfs.overlay"].as_str().expect("its forms").to_owned();
         assert!(forms.contains("dir=PATH"), "{forms}");
+        // It can name any directory of the host.
+        let unsafe_ones = features["potentiallyUnsafeConfigAnnotations"].to_string();
+        assert!(unsafe_ones.contains("run.corten.rootfs.overlay"), "{unsafe_ones}");
     }
 }
 

@@ -52,6 +52,7 @@ fn document() -> serde_json::Value {
             "run.corten.version": env!("CARGO_PKG_VERSION"),
             rootfs::OVERLAY: rootfs::OVERLAY_FORMS,
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        // It names a directory of the host: not for an engine to take from strangers.
+        "potentiallyUnsafeConfigAnnotations": [rootfs::OVERLAY],
     })
 }

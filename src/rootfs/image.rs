@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, chroot, fchdir, fchown, unlinkat};
 use super::mounts::{finish, set, start};
 use super::options::Parameter;
 use super::overlay::{Stack, remedy};
-use crate::error::{Context, Error, Result, bail, ensure};
+use crate::error::{Context, Error, Result, ensure};
 use crate::host;
 use crate::sys::Errno;
 use crate::sys::clone::{setns, unshare};
@@ -22,6 +22,9 @@ use crate::sys::mount::{Change, attach, change_all, spread};
 
 /// The annotation's name.
 pub(crate) const ANNOTATION: &str = "run.corten.rootfs.overlay";
+
+/// The same as a JSON pointer.
+pub(super) const FIELD: &str = "/annotations/run.corten.rootfs.overlay";
 
 /// What it may say.
 pub(crate) const FORMS: &str = "tmpfs, tmpfs,size=SIZE, dir=PATH or readonly";
@@ -63,18 +66,19 @@ impl Cover {
     /// On the host: makes it as a detached mount. `image` is its lowest layer: the directory, or from Linux 6.15 on a
     /// detached mount of it, which may be id-mapped.
     pub(super) fn mount(&self, image: BorrowedFd<'_>) -> Result<OwnedFd> {
-        self.make(image).map_err(remedy).context("make the overlay above the image").field(|| field().to_owned())
-    }
-
-    fn make(&self, image: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let Upper::Memory { size } = &self.upper else { return self.in_directory(image) };
-        match self.in_memory(image, size.as_deref(), |_| Ok(())) {
-            // Before Linux 6.15 a layer has to be mounted somewhere.
-            Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EBADF)) => {
-                self.in_memory_elsewhere(image, size.as_deref())
-            }
-            done => done,
-        }
+        let made = match &self.upper {
+            Upper::Memory { size } => match self.in_memory(image, size.as_deref(), |_| Ok(())) {
+                // Before Linux 6.15 a layer has to be mounted somewhere.
+                Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EBADF)) => {
+                    self.in_memory_elsewhere(image, size.as_deref())
+                }
+                done => done,
+            },
+            Upper::Directory { path, work } => self
+                .in_directory(image, path, work)
+                .with_context(|| format!("keep what is written in {}", path.display())),
+        };
+        made.context("make the overlay above the image").field(|| FIELD)
     }
 
     fn in_memory_elsewhere(&self, image: BorrowedFd<'_>, size: Option<&CStr>) -> Result<OwnedFd> {
@@ -103,21 +107,20 @@ impl Cover {
         self.stack(image, upper, work)
     }
 
-    fn in_directory(&self, image: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let Upper::Directory { path, work } = &self.upper else { bail!("there is no directory") };
+    fn in_directory(&self, image: BorrowedFd<'_>, path: &Path, work: &CStr) -> Result<OwnedFd> {
         // Only the owner may pass: programs with set-user-id bits may lie in the upper layer.
         match nix::unistd::mkdir(path, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(error).with_context(|| format!("make the directory {}", path.display())),
+            Err(error) => return Err(error).context("make the directory"),
         }
-        let what = || format!("prepare the directory {}", path.display());
-        let directory = open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).with_context(what)?;
+        let directory =
+            open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).context("open the directory")?;
         // Until it is closed: by then the kernel knows that the upper layer is in use.
         let directory = File::from(directory);
-        directory.lock().with_context(what)?;
-        let upper = make_upper(directory.as_fd(), image).with_context(what)?;
-        clear(directory.as_fd(), &upper, image).with_context(what)?;
-        let work = make_directory(directory.as_fd(), work).with_context(what)?;
+        directory.lock().context("lock the directory")?;
+        let upper = make_upper(directory.as_fd(), image)?;
+        clear(directory.as_fd(), &upper, image)?;
+        let work = make_directory(directory.as_fd(), work)?;
         self.stack(image, upper, work)
     }
 
@@ -135,7 +138,7 @@ impl Cover {
         stack.add(c"lowerdir+", image.try_clone_to_owned()?, &"the image directory")?;
         stack.add(c"upperdir", upper, &"the upper layer")?;
         stack.add(c"workdir", work, &"the work directory")?;
-        stack.mount(0)
+        stack.mount(0).map_err(remedy)
     }
 }
 
@@ -167,7 +170,7 @@ pub(crate) fn sweep(value: &str, bundle: &Path, id: &str) {
     let swept = open(&path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .and_then(|directory| remove_work(directory.as_fd(), &work));
     if let Err(errno) = swept.or_else(|errno| if errno == Errno::ENOENT { Ok(()) } else { Err(errno) }) {
-        log::warn!("the work directory in {} stays: {errno}", path.display());
+        log::warn!("the work directory in {} stays: {}", path.display(), Error::from(errno));
     }
 }
 
@@ -187,23 +190,33 @@ fn remove_work(directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
 /// Removes what the kernel made in its part of a work directory: one whiteout that all share, which it leaves there.
 fn empty(work: &OwnedFd, name: &CStr) -> Result<(), Errno> {
     let mut entries = Dir::openat(work, name, DIRECTORY, Mode::empty())?;
-    let names: Vec<CString> = entries.iter().filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).collect();
-    for name in names.iter().filter(|name| name.to_bytes().starts_with(b"#")) {
+    for name in names(&mut entries, b"#")? {
         unlinkat(&entries, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
     }
     unlinkat(work, name, UnlinkatFlags::RemoveDir)
 }
 
+/// The names in a directory that begin with `prefix`.
+fn names(directory: &mut Dir, prefix: &[u8]) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    for entry in directory.iter() {
+        let entry = entry?;
+        names.extend(Some(entry.file_name()).filter(|name| name.to_bytes().starts_with(prefix)).map(CStr::to_owned));
+    }
+    Ok(names)
+}
+
 /// Removes the work directories of containers that ended without being deleted; refuses where one is still in use.
 fn clear(directory: BorrowedFd<'_>, upper: &OwnedFd, image: BorrowedFd<'_>) -> Result<()> {
     let mut entries = Dir::openat(directory, c".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let names = entries.iter().filter_map(|entry| Some(entry.ok()?.file_name().to_owned()));
-    let others: Vec<CString> = names.filter(|name| name.to_bytes().starts_with(WORK.as_bytes())).collect();
+    let others = names(&mut entries, WORK.as_bytes()).context("read the directory")?;
     if others.is_empty() {
         return Ok(());
     }
     if is_in_use(upper, image)? {
-        return Err(Errno::EBUSY).context("another container has its upper layer there");
+        return Err(Errno::EBUSY)
+            .context("another container has its upper layer there")
+            .hint("give each container a directory of its own");
     }
     for other in others {
         // What has something in it is no harm.
@@ -274,11 +287,6 @@ fn elsewhere<T>(image: BorrowedFd<'_>, work: impl FnOnce(BorrowedFd<'_>, Borrowe
     });
     fchdir(&home).context("go back to the working directory")?;
     done
-}
-
-/// The annotation as a JSON pointer.
-pub(super) fn field() -> &'static str {
-    "/annotations/run.corten.rootfs.overlay"
 }
 
 #[cfg(test)]

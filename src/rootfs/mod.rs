@@ -193,8 +193,8 @@ impl Rootfs {
         }
         let bound = self.devices.as_ref().is_some_and(Devices::binds);
         let needs = [
+            (matches!(self.above, Above::Image(_)), image::FIELD, "an overlay"),
             (self.read_only, "/root/readonly", "a read-only root"),
-            (matches!(self.above, Above::Image(_)), image::field(), "an overlay"),
             (!self.mounts.is_empty() || matches!(self.above, Above::Mount(_)), "/mounts", "a mount"),
             (self.masks.masks_something(), "/linux/maskedPaths", "a masked path"),
             (self.masks.makes_something_read_only(), "/linux/readonlyPaths", "a read-only path"),
@@ -265,8 +265,8 @@ fn above(mounts: &mut Vec<Mount>, request: &Request, label: Option<&str>) -> Res
     let annotation = request.spec.annotations().as_ref().and_then(|list| list.get(OVERLAY));
     let first = mounts.first().is_some_and(|mount| mount.target().is_root());
     match annotation {
-        Some(_) if first => Err(Error::new("the first mount is the container's root already").field(image::field())),
-        Some(value) => Cover::plan(value, request.bundle, request.id, label).field(image::field).map(Above::Image),
+        Some(_) if first => Err(Error::new("the first mount is the container's root already").field(image::FIELD)),
+        Some(value) => Cover::plan(value, request.bundle, request.id, label).field(|| image::FIELD).map(Above::Image),
         None if first => Ok(Above::Mount(Box::new(mounts.remove(0)))),
         None => Ok(Above::Nothing),
     }

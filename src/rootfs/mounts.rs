@@ -360,6 +360,10 @@ impl Mount {
             // Mount points may still have to be made.
             attributes &= !attr::RDONLY;
         }
+        if self.locked {
+            // As the kernel has it for one that is made in the user namespace.
+            attributes |= attr::NODEV;
+        }
         let tree = overlay.mount(&self.parameters, attributes)?;
         self.spread_new(&tree)?;
         Ok(tree)

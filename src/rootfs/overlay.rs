@@ -4,6 +4,9 @@
 //! limit on the length of options, and no character of a path means anything. The overlay is made there, too, before
 //! the fork: only there its layers can all be reached, and only there it may keep what it needs in `trusted.*`
 //! attributes when the container has a user namespace. As a detached mount nobody on the host sees it.
+//!
+//! The kernel takes layers by descriptor from Linux 6.13 on, and detached mounts as layers from 6.15 on. Before that the
+//! same descriptors are named, by their numbers: one by one from 6.8 on, before that all in one short list.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -161,7 +164,7 @@ impl Overlay {
             _ => None,
         };
         let lower = if base.is_some() { &self.lower[..MOST - 1] } else { &self.lower };
-        self.build(lower, base, parameters, attributes).map_err(|error| remedy(self.explain(error)))
+        self.build(lower, base, parameters, attributes)
     }
 
     fn build(
@@ -191,7 +194,7 @@ impl Overlay {
                 stack.add(key, layer.open()?, layer)?;
             }
         }
-        stack.mount(attributes)
+        stack.mount(attributes).map_err(|error| remedy(self.explain(error)))
     }
 
     /// Says why, where that can be found out.
@@ -253,7 +256,7 @@ pub(super) struct Stack {
 
 impl Stack {
     pub(super) fn start(name: Option<&CStr>) -> Result<Stack> {
-        let filesystem = start(c"overlay")?;
+        let filesystem = start(c"overlay").map_err(remedy)?;
         set(&filesystem, c"source", Some(name.unwrap_or(c"overlay")))?;
         Ok(Stack { filesystem, begun: false, named: Vec::new() })
     }
@@ -278,7 +281,7 @@ impl Stack {
                 }
                 // No descriptors before Linux 6.13, none that were opened as O_PATH before 6.15.
                 Err(Errno::EINVAL | Errno::EBADF) if !self.begun => {}
-                Err(errno) => return Err(complain(&self.filesystem, errno, &what.to_string())),
+                Err(errno) => return Err(remedy(complain(&self.filesystem, errno, &what.to_string()))),
             }
         }
         self.named.push((key, layer, what.to_string()));
