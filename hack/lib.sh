@@ -79,3 +79,25 @@ small() {
         -C target-feature=+crt-static -C relocation-model=static -o "$out" "hack/$1.rs" >&2 || die "$1 does not build"
     echo "$out"
 }
+
+# busybox_root DIR: a root filesystem with a few applets.
+busybox_root() {
+    mkdir -p "$1"/{bin,dev,etc,proc,sys,tmp}
+    cp "$(command -v busybox)" "$1/bin/busybox"
+    ln -s busybox "$1/bin/true"
+    ln -s busybox "$1/bin/sleep"
+}
+
+# docker_bundle DIR ROOTFS CGROUP COMMAND...: a Docker container as captured, on a root of our own, without the engine's
+# own bind mounts, and without limits, since a machine may lack the controllers that Docker names without need. Docker
+# adds the cgroup namespace itself on cgroup v2; the capture is from v1.
+docker_bundle() {
+    mkdir -p "$1"
+    jq --arg root "$2" --arg place "$3" --args '
+        .process.args = $ARGS.positional | .root.path = $root | .hostname = "bench"
+        | .linux.cgroupsPath = $place
+        | .mounts |= map(select(.type != "bind"))
+        | .linux.resources |= {devices}
+        | .linux.namespaces += [{type: "cgroup"}]
+    ' "${@:4}" <tests/captures/docker-28.5/native/run-rm.config.json >"$1/config.json"
+}

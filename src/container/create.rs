@@ -149,6 +149,8 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             cgroup,
             gate,
             console: socket,
+            // Of a program that is running it is too late to find that its pid can be written nowhere.
+            settle_first: !gated && pid_file.is_some(),
             state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
         },
         |pid| {

@@ -34,6 +34,8 @@ pub struct Request<'a> {
     pub gate: Option<Waiting>,
     /// The socket that gets the terminal.
     pub console: Option<OwnedFd>,
+    /// Whether `settle` has to succeed before the program may run.
+    pub settle_first: bool,
     /// The state for hooks, for a status and pid.
     pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
 }
@@ -74,7 +76,7 @@ pub fn launch(
     enter_record: impl FnOnce(Pid) -> Result<()>,
     settle: impl FnOnce(Pid) -> Result<()>,
 ) -> Result<Launched> {
-    let Request { plan, bundle, cgroup, gate, console, state } = request;
+    let Request { plan, bundle, cgroup, gate, console, settle_first, state } = request;
     let (wire, child_wire) = Wire::pair()?;
     let mut entries = plan.namespaces.open().phase("namespaces")?;
     let new = plan.namespaces.clone_flags();
@@ -85,6 +87,7 @@ pub fn launch(
     let rootfs = plan.rootfs.open(paths).phase("mounts")?;
     rootfs.stand().phase("mounts")?;
     let waits = gate.is_some();
+    let host_waits = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
     let side = fork_into(new, &mut entries, cgroup.zip(plan.cgroup.as_ref())).phase("namespaces")?;
     let (pid, pidfd) = match side {
         Side::Host(pid, pidfd) => (pid, pidfd),
@@ -96,7 +99,7 @@ pub fn launch(
                 new_network_namespace: new & libc::CLONE_NEWNET as u64 != 0,
                 offsets: plan.namespaces.into_offsets(),
                 rootfs,
-                host_hooks: !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty(),
+                host_hooks: host_waits,
                 create_container: plan.hooks.create_container,
                 sysctls: plan.sysctls,
                 host_name: plan.host_name,
@@ -140,7 +143,8 @@ pub fn launch(
         plan.process.limit(pid).phase("process")?;
         settle(pid)
     };
-    let talk = Talk { wire, waits, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
+    let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
+    let talk = Talk { wire, waits, ahead, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
@@ -208,7 +212,8 @@ pub fn exec(request: ExecRequest<'_>, settle: impl FnOnce() -> Result<()>) -> Re
         process.limit(pid).phase("process")?;
         settle()
     };
-    Talk { wire, waits: false, oom_kills: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
+    let ahead = process.limits_nothing();
+    Talk { wire, waits: false, ahead, oom_kills: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
 }
 
 /// The conversation with the container's half.
@@ -216,6 +221,9 @@ struct Talk<'a> {
     wire: Wire,
     /// Whether the container stops at a gate.
     waits: bool,
+    /// Whether nothing has to be done between the mounts and the last steps: the container's half then finds the word to
+    /// go on when it gets there, and neither half wakes the other up in between.
+    ahead: bool,
     oom_kills: &'a dyn Fn() -> Option<u64>,
 }
 
@@ -232,6 +240,9 @@ impl Talk<'_> {
         let mut done = false;
         let outcome = from_outside(&self.wire);
         self.blame(outcome, &mut launched)?;
+        if self.ahead {
+            self.wire.let_go()?;
+        }
         loop {
             match self.wire.receive()? {
                 Some(Message::Warning(line)) => log::hold(line),
@@ -242,7 +253,9 @@ impl Talk<'_> {
                 Some(Message::Ready) => {
                     let outcome = settle.take().map_or(Ok(()), |settle| settle(launched.pid));
                     self.blame(outcome, &mut launched)?;
-                    self.wire.let_go()?;
+                    if !self.ahead {
+                        self.wire.let_go()?;
+                    }
                 }
                 Some(Message::Done) if self.waits => return Ok(launched),
                 Some(Message::Done) => done = true,

@@ -59,6 +59,10 @@ impl Limits {
         Ok(Limits(limits))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn apply(&self, pid: Pid) -> Result<()> {
         for (index, limit) in self.0.iter().enumerate() {
             if let Err(errno) = process::set_limit(pid, limit.resource, limit.soft, limit.hard) {

@@ -182,6 +182,11 @@ impl Process {
         self.schedule.apply(pid)
     }
 
+    /// Whether [`Process::limit`] has nothing to do.
+    pub fn limits_nothing(&self) -> bool {
+        self.limits.is_empty() && self.schedule.is_empty()
+    }
+
     // The child's side, in this order.
 
     /// As soon as the child is root of its namespaces: all signals let in, a session and a keyring of its own. The

@@ -49,6 +49,10 @@ impl Schedule {
         Ok(Schedule { scheduler, io })
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.scheduler.is_none() && self.io.is_none()
+    }
+
     /// Sets both; the I/O priority on the whole process group, which the child leads by now.
     pub(super) fn apply(&self, pid: Pid) -> Result<()> {
         if let Some(scheduler) = &self.scheduler {
