@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
@@ -435,6 +435,24 @@ fn a_directory_has_one_container_at_a_time() {
     one.delete_force().ok();
     three.exec(&["sh", "-c", "cat /note && echo x >>/etc/group && rm -r /tmp && mkdir /tmp"]).prints("two");
     three.delete_force().ok();
+}
+
+#[test]
+fn what_is_kept_cannot_lie_in_the_image() {
+    if !is_ours() {
+        return;
+    }
+    let owner = Bundle::new();
+    let image = owner.rootfs();
+    let before = listing(&image);
+    let path = |below: &str| format!("dir={}", image.join(below).display());
+    let link = owner.host("link");
+    symlink(image.join("tmp"), &link).expect("make a link");
+    for form in [path("state"), path("tmp/state"), path(""), path("tmp"), format!("dir={}", link.display())] {
+        sharing(&image, &form).args(["true"]).run().fails_with("it lies in the image");
+        assert_eq!(listing(&image), before, "{form}");
+    }
+    sharing(&image, "dir=no/such/state").args(["true"]).run().fails_with("no such file or directory");
 }
 
 #[test]

@@ -38,6 +38,8 @@ const INSIDE_WORK: &[&CStr] = &[c"work", c"index"];
 
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
+const DIRECTORY_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
 /// The overlay above an image directory, compiled.
 #[derive(Debug)]
 pub(super) struct Cover {
@@ -108,13 +110,11 @@ impl Cover {
     }
 
     fn in_directory(&self, image: BorrowedFd<'_>, path: &Path, work: &CStr) -> Result<OwnedFd> {
-        // Only the owner may pass: programs with set-user-id bits may lie in the upper layer.
-        match nix::unistd::mkdir(path, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(error).context("make the directory"),
-        }
-        let directory =
-            open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).context("open the directory")?;
+        let directory = match open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT) => make_kept(path, image)?,
+            opened => opened.context("open the directory")?,
+        };
+        check_outside(directory.as_fd(), image)?;
         // Until it is closed: by then the kernel knows that the upper layer is in use.
         let directory = File::from(directory);
         directory.lock().context("lock the directory")?;
@@ -236,6 +236,35 @@ fn is_in_use(upper: &OwnedFd, image: BorrowedFd<'_>) -> Result<bool> {
     Ok(stack.mount(0).is_err_and(|error| error.errno() == Some(Errno::EBUSY)))
 }
 
+/// The directory of `dir=`, new. Only its owner may pass: programs with set-user-id bits may come to lie in it.
+fn make_kept(path: &Path, image: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else { return Err(Errno::ENOENT.into()) };
+    let parent: OwnedFd = open(parent, DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
+    check_outside(parent.as_fd(), image)?;
+    match mkdirat(&parent, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(error) => return Err(error).context("make the directory"),
+    }
+    openat(&parent, name, DIRECTORY, Mode::empty()).context("open the new directory")
+}
+
+/// Refuses what lies in the image, where nothing is to be written; the kernel would not mind.
+fn check_outside(directory: BorrowedFd<'_>, image: BorrowedFd<'_>) -> Result<()> {
+    let identity = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).context("look at a directory");
+    let image = identity(image)?;
+    let mut here = identity(directory)?;
+    let mut above = openat(directory, c"..", DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
+    loop {
+        ensure!(here != image, "it lies in the image, which is never written to");
+        let next = identity(above.as_fd())?;
+        if next == here {
+            return Ok(());
+        }
+        here = next;
+        above = openat(&above, c"..", DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
+    }
+}
+
 /// The upper layer, whose root is the container's: a new one looks like the image's.
 fn make_upper(parent: BorrowedFd<'_>, image: BorrowedFd<'_>) -> Result<OwnedFd> {
     let made = match mkdirat(parent, UPPER, Mode::S_IRWXU) {
@@ -265,9 +294,8 @@ fn make_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
 /// Does something in a mount namespace that ends with it, and comes back. It is given the image, and a place to mount
 /// on, both as they are there.
 fn elsewhere<T>(image: BorrowedFd<'_>, work: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Result<T>) -> Result<T> {
-    const FLAGS: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
     const NAMESPACE: u64 = libc::CLONE_NEWNS as u64;
-    let here = |path: &str| open(path, FLAGS, Mode::empty());
+    let here = |path: &str| open(path, DIRECTORY_PATH, Mode::empty());
     let (root, home) = (here("/")?, here(".")?);
     let namespace = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
         .context("open our own mount namespace")?;
