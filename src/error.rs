@@ -24,7 +24,6 @@ struct Detail {
     field: Option<Cow<'static, str>>,
     hint: Option<Cow<'static, str>>,
     phase: Option<Cow<'static, str>>,
-    exit_code: Option<u8>,
 }
 
 impl Error {
@@ -61,13 +60,6 @@ impl Error {
         self
     }
 
-    /// Sets the exit code with which the command ends, where it is not the usual one.
-    #[must_use]
-    pub fn exit_code(mut self, code: u8) -> Error {
-        self.0.exit_code.get_or_insert(code);
-        self
-    }
-
     /// The errno at the bottom of the chain.
     pub fn errno(&self) -> Option<Errno> {
         self.0.errno
@@ -86,11 +78,6 @@ impl Error {
     /// The step of the life cycle in which it happened.
     pub fn phase_name(&self) -> Option<&str> {
         self.0.phase.as_deref()
-    }
-
-    /// The exit code that was set for this error.
-    pub fn exit_code_or(&self, usual: u8) -> u8 {
-        self.0.exit_code.unwrap_or(usual)
     }
 
     /// The error as bytes, for the way from the container's side to the host's.
@@ -116,7 +103,7 @@ impl Error {
         let mut optional = || parts.next().filter(|part| !part.is_empty()).map(Cow::Owned);
         let (field, hint, phase) = (optional(), optional(), optional());
         let layers = parts.map(Cow::Owned).collect();
-        Error(Box::new(Detail { layers, errno: errno.map(Errno::from_raw), field, hint, phase, exit_code: None }))
+        Error(Box::new(Detail { layers, errno: errno.map(Errno::from_raw), field, hint, phase }))
     }
 }
 

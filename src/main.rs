@@ -34,7 +34,7 @@ start_with!(corten);
 fn corten() -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if cli::asks_version(&arguments) {
-        return conclude(commands::version::print());
+        return conclude(commands::version::print(), 1);
     }
     let protected = if cli::enters_container(&arguments) { selfexe::protect() } else { Ok(()) };
     let cli = match cli::parse(arguments) {
@@ -45,15 +45,15 @@ fn corten() -> u8 {
             return u8::from(usage.use_stderr());
         }
     };
-    let global = &cli.global;
+    let (global, failure) = (&cli.global, cli.command.failure_code());
     let done = log::init(global.log.as_deref(), global.log_format.into(), global.level())
-        .and(protected.context("protect our own binary").map_err(|error| error.exit_code(cli.command.failure_code())))
+        .and(protected.context("protect our own binary"))
         .and_then(|()| cli.command.run(global));
-    conclude(done)
+    conclude(done, failure)
 }
 
 /// The error, once, and the exit code.
-fn conclude(done: Result<u8>) -> u8 {
+fn conclude(done: Result<u8>, failure: u8) -> u8 {
     match done {
         Ok(code) => {
             log::success();
@@ -61,7 +61,7 @@ fn conclude(done: Result<u8>) -> u8 {
         }
         Err(error) => {
             log::failure(&error);
-            error.exit_code_or(1)
+            failure
         }
     }
 }

@@ -219,7 +219,9 @@ fn create_in_the_namespaces_of_another() {
 fn create_without_a_cgroup_and_pid_namespace_of_its_own() {
     if are_for_it() {
         let container = docker(Bundle::new()).without_ns("pid").global("--cgroup-manager=disabled");
-        meddle(Subject::new("no cgroup", 3, container), CREATE);
+        // Whom `delete` overlooks here, no cgroup takes along.
+        let sides = [CREATE, &[("delete", Side::Host)]].concat();
+        meddle(Subject::new("no cgroup", 3, container), &sides);
     }
 }
 

@@ -318,6 +318,24 @@ fn b07_flags_locked_by_the_host_are_kept_in_a_user_namespace() {
     seen.shows("hi").shows("ro,nosuid,nodev,noexec").shows("Read-only file system");
 }
 
+#[test]
+fn b07_to_clear_a_flag_that_the_host_has_locked_is_refused_by_its_name() {
+    use nix::mount::{MsFlags, mount};
+    let refused = |option: &str| {
+        let bundle = Bundle::new().args(["true"]);
+        let source = bundle.host_dir("locked");
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("tmpfs"), &source, Some("tmpfs"), flags, None::<&str>).expect("mount a tmpfs");
+        bundle.bind(source, "/m", &["rbind", option]).userns().run()
+    };
+    if known_difference("crun", "leaves the flag as it is") || known_difference("runc", "leaves the flag as it is") {
+        return;
+    }
+    for option in ["suid", "dev", "exec"] {
+        refused(option).fails_with(&format!("no{option}")).fails_with("operation not permitted");
+    }
+}
+
 // More cases, of issues to come, that the engines' own mounts need today.
 
 #[test]
@@ -346,6 +364,56 @@ fn b14_the_propagation_of_a_bind_is_the_one_asked_for() {
             let group = seen_inside.lines().first().cloned().unwrap_or_default();
             assert!(outside.contains(&format!("{group} ")), "{group} is not the group on the host");
         }
+    }
+}
+
+#[test]
+fn b14_mounts_go_both_ways_through_a_shared_bind_and_never_out_of_another() {
+    use nix::mount::{MsFlags, mount, umount};
+    if known_difference("crun", "cuts the link to the group on the host") {
+        return;
+    }
+    for (options, comes_in, goes_out) in [
+        (&["rbind", "rshared"][..], true, true),
+        (&["rbind", "rslave"], true, false),
+        (&["rbind", "rprivate"], false, false),
+        (&["rbind"], true, false),
+    ] {
+        let bundle = Bundle::new().set("/linux/rootfsPropagation", "rshared").caps(&["CAP_SYS_ADMIN"]);
+        if options.len() == 1 && known_difference("runc", "lets the root decide, and so mounts reach the host") {
+            continue;
+        }
+        let source = bundle.host_dir("h");
+        mount(Some("tmpfs"), &source, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+        mount(None::<&str>, &source, None::<&str>, MsFlags::MS_SHARED, None::<&str>).expect("share it");
+        let (mine, theirs) = (bundle.host_dir("h/of-host"), bundle.host_dir("h/of-container"));
+        let container = bundle.bind(&source, "/h", options).sh("mount -t tmpfs inner /h/of-container && sleep 60");
+        container.run_detached().ok();
+        let inside = || fs::read_to_string(format!("/proc/{}/mountinfo", container.pid())).unwrap_or_default();
+        crate::harness::eventually("the container mounts", || inside().contains(" inner "));
+        let outside = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+        assert_eq!(outside.contains(" inner "), goes_out, "{options:?}: from the container to the host");
+        mount(Some("outer"), &mine, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+        assert_eq!(inside().contains(" outer "), comes_in, "{options:?}: from the host to the container");
+        umount(&mine).expect("unmount");
+        container.delete_force().ok();
+        let _ = umount(&theirs);
+    }
+}
+
+#[test]
+fn b18_devices_and_links_are_bound_as_what_they_are() {
+    for userns in [false, true] {
+        let bundle = Bundle::new();
+        bundle.host_file("real", "real");
+        let link = bundle.host("link");
+        symlink("real", &link).expect("make a link");
+        let container = bundle.bind("/dev/zero", "/z", &["bind"]).bind(link, "/l", &["bind", "ro"]);
+        let container = if userns { container.userns() } else { container };
+        container
+            .sh("stat -c '%F %t:%T' /z; cat /l; stat -c ' %F' /l")
+            .run()
+            .prints("character special file 1:5\nreal regular file");
     }
 }
 
@@ -379,28 +447,164 @@ fn b19_a_tmpfs_with_copy_up_holds_what_was_there() {
 }
 
 #[test]
-fn b24_a_bind_with_maps_of_its_own_and_no_user_namespace() {
-    use std::os::unix::fs::chown;
-    let bundle = Bundle::new();
-    let (f, g) = (bundle.host_file("i/f", ""), bundle.host_file("i/g", ""));
-    chown(&f, Some(0), Some(0)).and(chown(&g, Some(7), Some(7))).expect("chown");
-    let map = serde_json::json!([{"containerID": 0, "hostID": 100_000, "size": 1}]);
-    let source = bundle.host_dir("i");
-    let container = bundle.push(
-        "/mounts",
-        serde_json::json!({"destination": "/i", "type": "bind", "source": source, "options": ["rbind", "idmap"],
-            "uidMappings": map, "gidMappings": map}),
-    );
-    if known_difference("crun", "maps the other way round without a user namespace") {
+fn b19_copy_up_keeps_times_and_extended_attributes() {
+    if known_difference("runc", "leaves both out") || known_difference("crun", "leaves both out") {
         return;
     }
-    let seen = container.args(["stat", "-c", "%u", "/i/f", "/i/g"]).run();
-    // Mapped binds are still to come in corten; until then they are refused by name and never silently left out.
-    match std::env::var_os("RUNTIME") {
-        None => drop(seen.fails_with("the option idmap is not supported")),
-        Some(_) => drop(seen.prints("100000\n65534")),
+    for userns in [false, true] {
+        let bundle = Bundle::new().file("/c/f", "content", 0o755).mount("/c", "tmpfs", "tmpfs", &["tmpcopyup"]);
+        let bundle = if userns { bundle.userns() } else { bundle };
+        let file = bundle.rootfs().join("c/f");
+        give_capability(&file);
+        let odd = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_007);
+        fs::File::open(&file).and_then(|file| file.set_modified(odd)).expect("set the time");
+        let seen = bundle.sh("stat -c %Y /c/f; probe xattr /c/f security.capability").run();
+        let lines = seen.ok().lines();
+        assert_eq!(lines[0], "1000000007");
+        // CAP_NET_RAW, permitted and effective; the kernel adds whose root it is for.
+        if !lines[1].starts_with("0100000200200000") && !lines[1].starts_with("0100000300200000") {
+            seen.fail("the capability of the file is lost");
+        }
     }
-    let bundle = Bundle::new().args(["true"]);
-    let source = bundle.host_dir("i");
-    bundle.bind(source, "/i", &["rbind", "idmap"]).run().fails();
+}
+
+/// As `setcap cap_net_raw+ep` does it: `struct vfs_cap_data`, revision 2.
+fn give_capability(file: &Path) {
+    let value: [u8; 20] = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let path = std::ffi::CString::new(file.as_os_str().as_encoded_bytes()).expect("no NUL");
+    // SAFETY: path and name end in NUL, and the value is as long as the kernel is told.
+    let done = unsafe {
+        libc::setxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    assert_eq!(done, 0, "give a file a capability");
+}
+
+#[test]
+fn b19_an_explicit_mode_holds_with_copy_up_too() {
+    if known_difference("crun", "takes all from the image") || known_difference("runc", "leaves the owner out") {
+        return;
+    }
+    for (options, seen) in [(vec!["tmpcopyup"], "750 7 0"), (vec!["tmpcopyup", "mode=711", "uid=3"], "711 3 0")] {
+        let container = Bundle::new().dir("/c", 0o750).owned("/c", 7, 0).file("/c/f", "", 0o600);
+        let container = container.mount("/c", "tmpfs", "tmpfs", &options).caps(&["CAP_DAC_OVERRIDE"]);
+        container.sh("stat -c '%a %u %g' /c; ls /c").run().prints(&format!("{seen}\nf"));
+    }
+}
+
+#[test]
+fn b30_more_binds_than_files_may_be_open_in_a_user_namespace() {
+    const MANY: usize = 1200;
+    if known_difference("runc", "runs out of descriptors") || known_difference("crun", "runs out of descriptors") {
+        return;
+    }
+    for option in ["bind", "idmap"] {
+        let bundle = Bundle::new().unset("/process/rlimits");
+        let private = bundle.host_dir("private");
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).expect("chmod");
+        let mut bundle = bundle.dir("/m", 0o755);
+        for number in 0..MANY {
+            let source = bundle.host_file(&format!("private/{number}"), &format!("{number}\n"));
+            bundle = bundle.bind(source, &format!("/m/{number}"), &["bind", option]);
+        }
+        let container = bundle.userns().sh("cd /m; cat 0 127 128 1199; ls | wc -l; stat -c %u 1000; ulimit -n");
+        let owner = if option == "idmap" { 0 } else { 65534 };
+        let seen = container.run_cmd().after("ulimit -n 1024").run();
+        seen.prints(&format!("0\n127\n128\n1199\n{MANY}\n{owner}\n1024"));
+    }
+}
+
+// What is done with a link at either end of a bind, as crun has it.
+
+/// A bundle with `/m` bound from a link on the host to `target`, which is beside it and holds "host".
+fn from_link(option: &str, target: &str) -> Bundle {
+    let bundle = Bundle::new();
+    bundle.host_file("l/target", "host");
+    let link = bundle.host(&format!("l/link-{}", bundle.name()));
+    symlink(target, &link).expect("make a link on the host");
+    bundle.bind(&link, "/m", &["bind", option])
+}
+
+#[test]
+fn copy_symlink_makes_the_link_anew_and_binds_anything_else() {
+    if known_difference("runc", "has no such option") {
+        return;
+    }
+    for userns in [false, true] {
+        let bundle = from_link("copy-symlink", "target").file("/target", "inside", 0o644);
+        let container = if userns { bundle.userns() } else { bundle };
+        let container = container.sh("readlink /m; cat /m; stat -c ' %u' /m; grep -c ' /m ' /proc/self/mountinfo");
+        container.run().shows("target\ninside 0\n0\n");
+        // A second time the same link is there.
+        container.run().shows("target\ninside 0\n0\n");
+    }
+    let bundle = Bundle::new().args(["cat", "/m"]);
+    let file = bundle.host_file("file", "host");
+    bundle.bind(file, "/m", &["bind", "copy-symlink"]).run().prints("host");
+}
+
+#[test]
+fn copy_symlink_refuses_what_else_is_at_the_destination() {
+    if known_difference("runc", "has no such option") {
+        return;
+    }
+    let taken = from_link("copy-symlink", "target").file("/m", "", 0o644).args(["true"]).run();
+    taken.fails_with_one_of(&["file exists", "invalid argument"]);
+    from_link("copy-symlink", "target").link("/m", "other").args(["true"]).run().fails();
+    // The directory of the link is found inside the root.
+    let bundle = Bundle::new().link("/out", "/../../made");
+    let link = bundle.host("link");
+    symlink("x", &link).expect("make a link on the host");
+    let container = bundle.bind(link, "/out/m", &["bind", "copy-symlink"]).args(["readlink", "/made/m"]);
+    if !known_difference("crun", "a dangling link to an absolute path is an error") {
+        container.run().prints("x");
+        assert!(!Path::new("/made").exists(), "made on the host");
+    }
+}
+
+#[test]
+fn src_nofollow_mounts_the_link_itself() {
+    if known_difference("runc", "has no such option") {
+        return;
+    }
+    for userns in [false, true] {
+        if !userns && known_difference("crun", "follows the link all the same without a user namespace") {
+            continue;
+        }
+        let bundle = from_link("src-nofollow", "target").file("/target", "inside", 0o644);
+        let container = if userns { bundle.userns() } else { bundle };
+        let seen = container.sh("readlink /m; cat /m; echo; grep -c ' /m ' /proc/self/mountinfo").run();
+        seen.prints("target\ninside\n1");
+    }
+    let followed = from_link("bind", "target").file("/target", "inside", 0o644);
+    followed.sh("cat /m; readlink /m; true").run().prints("host");
+}
+
+#[test]
+fn dest_nofollow_covers_the_link_itself() {
+    if known_difference("runc", "has no such option") {
+        return;
+    }
+    let bundle = |options: &[&str]| {
+        let bundle = Bundle::new().link("/m", "there").file("/there", "image", 0o644);
+        let source = bundle.host_file("file", "host");
+        bundle.bind(source, "/m", options).sh("cat /m; echo; cat /there; echo; stat -c %F /m")
+    };
+    bundle(&["bind", "dest-nofollow"]).run().prints("host\nimage\nregular file");
+    bundle(&["bind"]).run().prints("host\nhost\nsymbolic link");
+    // Both together: one link on top of the other.
+    let bundle = Bundle::new().link("/m", "there").file("/there", "1", 0o644).file("/elsewhere", "2", 0o644);
+    let link = bundle.host("link");
+    symlink("elsewhere", &link).expect("make a link on the host");
+    let container = bundle.bind(link, "/m", &["bind", "src-nofollow", "dest-nofollow"]);
+    container.sh("readlink /m; cat /m").run().prints("elsewhere\n2");
+}
+
+#[test]
+fn dest_nofollow_does_not_reach_into_proc_behind_a_link() {
+    if known_difference("runc", "has no such option") || known_difference("crun", "mounts anything anywhere in /proc") {
+        return;
+    }
+    let bundle = Bundle::new().link("/innocent", "/proc").args(["true"]);
+    let source = bundle.host_file("file", "host");
+    bundle.bind(source, "/innocent/self", &["bind", "dest-nofollow"]).run().fails_with("proc");
 }

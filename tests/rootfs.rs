@@ -1,7 +1,7 @@
 //! The root: read-only, propagation, devices, masks, and how bundle and root are spelled.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
@@ -66,26 +66,67 @@ fn b09_a_read_only_dev_still_gets_its_devices() {
 
 // B12: the propagation of the root.
 
+/// Each word, what it makes of the root, and of the mounts below.
+const PROPAGATION: &[(&str, &str, &str)] = &[
+    ("shared", "shared:", ""),
+    ("rshared", "shared:", "shared:"),
+    ("unbindable", "unbindable", ""),
+    ("runbindable", "unbindable", "unbindable"),
+    ("private", "", ""),
+    ("rprivate", "", ""),
+    ("slave", "", ""),
+    ("rslave", "", ""),
+];
+
 #[test]
 fn b12_the_propagation_asked_for_is_that_of_the_root() {
-    let optional = "awk '$5==\"/\"{for (i=7; $i!=\"-\"; i++) print $i}' /proc/self/mountinfo";
-    for (asked, seen) in [("shared", "shared:"), ("unbindable", "unbindable"), ("private", ""), ("slave", "")] {
-        let container = Bundle::new().set("/linux/rootfsPropagation", asked).sh(optional);
-        if (asked == "shared" || asked == "unbindable") && known_difference("runc", "undone for pivot_root up to 1.4") {
+    let optional = |place: &str| {
+        format!("awk '$5==\"{place}\"{{for (i=7; $i!=\"-\"; i++) printf \"%s \", $i}}' /proc/self/mountinfo; echo;")
+    };
+    for &(asked, root, below) in PROPAGATION {
+        if (asked.contains("shared") || asked.contains("unbindable"))
+            && (known_difference("runc", "undone for pivot_root up to 1.4") || known_difference("crun", "of `/` only"))
+        {
             continue;
         }
-        let found = container.run();
-        found.ok();
-        match seen {
-            "" => found.prints(""),
-            word => found.shows(word),
-        };
+        let container = Bundle::new().set("/linux/rootfsPropagation", asked);
+        let found = container.sh(&(optional("/") + &optional("/dev/shm"))).run();
+        let lines = found.ok().lines();
+        for (line, word) in lines.iter().zip([root, below]) {
+            if line.trim().is_empty() != word.is_empty() || !line.starts_with(word) {
+                found.fail(&format!("{asked} should give {word:?}, not {line:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn b12_a_slave_root_receives_from_the_host_and_a_private_one_does_not() {
+    if known_difference("crun", "cuts the root off from the host") || known_difference("runc", "the same") {
+        return;
+    }
+    for (asked, seen) in [("rslave", true), ("rprivate", false)] {
+        let bundle = Bundle::new().set("/linux/rootfsPropagation", asked).dir("/mnt", 0o755);
+        let dir = bundle.sandbox().dir();
+        mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>).expect("share");
+        let container = bundle.sh("sleep 60");
+        container.run_detached().ok();
+        let place = container.rootfs().join("mnt");
+        mount(Some("later"), &place, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount on the host");
+        let table = container_mounts(container.pid());
+        assert_eq!(table.contains("later"), seen, "{asked}: {table}");
+        nix::mount::umount(&place).expect("unmount on the host");
+        container.delete_force().ok();
     }
 }
 
 #[test]
 fn b12_mounts_of_the_container_never_reach_the_host() {
-    for asked in ["shared", "slave", "private", "unbindable"] {
+    for &(asked, ..) in PROPAGATION {
+        let late = || known_difference("crun", "masks after it") || known_difference("runc", "masks after it");
+        if asked == "runbindable" && late() {
+            continue;
+        }
         let bundle = Bundle::new().set("/linux/rootfsPropagation", asked).dir("/mnt", 0o755);
         // What a host with systemd has: everything shared.
         let dir = bundle.sandbox().dir();
@@ -101,6 +142,52 @@ fn b12_mounts_of_the_container_never_reach_the_host() {
 
 fn container_mounts(pid: i32) -> String {
     fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default()
+}
+
+// Without pivot_root.
+
+#[test]
+fn without_pivot_nothing_of_the_host_is_in_sight_and_no_procfs_is_left_behind() {
+    let container = Bundle::new().file("/here", "here", 0o644).caps(&["CAP_SYS_ADMIN", "CAP_SYS_CHROOT"]);
+    let bundle = container.sh("cat /here; ls /; cat /proc/self/mountinfo");
+    bundle.write();
+    let path = bundle.path().to_str().expect("a plain path");
+    let before = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+    let seen = bundle.cmd(["run", "--no-pivot", "--bundle", path, bundle.name()]).run();
+    seen.ok().shows("here").shows(" /dev/shm ").hides("boot").hides("/unified").hides("lib64");
+    assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo"), before);
+    // A user namespace inside gets a new procfs only where a whole one is in sight, and that of the container is masked.
+    let container = Bundle::new().dir("/mnt", 0o755);
+    let bundle = container.sh("busybox unshare -U -r -m -p -f mount -t proc proc /mnt && ls /mnt/version");
+    bundle.write();
+    let path = bundle.path().to_str().expect("a plain path");
+    for options in [&["run"][..], &["run", "--no-pivot"]] {
+        let words = [options, &["--bundle", path, bundle.name()]].concat();
+        bundle.cmd(words).run().fails_with("operation not permitted").hides("version");
+    }
+}
+
+#[test]
+fn a_runtime_in_a_plain_chroot_says_so() {
+    // A plain chroot: the root of the runtime is no mount that could be put away.
+    let bundle = Bundle::new().args(["echo", "hello"]);
+    let jail = bundle.host_dir("jail");
+    for entry in fs::read_dir("/").expect("the root").flatten().filter(|entry| entry.path().is_dir()) {
+        let place = jail.join(entry.file_name());
+        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            symlink(fs::read_link(entry.path()).expect("a link"), place).expect("copy a link");
+            continue;
+        }
+        fs::create_dir(&place).expect("make a directory");
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(&entry.path()), &place, None::<&str>, flags, None::<&str>).expect("bind what the host has");
+    }
+    let jailed = format!("set -- /bin/busybox chroot {} \"$@\"", jail.display());
+    let refused = bundle.run_cmd().after(&jailed).run();
+    refused.fails();
+    if !known_difference("crun", "words of its own") && !known_difference("runc", "words of its own") {
+        refused.fails_with("cut the mounts off").fails_with("chroot");
+    }
 }
 
 // B16: promises that need a mount namespace.
@@ -269,6 +356,24 @@ fn a_device_asked_for_is_made_and_may_be_opened_if_a_rule_allows() {
     let container = Bundle::new().push("/linux/devices", device).push("/linux/resources/devices", rule);
     let container = container.caps(&["CAP_SYSLOG"]).args(["probe", "open", "/dev/kmsg2"]);
     container.run().prints("/dev/kmsg2 ok EPERM");
+}
+
+#[test]
+fn b67_the_owners_of_the_hosts_devices_never_change() {
+    let device =
+        json!({"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "uid": 0, "gid": 0, "fileMode": 0o600});
+    let owner = |path: &str| {
+        let file = fs::metadata(path).expect("a device of the host");
+        (file.uid(), file.gid(), file.permissions().mode())
+    };
+    let before = ["/dev/null", "/dev/zero"].map(owner);
+    let container = Bundle::new().userns().push("/linux/devices", device).args(["sleep", "60"]);
+    container.run_detached().ok();
+    // All three streams are on the host's /dev/null.
+    let script = "exec </dev/null >/dev/null 2>&1";
+    container.exec_cmd(&["--user", "1000"], &["true"]).after(script).run().ok();
+    container.exec_cmd(&["--user", "1000:1000"], &["true"]).after(script).run().ok();
+    assert_eq!(["/dev/null", "/dev/zero"].map(owner), before);
 }
 
 // Masks.

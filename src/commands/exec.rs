@@ -11,9 +11,6 @@ use crate::error::{Context, Error, Result};
 use crate::plan;
 use crate::process::{Options, check_preserved, parse_user};
 
-/// The exit code of an exec that failed before its program ran, as runc has it.
-pub(super) const FAILED: u8 = 255;
-
 /// Run another program in a container
 #[derive(Args, Debug)]
 pub struct Exec {
@@ -83,7 +80,7 @@ impl Exec {
             let request = self.request(&container)?;
             container::exec::exec(&container, request)
         };
-        exec().with_context(|| format!("exec {id}")).map_err(|error| error.exit_code(FAILED))
+        exec().with_context(|| format!("exec {id}"))
     }
 
     fn request(self, container: &Container) -> Result<container::exec::Request> {

@@ -22,13 +22,15 @@ impl Features {
 fn document() -> serde_json::Value {
     let mut kinds: Vec<&str> = namespaces::KINDS.iter().map(|kind| kind.word).collect();
     kinds.sort_unstable();
+    let mut mount_options: Vec<&str> = rootfs::mount_options().collect();
+    mount_options.sort_unstable();
     let seccomp = seccomp::features();
     let (modes, flags) = process::memory_policy_names();
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        "mountOptions": rootfs::mount_options().collect::<Vec<_>>(),
+        "mountOptions": mount_options,
         "linux": {
             "namespaces": kinds,
             "capabilities": process::capability_names().collect::<Vec<_>>(),
@@ -44,7 +46,7 @@ fn document() -> serde_json::Value {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "memoryPolicy": { "modes": modes, "flags": flags },
             "netDevices": { "enabled": false },
         },

@@ -78,9 +78,9 @@ pub fn describe(name: &str) -> Option<clap::Command> {
 }
 
 impl Command {
-    /// The exit code of a failure.
+    /// The exit code of a failure: of an exec, whose codes are those of its program, the one that runc has for it.
     pub fn failure_code(&self) -> u8 {
-        if matches!(self, Command::Exec(_)) { exec::FAILED } else { 1 }
+        if matches!(self, Command::Exec(_)) { 255 } else { 1 }
     }
 
     /// Does it; the exit code on success.

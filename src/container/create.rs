@@ -157,7 +157,9 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             // While the container's half mounts. The lock tells everybody that it is not done yet.
             record.pid = pid.as_raw();
             // Of a process that is dead already the wire is to tell, not we.
-            record.start_time = sys::pid::start_time(pid).unwrap_or_default();
+            let start_time =
+                sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
+            record.start_time = start_time.unwrap_or_default();
             record.cgroup = cgroup.map(|cgroup| cgroup.location().clone());
             filter.map_or(Ok(()), |filter| directory.keep_seccomp(&filter))?;
             directory.write(&record)

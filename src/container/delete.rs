@@ -21,7 +21,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let id = Id::new(id)?;
     let directory = store.directory(&id);
     let Some(record) = directory.read()? else {
-        return match directory.exists() && !directory.is_locked() {
+        return match directory.exists() && !directory.is_locked()? {
             // A create was killed before its first record: nothing exists but the directory.
             true => directory.remove().and(if force { Ok(()) } else { Err(does_not_exist(id.as_str())) }),
             false if force => Ok(()),
@@ -60,7 +60,7 @@ pub fn destroy(container: Container) -> Result<()> {
 
 /// Kills init and waits until it is gone.
 fn end(container: &Container) -> Result<()> {
-    let Ok((_, pidfd)) = container.init() else { return Ok(()) };
+    let Some((_, pidfd)) = container.living_init()? else { return Ok(()) };
     match sys::pid::signal(pidfd.as_fd(), libc::SIGKILL) {
         Ok(()) | Err(sys::Errno::ESRCH) => {}
         Err(errno) => return Err(errno).context("unable to signal init"),

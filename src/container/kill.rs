@@ -31,10 +31,11 @@ fn signal_all(cgroup: &Location, number: i32) -> Result<()> {
 }
 
 fn signal(pid: Pid, number: i32) -> Result<()> {
-    let Ok(pidfd) = sys::pid::open(pid) else { return Ok(()) };
+    let what = || format!("signal process {pid}");
+    let Some(pidfd) = sys::pid::find(pid).with_context(what)? else { return Ok(()) };
     match sys::pid::signal(pidfd.as_fd(), number) {
         // It ended between the list and the signal.
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(errno).with_context(|| format!("signal process {pid}")),
+        Err(errno) => Err(errno).with_context(what),
     }
 }

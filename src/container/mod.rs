@@ -64,18 +64,18 @@ impl Container {
     /// pid); one whose creator is still at work is creating; a gate still there is created; a frozen cgroup is paused.
     pub fn status(&self) -> Result<Status> {
         let Some(pid) = self.record.init() else {
-            return Ok(if self.directory.is_locked() { Status::Creating } else { Status::Stopped });
+            return Ok(if self.directory.is_locked()? { Status::Creating } else { Status::Stopped });
         };
-        if sys::pid::start_time(pid) != Some(self.record.start_time) {
+        if !self.is_init(pid)? {
             return Ok(Status::Stopped);
         }
-        if self.directory.is_locked() {
+        if self.directory.is_locked()? {
             return Ok(Status::Creating);
         }
         if self.is_frozen() {
             return Ok(Status::Paused);
         }
-        Ok(if Gate::is_shut(self.directory.path()) { Status::Created } else { Status::Running })
+        Ok(if Gate::is_shut(self.directory.path())? { Status::Created } else { Status::Running })
     }
 
     /// Whether the container's own cgroup is frozen; a cgroup that just vanished is not.
@@ -83,16 +83,24 @@ impl Container {
         self.record.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
     }
 
-    /// A handle of the living init. The start time is compared after the handle is open, so that it cannot be another
-    /// process that has got the pid meanwhile.
+    /// Whether the process with this pid is the init on record.
+    fn is_init(&self, pid: Pid) -> Result<bool> {
+        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
+        Ok(start_time == Some(self.record.start_time))
+    }
+
+    /// A handle of init; `None` when it has ended. The start time is compared after the handle is open, so that it cannot
+    /// be another process that has got the pid meanwhile.
+    pub fn living_init(&self) -> Result<Option<(Pid, OwnedFd)>> {
+        let Some(pid) = self.record.init() else { return Ok(None) };
+        let pidfd = sys::pid::find(pid).with_context(|| format!("open the container's process {pid}"))?;
+        let Some(pidfd) = pidfd else { return Ok(None) };
+        Ok(self.is_init(pid)?.then_some((pid, pidfd)))
+    }
+
+    /// A handle of the living init.
     pub fn init(&self) -> Result<(Pid, OwnedFd)> {
-        let gone = || Error::new("container not running");
-        let pid = self.record.init().ok_or_else(gone)?;
-        let pidfd = sys::pid::open(pid).map_err(|_| gone())?;
-        if sys::pid::start_time(pid) != Some(self.record.start_time) {
-            return Err(gone());
-        }
-        Ok((pid, pidfd))
+        self.living_init()?.ok_or_else(|| Error::new("container not running"))
     }
 
     /// Whether the container has a pid namespace of its own, so that its init takes all others with it.

@@ -198,9 +198,17 @@ impl Directory {
     }
 
     /// Whether a `create` holds it.
-    pub fn is_locked(&self) -> bool {
-        let Ok(dir) = File::open(&self.path) else { return false };
-        dir.try_lock_shared().is_err()
+    pub fn is_locked(&self) -> Result<bool> {
+        let what = || format!("look at the lock of the state directory {}", self.path.display());
+        let dir = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            dir => dir.with_context(what)?,
+        };
+        match dir.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error).with_context(what),
+        }
     }
 
     /// flock(2); closing the file ends it, also in the hands of a killed process.

@@ -84,7 +84,9 @@ pub fn launch(
         mount: cgroup.location().mount().into(),
         cgroup: cgroup.location().directory().into(),
     });
-    let rootfs = plan.rootfs.open(paths).phase("mounts")?;
+    let user_namespace = entries.iter().find(|entry| entry.kind.flag == libc::CLONE_NEWUSER as u64);
+    let user_namespace = user_namespace.map(|entry| entry.fd.as_fd());
+    let rootfs = plan.rootfs.open(paths, user_namespace).phase("mounts")?;
     rootfs.stand().phase("mounts")?;
     let waits = gate.is_some();
     let host_waits = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
@@ -115,12 +117,14 @@ pub fn launch(
     };
     let launched = Launched { pid, pidfd: Some(pidfd) };
     // The container's half has these; ours would keep its ends open.
-    drop((child_wire, rootfs, gate, console));
+    drop((child_wire, gate, console));
     let from_outside = |wire: &Wire| {
         if let Some(maps) = plan.namespaces.maps() {
             maps.write(pid).phase("namespaces")?;
+            rootfs.map_ids(pid).phase("mounts")?;
             wire.let_go()?;
         }
+        drop(rootfs);
         // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
         // before; the record before the container may outlive us.
         plan.process.adopt(pid).phase("process")?;

@@ -10,6 +10,8 @@ use crate::sys::Errno;
 /// The longest message; an error's sentence is cut to it.
 const LIMIT: usize = 8 * 1024;
 
+/// The first byte of [`Message::Done`].
+const DONE: u8 = b'd';
 /// The first byte of [`Message::Failed`].
 const FAILED: u8 = b'f';
 
@@ -57,13 +59,13 @@ impl Wire {
     }
 
     /// What the host's half can still hear of one that has ended: whether it died without saying why. False while it
-    /// lives.
+    /// lives, and when it had done its part, after which the end may be that of its execve.
     pub fn ended_silently(&self) -> bool {
         let mut packet = [0; 1];
         loop {
             match recv(self.0.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return true,
-                Ok(_) if packet[0] == FAILED => return false,
+                Ok(_) if matches!(packet[0], DONE | FAILED) => return false,
                 Ok(_) | Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(_) => return false,
             }
@@ -76,7 +78,7 @@ impl Wire {
             Message::Go => (b'g', &[]),
             Message::Hooks => (b'h', &[]),
             Message::Ready => (b'r', &[]),
-            Message::Done => (b'd', &[]),
+            Message::Done => (DONE, &[]),
             Message::Warning(text) => (b'w', text.as_bytes()),
             Message::Failed(error) => (FAILED, error),
         };
@@ -108,7 +110,7 @@ impl Wire {
             b'g' => Message::Go,
             b'h' => Message::Hooks,
             b'r' => Message::Ready,
-            b'd' => Message::Done,
+            DONE => Message::Done,
             b'w' => Message::Warning(String::from_utf8_lossy(body).into_owned()),
             FAILED => Message::Failed(body.to_vec()),
             other => bail!("the other half sent the unknown message {other}"),
@@ -164,7 +166,7 @@ mod tests {
             assert_eq!(host.receive().unwrap(), Some(word));
             assert_eq!(host.receive().unwrap(), None);
         }
-        for (word, silently) in [(Message::Ready, true), (Message::Failed(vec![1]), false)] {
+        for (word, silently) in [(Message::Ready, true), (Message::Done, false), (Message::Failed(vec![1]), false)] {
             let (host, child) = Wire::pair().unwrap();
             assert!(!host.ended_silently());
             host.let_go().unwrap();

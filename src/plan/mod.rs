@@ -113,6 +113,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         id: options.id,
         mount_namespace: isolation(libc::CLONE_NEWNS),
         user_namespace,
+        user_namespace_joined: namespaces.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined,
         cgroup_namespace: namespaces.origin(libc::CLONE_NEWCGROUP as u64) != Origin::Host,
         network_namespace_owned: namespaces.origin(libc::CLONE_NEWNET as u64) == Origin::New,
         no_pivot: options.no_pivot,

@@ -24,10 +24,28 @@ use crate::sys::path::{read_link, set_xattr, xattr, xattr_names};
 /// Deeper than any tree that people make, and shallow enough for the stack and the limit on open files.
 const DEPTH: u32 = 200;
 
-/// Copies all of `from` into the empty directory `to`, and its mode, owner and times onto it.
-pub(super) fn copy(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
+/// What of the directory itself is not copied, since the configuration says what it is to be.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Said {
+    pub(super) mode: bool,
+    pub(super) user: bool,
+    pub(super) group: bool,
+}
+
+/// Copies all of `from` into the empty directory `to`, and its mode, owner, times and attributes onto it.
+pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, said: Said) -> Result<()> {
     let (from, to) = (directory(from.as_fd(), c".")?, directory(to.as_fd(), c".")?);
-    let stat = fstat(&from)?;
+    let (mut stat, new) = (fstat(&from)?, fstat(&to)?);
+    for (keep, copied, kept) in [
+        (said.mode, &mut stat.st_mode, new.st_mode),
+        (said.user, &mut stat.st_uid, new.st_uid),
+        (said.group, &mut stat.st_gid, new.st_gid),
+    ] {
+        if keep {
+            *copied = kept;
+        }
+    }
+    copy_attributes(&from, &to)?;
     copy_entries(from, &to, DEPTH).context("copy what is there")?;
     finish_directory(&to, &stat)
 }

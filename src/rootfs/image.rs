@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, chroot, fchdir, fchown, unlinkat};
 
-use super::mounts::{finish, set, start};
+use super::filesystem::{finish, set, start};
 use super::options::Parameter;
 use super::overlay::{Stack, remedy};
 use crate::error::{Context, Error, Result, ensure};

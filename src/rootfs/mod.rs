@@ -12,6 +12,8 @@
 mod attack_tests;
 mod copyup;
 mod devices;
+mod filesystem;
+mod idmap;
 mod image;
 mod masks;
 mod mounts;
@@ -21,22 +23,26 @@ mod options;
 mod overlay;
 mod path;
 mod pivot;
+mod sources;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::fchdir;
+use nix::unistd::{Pid, fchdir};
 use oci_spec::runtime::{LinuxDevice, Spec};
 
 use crate::error::{Context, Error, Result, ensure};
+use crate::sys::Errno;
 use crate::sys::mount::{Change, attach, attr, change, change_all, clone_fd, spread};
 use devices::Devices;
+use idmap::{Container, Namespaces};
 use image::Cover;
 use masks::Masks;
 use mounts::{Mount, World};
 use path::{Inside, Root};
+use sources::Sources;
 
 pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, sweep};
 #[allow(unused_imports, reason = "for the command features")]
@@ -65,6 +71,8 @@ pub(crate) struct Request<'a> {
     pub(crate) mount_namespace: Isolation,
     /// The container runs in a user namespace, a new one or one that is joined.
     pub(crate) user_namespace: bool,
+    /// The user namespace is one that is joined.
+    pub(crate) user_namespace_joined: bool,
     /// The container has a cgroup namespace that is not the host's.
     pub(crate) cgroup_namespace: bool,
     /// The network namespace is a new one, made together with the user namespace or owned by it.
@@ -98,6 +106,8 @@ pub(crate) struct Rootfs {
     /// What the container's root gets in the end, where that is more.
     after: Option<(u64, bool)>,
     mounts: Vec<Mount>,
+    /// The maps of a user namespace that is to be made.
+    container_maps: idmap::Maps,
     /// None when the host's `/dev` is bound: it is left as it is.
     devices: Option<Devices>,
     masks: Masks,
@@ -174,6 +184,7 @@ impl Rootfs {
             before,
             after,
             mounts,
+            container_maps: idmap::container_maps(request),
             devices,
             masks,
         };
@@ -210,11 +221,12 @@ impl Rootfs {
     }
 
     /// Takes what only the host can reach: the rootfs, sources of binds, device nodes. Call it in the host's mount
-    /// namespace, before the fork. `cgroup` is where the host has its cgroup2, if it has one.
+    /// namespace, before the fork. `cgroup` is where the host has its cgroup2, if it has one; `user_namespace` the one
+    /// that the container joins, if it does.
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR` and the like for the rootfs and for sources.
-    pub(crate) fn open(self, cgroup: Option<CgroupPaths>) -> Result<Opened> {
+    pub(crate) fn open(self, cgroup: Option<CgroupPaths>, user_namespace: Option<BorrowedFd<'_>>) -> Result<Opened> {
         let describe = || format!("open the rootfs {}", self.path.display());
         // A link is followed here, once. From now on the rootfs is this directory, whatever its name leads to.
         let root = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
@@ -223,10 +235,10 @@ impl Rootfs {
         let stat = fstat(&root).with_context(describe).field(|| "/root/path")?;
         let above = match &self.above {
             Above::Nothing => None,
-            Above::Mount(mount) => mount.open()?,
+            Above::Mount(mount) => Some(mount.open(&mut Namespaces::new(Container::Later))?.0),
             Above::Image(cover) => Some(cover.mount(root.as_fd())?),
         };
-        let sources = self.mounts.iter().map(Mount::open).collect::<Result<_>>()?;
+        let sources = Sources::open(&self.mounts, user_namespace, &self.container_maps)?;
         let nodes = match &self.devices {
             Some(devices) => devices.open()?,
             None => Vec::new(),
@@ -305,8 +317,8 @@ pub(crate) struct Opened {
     identity: (u64, u64),
     /// The detached overlay that becomes the root.
     above: Option<OwnedFd>,
-    /// Beside the plan's mounts: trees taken on the host.
-    sources: Vec<Option<OwnedFd>>,
+    /// Trees taken on the host.
+    sources: Sources,
     /// Device nodes taken on the host.
     nodes: Vec<OwnedFd>,
     world: World,
@@ -328,6 +340,12 @@ impl Opened {
         }
     }
 
+    /// On the host, once the maps of a new user namespace are written and before its first process goes on: maps the
+    /// owners of mounts that are to have the container's own map.
+    pub(crate) fn map_ids(&self, init: Pid) -> Result<()> {
+        self.sources.map_ids(&self.plan.mounts, init)
+    }
+
     /// First of all in the new mount namespace: from here on nothing that is mounted reaches the host.
     pub(crate) fn isolate(&self) -> Result<()> {
         let joined = self.host_namespace;
@@ -337,7 +355,12 @@ impl Opened {
         );
         match self.plan.isolation {
             Isolation::None => Ok(()),
-            _ => change_all(Change::spread(self.plan.before)).context("cut the mounts off from the host"),
+            _ => match change_all(Change::spread(self.plan.before)).context("cut the mounts off from the host") {
+                Err(error) if error.errno() == Some(Errno::EINVAL) => {
+                    Err(error.hint("the runtime's own root must be a mount, and in a plain chroot it is none"))
+                }
+                done => done,
+            },
         }
     }
 
@@ -347,8 +370,9 @@ impl Opened {
         if self.plan.isolation != Isolation::None {
             self.root = self.own_mount().with_context(|| format!("mount the rootfs {}", self.plan.path.display()))?;
         }
-        let sources = std::mem::take(&mut self.sources);
-        for (mount, source) in self.plan.mounts.iter().zip(sources) {
+        let mut sources = std::mem::take(&mut self.sources);
+        for mount in &self.plan.mounts {
+            let source = if mount.is_early() { Some(sources.next()?) } else { None };
             let last = mount.attach(&self.root, source, &self.world)?;
             self.read_only_last.extend(last);
             self.world.shared |= mount.shares();
@@ -380,17 +404,12 @@ impl Opened {
         self.root.fd()
     }
 
-    /// The container's root becomes `/`, and what was `/` is gone. Then its propagation is what was asked for.
+    /// The container's root becomes `/`, and what was `/` is gone.
     pub(crate) fn pivot(&mut self) -> Result<()> {
         match self.plan.isolation {
             Isolation::None => pivot::change_root(&self.root)?,
             _ if self.plan.no_pivot => pivot::shift(&self.root, &self.plan.path)?,
             _ => pivot::pivot(&self.root)?,
-        }
-        if let Some((kind, all)) = self.plan.after {
-            change(self.root.fd(), all, Change::spread(kind))
-                .context("set the propagation of the root")
-                .field(|| "/linux/rootfsPropagation")?;
         }
         Ok(())
     }
@@ -417,12 +436,30 @@ impl Opened {
         devices::open_null(&self.root)
     }
 
+    /// The propagation that was asked for, once nothing is left to be cloned and attached.
+    fn spread(&self) -> Result<()> {
+        let Some((kind, all)) = self.plan.after else { return Ok(()) };
+        let mounts = &self.plan.mounts;
+        // One call for all would overrule the words of single mounts, and what they were cannot be brought back.
+        let one_by_one = all && mounts.iter().any(Mount::has_spread);
+        change(self.root.fd(), all && !one_by_one, Change::spread(kind))
+            .context("set the propagation of the root")
+            .field(|| "/linux/rootfsPropagation")?;
+        for mount in mounts.iter().filter(|mount| one_by_one && !mount.has_spread()) {
+            let covers =
+                |other: &Mount| other.target() != mount.target() && other.target().is_below(mount.target().bytes());
+            mount.spread_as(&self.root, kind, !mounts.iter().any(covers))?;
+        }
+        Ok(())
+    }
+
     /// Last: what is to be read-only becomes so, read-only and masked paths, the root. No descriptor remains.
     pub(crate) fn seal(self) -> Result<()> {
         for mount in &self.read_only_last {
             change(mount.as_fd(), false, Change::set(attr::RDONLY)).context("make a tmpfs read-only")?;
         }
         self.plan.masks.apply(&self.root)?;
+        self.spread()?;
         if self.plan.read_only {
             change(self.root.fd(), false, Change::set(attr::RDONLY))
                 .context("make the root read-only")
@@ -444,6 +481,7 @@ mod tests {
             id: "c",
             mount_namespace: isolation,
             user_namespace: false,
+            user_namespace_joined: false,
             cgroup_namespace: true,
             network_namespace_owned: true,
             no_pivot: false,
@@ -507,11 +545,11 @@ mod tests {
             (r#"{"destination":"/x","type":"none"}"#, "/mounts/0/type"),
             (r#"{"destination":"/x","type":"bind"}"#, "/mounts/0/source"),
             (r#"{"destination":"/x","type":"bind","source":"/s","options":["readonly"]}"#, "/mounts/0/options"),
-            (r#"{"destination":"/x","type":"tmpfs","options":["ro","idmap"]}"#, "/mounts/0/options/1"),
+            (r#"{"destination":"/x","type":"tmpfs","options":["ro","idmap"]}"#, "/mounts/0/options"),
             (r#"{"destination":"/x","type":"proc","options":["tmpcopyup"]}"#, "/mounts/0/options"),
             (
                 r#"{"destination":"/x","source":"/s","options":["bind"],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
-                "/mounts/0/uidMappings",
+                "/mounts/0/gidMappings",
             ),
         ] {
             assert_eq!(fault(&format!(r#""mounts":[{entry}]"#), Isolation::New).0, field, "{entry}");

@@ -1,21 +1,24 @@
 //! `mounts[]`: what each entry is, decided on the host; made and attached in the container's process, fd to fd.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{fstat, major, minor};
+use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::Mount as Entry;
 
-use super::options::{Attributes, Options, Parameter};
-use super::overlay::Overlay;
-use super::path::{Inside, Kind, Place, Root, is_directory};
+use super::filesystem::{complain, finish, set, start};
+use super::idmap::{self, IdMap, Namespaces};
+use super::options::{Attributes, Links, Options, Parameter};
+use super::overlay::{Overlay, check_root};
+use super::path::{Inside, Kind, Place, Root, format, is_directory};
 use super::{CgroupPaths, Isolation, Request, copyup};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Change, Filesystem, attach, attr, change, clone_path, spread};
+use crate::sys::mount::{Change, Filesystem, attach, attr, change, clone_path, clone_unfollowed, spread};
+use crate::sys::path::read_link;
 
 /// Below `/proc`, only these may be covered: files without power over the host, as lxcfs does it.
 const PROC_FILES: &[&str] = &[
@@ -65,10 +68,14 @@ pub(super) struct Mount {
     all: Attributes,
     /// Propagation to set, before and, where a shared mount may have been covered, after attaching.
     spread: Vec<(u64, bool)>,
+    /// Some of that is what the entry says.
+    has_spread: bool,
     /// No link may stand at the destination: `/proc` and `/sys` (CVE-2019-19921, CVE-2023-28642, CVE-2025-54867).
     plain: bool,
     /// The container is in a user namespace, where what the source forbids stays forbidden.
     locked: bool,
+    idmap: Option<IdMap>,
+    links: Links,
 }
 
 impl Mount {
@@ -97,7 +104,9 @@ impl Mount {
             log::debug!("{}: a bind by its type alone", field("options"));
             options.bind = Some(false);
         }
-        let source = source(entry, &mut options, request, fstype, &field)?;
+        let idmap = IdMap::plan(entry, options.idmap.as_ref(), request, &field)?;
+        let source = source(entry, &mut options, request, propagation, fstype, &field)?;
+        check_words(&options, &source, idmap.is_some()).field(|| field("options"))?;
         check_proc(&target, &source).field(|| field("destination"))?;
         let mut parameters = std::mem::take(&mut options.parameters);
         match &source {
@@ -116,20 +125,16 @@ impl Mount {
                 }
             }
             Source::Overlay(_) => {
-                if let Some(label) = label {
-                    parameters.push(Parameter::new(&format!("context={label}"))?);
-                }
+                parameters.extend(label.map(|label| Parameter::new(&format!("context={label}"))).transpose()?);
             }
             Source::Cgroup { .. } | Source::Remount => {}
         }
-        if options.copy_up && !matches!(source, Source::New { copy_up: true, .. }) {
-            return Err(Error::new("tmpcopyup needs a tmpfs").field(field("options")));
-        }
-
         let plain = target.bytes() == b"proc" || target.bytes() == b"sys" || matches!(fstype, "proc" | "sysfs");
         let spread = spreading(&options, &source, propagation);
-        let (own, all) = (options.own, options.all);
-        Ok(Mount { index, target, source, parameters, own, all, spread, plain, locked: request.user_namespace })
+        let has_spread = !options.spread.is_empty();
+        let (own, all, links) = (options.own, options.all, options.links);
+        let locked = request.user_namespace;
+        Ok(Mount { index, target, source, parameters, own, all, spread, has_spread, plain, locked, idmap, links })
     }
 
     /// The destination.
@@ -147,14 +152,47 @@ impl Mount {
         self.all.then(self.own).set & attr::RDONLY != 0
     }
 
-    /// On the host, before the fork: the tree to attach, when it must be taken there.
-    pub(super) fn open(&self) -> Result<Option<OwnedFd>> {
+    /// Whether the tree to attach must be taken, or made, on the host before the fork.
+    pub(super) fn is_early(&self) -> bool {
+        // Owners are mapped by who has power over the file system.
+        self.idmap.is_some() || matches!(self.source, Source::Bind { early: true, .. } | Source::Overlay(_))
+    }
+
+    /// On the host, before the fork: the tree to attach, for an early mount, and whether its owners are still to be
+    /// mapped, by the container's user namespace.
+    pub(super) fn open(&self, namespaces: &mut Namespaces) -> Result<(OwnedFd, bool)> {
+        let mut open = || {
+            let tree = match &self.source {
+                Source::Bind { path, recursive, .. } => self.clone_source(path, *recursive)?,
+                Source::New { fstype, name, read_only_last, .. } => {
+                    self.make(fstype, name.as_ref(), *read_only_last, None)?
+                }
+                Source::Overlay(overlay) => self.make_overlay(overlay)?,
+                Source::Cgroup { .. } | Source::Remount => bail!("its owners cannot be mapped"),
+            };
+            let mapped = match &self.idmap {
+                Some(map) => map.apply(&tree, namespaces, self.origin())?,
+                None => true,
+            };
+            Ok((tree, !mapped))
+        };
+        self.describe(open())
+    }
+
+    /// On the host: maps the owners of a tree that waited for the container's user namespace.
+    pub(super) fn map_ids(&self, tree: &OwnedFd, namespace: BorrowedFd<'_>) -> Result<()> {
+        match &self.idmap {
+            Some(map) => self.describe(map.map(tree, namespace, self.origin())),
+            None => Ok(()),
+        }
+    }
+
+    fn origin(&self) -> idmap::Source<'_> {
         match &self.source {
-            Source::Overlay(overlay) => self.describe(self.make_overlay(overlay)).map(Some),
-            Source::Bind { path, recursive, early: true } => {
-                self.describe(self.clone_source(path, *recursive)).map(Some)
-            }
-            _ => Ok(None),
+            Source::Bind { path, .. } => idmap::Source::Path(path),
+            Source::New { fstype, .. } => idmap::Source::Type(fstype.to_str().unwrap_or_default()),
+            Source::Overlay(_) => idmap::Source::Type("overlay"),
+            Source::Cgroup { .. } | Source::Remount => idmap::Source::Type("cgroup2"),
         }
     }
 
@@ -170,15 +208,24 @@ impl Mount {
                     Some(tree) => tree,
                     None => self.clone_source(path, *recursive)?,
                 };
+                if self.links.copy && is_link(&tree)? {
+                    root.link(&self.target, &read_link(&tree)?).context("copy the link")?;
+                    return Ok(None);
+                }
                 let kind = || Ok(if is_directory(&tree)? { Kind::Directory } else { Kind::File });
                 let place = self.place(root, kind)?;
                 (place, tree)
             }
             Source::New { fstype, name, copy_up, read_only_last } => {
                 let place = self.place(root, || Ok(Kind::Directory))?;
-                let tree = self.make(fstype, name.as_ref(), *read_only_last, &place)?;
+                let tree = match early {
+                    Some(tree) => tree,
+                    None => self.make(fstype, name.as_ref(), *read_only_last, Some(&place))?,
+                };
                 if *copy_up && !place.made {
-                    copyup::copy(&place.fd, &tree)?;
+                    let said = |key: &str| self.has_parameter(key);
+                    let said = copyup::Said { mode: said("mode"), user: said("uid"), group: said("gid") };
+                    copyup::copy(&place.fd, &tree, said)?;
                 }
                 (place, tree)
             }
@@ -215,6 +262,24 @@ impl Mount {
         self.spread.iter().any(|&(kind, _)| kind == spread::SHARED)
     }
 
+    /// Whether it has a word of its own on how it spreads.
+    pub(super) fn has_spread(&self) -> bool {
+        self.has_spread
+    }
+
+    /// Gives it the propagation of the root, once it is in place.
+    pub(super) fn spread_as(&self, root: &Root, kind: u64, recursive: bool) -> Result<()> {
+        if self.links.copy {
+            // It may be no mount, but a link to anywhere.
+            return Ok(());
+        }
+        let spread = || {
+            let place = self.place(root, || Err(Errno::ENOENT))?;
+            change(&place.fd, recursive, Change::spread(kind)).context("set its propagation")
+        };
+        self.describe(spread())
+    }
+
     fn describe<T>(&self, result: Result<T>) -> Result<T> {
         let Err(error) = result else { return result };
         let what = match &self.source {
@@ -240,6 +305,8 @@ impl Mount {
                 Err(Errno::ELOOP) => return Err(self.is_link()),
                 Err(error) => return Err(error).context("open the destination"),
             }
+        } else if self.links.cover_destination {
+            root.find_or_make_unfollowed(&self.target, kind).context("open the destination")?
         } else {
             root.find_or_make(&self.target, kind).context("open the destination")?
         };
@@ -274,7 +341,9 @@ impl Mount {
 
     /// A detached copy of the source, with its attributes.
     fn clone_source(&self, path: &Path, recursive: bool) -> Result<OwnedFd> {
-        let tree = clone_path(path, recursive).with_context(|| format!("open {}", path.display()))?;
+        let follows = !self.links.copy && !self.links.mount_source;
+        let tree = if follows { clone_path(path, recursive) } else { clone_unfollowed(path, recursive) };
+        let tree = tree.with_context(|| format!("open {}", path.display()))?;
         if self.target.bytes() == b"proc" {
             ensure!(is_proc_root(&tree)?, "{} is not a procfs, and nothing else may cover /proc", path.display());
         }
@@ -330,8 +399,14 @@ impl Mount {
         Ok(())
     }
 
-    /// A detached mount of a new file system.
-    fn make(&self, fstype: &CString, name: Option<&CString>, read_only_last: bool, place: &Place) -> Result<OwnedFd> {
+    /// A detached mount of a new file system; `place` is what it covers, once that is known.
+    fn make(
+        &self,
+        fstype: &CString,
+        name: Option<&CString>,
+        read_only_last: bool,
+        place: Option<&Place>,
+    ) -> Result<OwnedFd> {
         let filesystem = start(fstype)?;
         if let Some(name) = name {
             set(&filesystem, c"source", Some(name))?;
@@ -340,7 +415,7 @@ impl Mount {
             set(&filesystem, &parameter.key, parameter.value.as_deref())?;
         }
         let tmpfs = fstype.as_bytes() == b"tmpfs";
-        if tmpfs && !place.made && !self.parameters.iter().any(|parameter| parameter.key.as_bytes() == b"mode") {
+        if let Some(place) = place.filter(|place| tmpfs && !place.made && !self.has_parameter("mode")) {
             // As the directory that it covers, the sticky bit included.
             let mode = format!("{:o}", fstat(&place.fd)?.st_mode & 0o7777);
             set(&filesystem, c"mode", Some(&CString::new(mode).unwrap_or_default()))?;
@@ -377,6 +452,10 @@ impl Mount {
             }
         }
         Ok(())
+    }
+
+    fn has_parameter(&self, key: &str) -> bool {
+        self.parameters.iter().any(|parameter| parameter.key.as_bytes() == key.as_bytes())
     }
 
     /// With a cgroup namespace, a mount of cgroup2 shows the container's own part. Without one, the host's mount is
@@ -441,12 +520,10 @@ fn source(
     entry: &Entry,
     options: &mut Options,
     request: &Request,
+    propagation: u64,
     fstype: &str,
     field: &dyn Fn(&str) -> String,
 ) -> Result<Source> {
-    if [entry.uid_mappings(), entry.gid_mappings()].into_iter().flatten().any(|list| !list.is_empty()) {
-        return Err(Error::new("id-mapped mounts are not supported").field(field("uidMappings")));
-    }
     if options.remount {
         return Ok(Source::Remount);
     }
@@ -454,9 +531,11 @@ fn source(
         let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
         CString::new(bytes).map_err(|_| Error::new("a path must not contain a NUL byte").field(field("source")))
     };
-    let early = request.user_namespace
-        || request.mount_namespace == Isolation::Joined
-        || options.spread.iter().any(|&(kind, _)| kind == spread::SHARED);
+    // What a private root has cut off can neither be a peer nor a slave of the host's any more.
+    let tied =
+        |&(kind, _): &(u64, bool)| kind == spread::SHARED || (kind == spread::SLAVE && propagation == spread::PRIVATE);
+    let early =
+        request.user_namespace || request.mount_namespace == Isolation::Joined || options.spread.iter().any(tied);
     if let Some(recursive) = options.bind {
         let Some(path) = entry.source().as_deref().filter(|path| !path.as_os_str().is_empty()) else {
             return Err(Error::new("a bind needs a source").field(field("source")));
@@ -486,23 +565,22 @@ fn source(
     Ok(Source::New { fstype, name, copy_up: options.copy_up && tmpfs, read_only_last })
 }
 
-/// The container's root is what `root.path` names, or an overlay that is the first mount.
-fn check_root(index: usize, fstype: &str, options: &Options, destination: &Path) -> Result<()> {
-    let overlay = index == 0 && fstype == "overlay" && options.bind.is_none() && !options.remount;
-    if !overlay {
-        let sentence = format!("the destination {} is the container's root", destination.display());
-        return Err(Error::new(sentence).hint("only an overlay that is the first mount may take its place"));
-    }
-    ensure!(options.spread.is_empty(), "the propagation of the root is that of /linux/rootfsPropagation");
-    Ok(())
-}
-
 fn ensure_type(fstype: &str) -> Result<()> {
     match fstype {
         "" => Err(Error::new("must be set").hint("or add the option bind or rbind")),
         "none" => Err(Error::new("none is no file system").hint("add the option bind or rbind")),
         _ => Ok(()),
     }
+}
+
+/// Words that need a mount of a certain kind.
+fn check_words(options: &Options, source: &Source, mapped: bool) -> Result<()> {
+    let bind = matches!(source, Source::Bind { .. });
+    let mappable = bind || matches!(source, Source::New { .. });
+    ensure!(!options.copy_up || matches!(source, Source::New { copy_up: true, .. }), "tmpcopyup needs a tmpfs");
+    ensure!(!mapped || mappable, "the owners of this mount cannot be mapped");
+    ensure!(bind || options.links == Links::default(), "what to do with links can only be said of a bind");
+    Ok(())
 }
 
 /// Only the owner of a network namespace may mount its sysfs, so others get the host's, which nobody may write.
@@ -535,6 +613,10 @@ fn check_proc(target: &Inside, source: &Source) -> Result<()> {
     Ok(())
 }
 
+fn is_link(tree: &OwnedFd) -> Result<bool> {
+    Ok(format(&fstat(tree)?) == SFlag::S_IFLNK)
+}
+
 fn is_proc_root(tree: &OwnedFd) -> Result<bool> {
     /// `PROC_ROOT_INO`, `<linux/proc_fs.h>`.
     const ROOT: u64 = 1;
@@ -559,40 +641,12 @@ fn spreading(options: &Options, source: &Source, propagation: u64) -> Vec<(u64, 
     let Source::Bind { early, recursive, .. } = source else { return options.spread.clone() };
     let words = &options.spread;
     // A word for the whole tree, or for the one mount that there is, replaces what the host had. Shared is special:
-    // a tree that is to stay a peer of the host's must not be cut off first.
-    let replaced = words.first().is_some_and(|&(_, all)| all || !recursive);
+    // a tree that is to stay a peer of the host's must not be cut off first, and to cut off only what is mounted
+    // below there is no call.
+    let replaced = words.first().is_some_and(|&(kind, all)| all || !recursive || kind == spread::SHARED);
     let mut list = if replaced || !early { Vec::new() } else { vec![(propagation, true)] };
     list.extend(words.iter().filter(|&&(kind, _)| replaced || kind != propagation));
     list
-}
-
-pub(super) fn start(fstype: &std::ffi::CStr) -> Result<Filesystem> {
-    Filesystem::open(fstype).map_err(|errno| match errno {
-        Errno::ENODEV => Error::from(errno).context("the kernel does not know this file system"),
-        other => other.into(),
-    })
-}
-
-pub(super) fn set(filesystem: &Filesystem, key: &std::ffi::CStr, value: Option<&std::ffi::CStr>) -> Result<()> {
-    filesystem.set(key, value).map_err(|errno| {
-        let key = key.to_string_lossy();
-        let option = value.map_or_else(|| key.to_string(), |value| format!("{key}={}", value.to_string_lossy()));
-        complain(filesystem, errno, &format!("option {option}"))
-    })
-}
-
-pub(super) fn finish(filesystem: &Filesystem, attributes: u64) -> Result<OwnedFd> {
-    filesystem.mount(attributes).map_err(|errno| complain(filesystem, errno, "make the file system"))
-}
-
-/// An error with what the kernel wrote about it.
-pub(super) fn complain(filesystem: &Filesystem, errno: Errno, step: &str) -> Error {
-    let error = Error::from(errno);
-    match filesystem.complaint() {
-        Some(complaint) => error.context(complaint),
-        None => error,
-    }
-    .context(step.to_owned())
 }
 
 /// A device number as people write it.
@@ -620,6 +674,7 @@ mod tests {
     fn a_shared_bind_stays_in_the_peer_group_of_its_source() {
         assert_eq!(bind(&["rshared"], true, true), [(spread::SHARED, true)]);
         assert_eq!(bind(&["shared"], true, false), [(spread::SHARED, false)]);
+        assert_eq!(bind(&["shared"], true, true), [(spread::SHARED, false)]);
     }
 
     #[test]

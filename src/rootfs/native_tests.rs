@@ -123,13 +123,14 @@ impl Trial {
                 id: "c",
                 mount_namespace: self.isolation,
                 user_namespace: self.user,
+                user_namespace_joined: false,
                 cgroup_namespace: self.cgroup,
                 network_namespace_owned: self.network,
                 no_pivot: self.no_pivot,
                 selinux: false,
             });
             let cgroup = cgroup2().map(|mount| CgroupPaths { cgroup: mount.clone(), mount });
-            let opened = plan.and_then(|plan| plan.open(cgroup)).map_err(|error| error.to_string())?;
+            let opened = plan.and_then(|plan| plan.open(cgroup, None)).map_err(|error| error.to_string())?;
             opened.stand().map_err(|error| error.to_string())?;
             Ok(opened)
         };

@@ -1,11 +1,10 @@
 //! The option words of `mounts[].options` (runtime-spec, config.md, "Linux mount options"), in order: the last wins.
 //!
-//! A word that is not in the table is a parameter of the file system. What corten knows but cannot do is an error and
-//! never skipped.
+//! A word that is not in the table is a parameter of the file system.
 
 use std::ffi::CString;
 
-use crate::error::{Context, Error, Result, bail, ensure};
+use crate::error::{Context, Error, Result, ensure};
 use crate::sys::mount::{attr, spread};
 
 /// What one word does.
@@ -32,10 +31,12 @@ enum Effect {
     Remount,
     /// A new tmpfs starts with what it covers.
     CopyUp,
+    /// Owners are mapped; in all mounts of the tree, or in the one.
+    IdMap(bool),
+    /// What is done with a link at the source or the destination of a bind.
+    Link(fn(&mut Links)),
     /// Nothing to do: the default, or without meaning on the kernels that corten runs on.
     Nothing,
-    /// Known, and not done.
-    Missing,
 }
 
 use Effect::*;
@@ -103,16 +104,17 @@ const WORDS: &[(&str, Effect)] = &[
     ("noiversion", Nothing),
     ("silent", Nothing),
     ("loud", Nothing),
-    ("idmap", Missing),
-    ("ridmap", Missing),
-    ("copy-symlink", Missing),
-    ("src-nofollow", Missing),
-    ("dest-nofollow", Missing),
+    ("idmap", IdMap(false)),
+    ("ridmap", IdMap(true)),
+    // crun(1).
+    ("copy-symlink", Link(|links| links.copy = true)),
+    ("src-nofollow", Link(|links| links.mount_source = true)),
+    ("dest-nofollow", Link(|links| links.cover_destination = true)),
 ];
 
 /// The words that are understood, for `corten features`.
 pub(crate) fn words() -> impl Iterator<Item = &'static str> {
-    WORDS.iter().filter(|(_, effect)| !matches!(effect, Missing)).map(|&(word, _)| word)
+    WORDS.iter().map(|&(word, _)| word)
 }
 
 /// Attributes to set and to clear.
@@ -178,6 +180,26 @@ impl Parameter {
     }
 }
 
+/// That owners are to be mapped.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// In the mounts below, too.
+    pub(super) recursive: bool,
+    /// The maps, when they stand in the option itself.
+    pub(super) maps: Option<String>,
+}
+
+/// What is done with a symbolic link, instead of following it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Links {
+    /// A link at the source is made anew at the destination.
+    pub(super) copy: bool,
+    /// A link at the source is mounted itself.
+    pub(super) mount_source: bool,
+    /// A link at the destination is covered itself.
+    pub(super) cover_destination: bool,
+}
+
 /// The words of one mount, in effect.
 #[derive(Debug, Default)]
 pub(super) struct Options {
@@ -191,6 +213,8 @@ pub(super) struct Options {
     pub(super) bind: Option<bool>,
     pub(super) remount: bool,
     pub(super) copy_up: bool,
+    pub(super) idmap: Option<Asked>,
+    pub(super) links: Links,
     pub(super) parameters: Vec<Parameter>,
 }
 
@@ -207,8 +231,9 @@ impl Options {
     fn add(&mut self, word: &str) -> Result<()> {
         let Some(&(_, effect)) = WORDS.iter().find(|(known, _)| *known == word) else {
             ensure!(!word.is_empty(), "an option must not be empty");
-            if word.starts_with("idmap=") || word.starts_with("ridmap=") {
-                bail!("the option {word} is not supported");
+            if let Some((name @ ("idmap" | "ridmap"), maps)) = word.split_once('=') {
+                self.idmap = Some(Asked { recursive: name == "ridmap", maps: Some(maps.to_owned()) });
+                return Ok(());
             }
             self.parameters.push(Parameter::new(word)?);
             return Ok(());
@@ -240,8 +265,9 @@ impl Options {
             Superblock => self.parameters.push(Parameter::new(word)?),
             Remount => self.remount = true,
             CopyUp => self.copy_up = true,
+            IdMap(recursive) => self.idmap = Some(Asked { recursive, maps: None }),
+            Link(choose) => choose(&mut self.links),
             Nothing => {}
-            Missing => bail!("the option {word} is not supported"),
         }
         Ok(())
     }
@@ -300,11 +326,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_done_is_refused_by_name() {
-        for word in ["idmap", "ridmap", "idmap=uids=0-1-2;gids=0-1-2", "copy-symlink", "src-nofollow", ""] {
-            let error = Options::parse(&["ro".into(), word.into()], "/mounts/7/options").unwrap_err();
-            assert_eq!(error.field_name(), Some("/mounts/7/options/1"), "{word}");
-        }
+    fn an_empty_word_is_refused_with_its_place() {
+        let error = Options::parse(&["ro".into(), "".into()], "/mounts/7/options").unwrap_err();
+        assert_eq!(error.field_name(), Some("/mounts/7/options/1"));
+    }
+
+    #[test]
+    fn the_last_word_on_mapped_owners_wins() {
+        let asked = |words: &[&str]| parse(words).idmap.unwrap();
+        assert_eq!(asked(&["ridmap", "idmap"]), Asked { recursive: false, maps: None });
+        let inline = Asked { recursive: true, maps: Some("uids=0-1-2;gids=0-1-2".into()) };
+        assert_eq!(asked(&["idmap", "ridmap=uids=0-1-2;gids=0-1-2"]), inline);
     }
 
     #[test]

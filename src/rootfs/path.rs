@@ -4,14 +4,15 @@
 //! that is held open, so a link in the image, or one put there meanwhile, leads inside at worst
 //! (CVE-2021-30465, CVE-2024-45310, CVE-2026-41579).
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
+use nix::unistd::symlinkat;
 
 use crate::error::Error;
 use crate::sys::path::{Links, open_in, read_link};
@@ -49,8 +50,8 @@ impl Inside {
     }
 
     /// Whether it is `path` or lies below it; `path` has no leading slash.
-    pub(super) fn is_below(&self, path: &str) -> bool {
-        match self.bytes().strip_prefix(path.as_bytes()) {
+    pub(super) fn is_below(&self, path: impl AsRef<[u8]>) -> bool {
+        match self.bytes().strip_prefix(path.as_ref()) {
             Some(rest) => rest.is_empty() || rest[0] == b'/',
             None => false,
         }
@@ -134,6 +135,37 @@ impl Root {
     pub(super) fn find_or_make(&self, path: &Inside, kind: impl FnOnce() -> Result<Kind>) -> Result<Place> {
         match self.find(path) {
             Err(Errno::ENOENT) => self.make(path, kind()?),
+            done => done,
+        }
+    }
+
+    /// As [`Root::find_or_make`], but a link at the last name is the place itself.
+    pub(super) fn find_or_make_unfollowed(&self, path: &Inside, kind: impl FnOnce() -> Result<Kind>) -> Result<Place> {
+        let Some((parent, name)) = path.split() else { return self.find(path) };
+        let Place { fd: parent, linked, .. } = self.directory(&parent)?;
+        let here = || openat(&parent, name.as_c_str(), OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, NO_MODE);
+        match here() {
+            Ok(fd) => return Ok(Place { fd, linked, made: false }),
+            Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+        let made = match create(parent.as_fd(), &name, kind()?) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
+            Err(error) => return Err(error),
+        };
+        Ok(Place { fd: here()?, linked, made })
+    }
+
+    /// Makes a symbolic link, unless the same one is there.
+    ///
+    /// # Errors
+    /// `EEXIST`: something else is there.
+    pub(super) fn link(&self, path: &Inside, target: &OsStr) -> Result<()> {
+        let (parent, name) = path.split().ok_or(Errno::EEXIST)?;
+        let parent = self.directory(&parent)?.fd;
+        match symlinkat(target, &parent, name.as_c_str()) {
+            Err(Errno::EEXIST) if readlinkat(&parent, name.as_c_str()).is_ok_and(|there| there == target) => Ok(()),
             done => done,
         }
     }

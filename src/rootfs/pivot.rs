@@ -23,9 +23,9 @@ pub(super) fn pivot(root: &Root) -> Result<()> {
     // No directory is needed for it, so it works on a read-only root (pivot_root(2), NOTES).
     match pivot_root(".", ".") {
         Err(Errno::EINVAL) => {
-            return Err(Errno::EINVAL)
-                .context("pivot_root")
-                .hint("a host that runs from an initramfs needs --no-pivot");
+            return Err(Errno::EINVAL).context("pivot_root").hint(
+                "a root that cannot be put away, as that of a host which runs from an initramfs, needs --no-pivot",
+            );
         }
         done => done.context("pivot_root")?,
     }
@@ -79,11 +79,11 @@ fn full_mount(line: &[u8]) -> Option<PathBuf> {
     let (root, point) = (fields.nth(3)?, fields.next()?);
     let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
     let full = root == b"/" && matches!(fstype, b"proc" | b"sysfs");
-    full.then(|| PathBuf::from(OsString::from_vec(unescape(point))))
+    full.then(|| unescape(point))
 }
 
-/// `\040` and the like, as the kernel writes blanks.
-fn unescape(field: &[u8]) -> Vec<u8> {
+/// A path of mountinfo, where the kernel writes `\040` and the like for blanks.
+pub(super) fn unescape(field: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, tail)) = rest.split_first() {
@@ -93,7 +93,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
             None => (plain.push(byte), rest = tail),
         };
     }
-    plain
+    PathBuf::from(OsString::from_vec(plain))
 }
 
 #[cfg(test)]

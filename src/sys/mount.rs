@@ -32,6 +32,8 @@ pub(crate) mod attr {
     pub(crate) const NODIRATIME: u64 = 0x80;
     /// Symbolic links are not followed.
     pub(crate) const NOSYMFOLLOW: u64 = 0x20_0000;
+    /// Owners are mapped by a user namespace.
+    pub(super) const IDMAP: u64 = 0x10_0000;
 }
 
 /// `MS_*` of mount(2) for the way in which mounts spread between peers.
@@ -83,6 +85,12 @@ struct MountAttr {
     userns_fd: u64,
 }
 
+impl From<Change> for MountAttr {
+    fn from(Change { set, clear, propagation }: Change) -> MountAttr {
+        MountAttr { set, clear, propagation, userns_fd: 0 }
+    }
+}
+
 const OPEN_TREE_CLONE: libc::c_int = 1;
 const OPEN_TREE_CLOEXEC: libc::c_int = libc::O_CLOEXEC;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_int = 0x4;
@@ -124,6 +132,12 @@ pub(crate) fn clone_path<P: NixPath + ?Sized>(path: &P, recursive: bool) -> Resu
     path.with_nix_path(|path| open_tree(libc::AT_FDCWD, path, recursive_flag(recursive)))?
 }
 
+/// The same, but of the link itself where the path ends in one.
+pub(crate) fn clone_unfollowed<P: NixPath + ?Sized>(path: &P, recursive: bool) -> Result<OwnedFd> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW | recursive_flag(recursive);
+    path.with_nix_path(|path| open_tree(libc::AT_FDCWD, path, flags))?
+}
+
 /// A detached copy of what a descriptor refers to. It must lie in the caller's mount namespace.
 pub(crate) fn clone_fd(fd: impl AsFd, recursive: bool) -> Result<OwnedFd> {
     open_tree(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | recursive_flag(recursive))
@@ -148,8 +162,7 @@ pub(crate) fn attach(tree: impl AsFd, place: impl AsFd) -> Result<()> {
     Errno::result(result).map(drop)
 }
 
-fn mount_setattr(dir: libc::c_int, path: &CStr, flags: libc::c_int, change: Change) -> Result<()> {
-    let attr = MountAttr { set: change.set, clear: change.clear, propagation: change.propagation, userns_fd: 0 };
+fn mount_setattr(dir: libc::c_int, path: &CStr, flags: libc::c_int, attr: MountAttr) -> Result<()> {
     // SAFETY: `path` ends in NUL, `attr` is laid out as the kernel's struct of the size given; both outlive the call,
     // which only reads them.
     let result = unsafe {
@@ -167,12 +180,24 @@ fn mount_setattr(dir: libc::c_int, path: &CStr, flags: libc::c_int, change: Chan
 
 /// Changes the attributes of the mount whose root the descriptor is, or of all mounts from there down.
 pub(crate) fn change(mount: impl AsFd, recursive: bool, change: Change) -> Result<()> {
-    mount_setattr(mount.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | recursive_flag(recursive), change)
+    mount_setattr(mount.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | recursive_flag(recursive), change.into())
 }
 
 /// Changes every mount that the caller can see.
 pub(crate) fn change_all(change: Change) -> Result<()> {
-    mount_setattr(libc::AT_FDCWD, c"/", AT_RECURSIVE, change)
+    mount_setattr(libc::AT_FDCWD, c"/", AT_RECURSIVE, change.into())
+}
+
+/// Maps the owners of a detached mount, or of all mounts of the tree, by a user namespace: an id of the file system is
+/// looked up inside it, what it stands for outside is the id that is seen.
+///
+/// # Errors
+/// `EINVAL`: the file system, or one in the tree, cannot be mapped. `EPERM`: it is mapped already, or the namespace is
+/// the one that the file system belongs to.
+pub(crate) fn map_ids(mount: impl AsFd, recursive: bool, user_namespace: BorrowedFd<'_>) -> Result<()> {
+    let userns_fd = user_namespace.as_raw_fd() as u64;
+    let attr = MountAttr { set: attr::IDMAP, clear: 0, propagation: 0, userns_fd };
+    mount_setattr(mount.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | recursive_flag(recursive), attr)
 }
 
 /// A file system in the making (fsopen(2)), or one to be reconfigured (fspick(2)).

@@ -19,6 +19,16 @@ pub fn open(pid: Pid) -> Result<OwnedFd> {
     }
 }
 
+/// [`open`], or `None` when there is no such process: there, being unable to look is another matter.
+pub fn find(pid: Pid) -> Result<Option<OwnedFd>> {
+    match open(pid) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        // The latter two: the number is that of a thread by now.
+        Err(Errno::ESRCH | Errno::EINVAL | Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Sends a signal by number (0 only asks), pidfd_send_signal(2).
 pub fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<()> {
     // SAFETY: integers and a null `siginfo`, which the kernel takes as "as kill(2) would fill it".
@@ -58,11 +68,19 @@ pub fn exit_now(code: i32) -> ! {
 
 /// What tells one process from a later one with the same pid: its start time in clock ticks since boot, field 22 of
 /// proc_pid_stat(5). `None` when the process is gone or a zombie.
-pub fn start_time(pid: Pid) -> Option<u64> {
+pub fn start_time(pid: Pid) -> Result<Option<u64>> {
     // One read(2) of a buffer that holds it all: procfs makes the text anew for each.
     let mut buffer = [0; 1024];
-    let length = fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)).ok()?;
-    let stat = &buffer[..length];
+    match fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)) {
+        Ok(length) => Ok(parse_start_time(&buffer[..length])),
+        Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
+            Errno::ENOENT | Errno::ESRCH => Ok(None),
+            errno => Err(errno),
+        },
+    }
+}
+
+fn parse_start_time(stat: &[u8]) -> Option<u64> {
     // The name (field 2) may hold anything, a closing parenthesis too; the last one ends it.
     let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..))?;
     let mut fields = std::str::from_utf8(rest).ok()?.split(' ');
@@ -85,8 +103,9 @@ mod tests {
 
     #[test]
     fn our_own_start_time_is_known_and_a_missing_process_has_none() {
-        assert!(start_time(Pid::this()).is_some());
-        assert_eq!(start_time(Pid::from_raw(i32::MAX)), None);
+        assert!(start_time(Pid::this()).unwrap().is_some());
+        assert_eq!(start_time(Pid::from_raw(i32::MAX)), Ok(None));
+        assert!(find(Pid::from_raw(i32::MAX)).unwrap().is_none());
     }
 
     #[test]

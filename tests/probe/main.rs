@@ -17,6 +17,7 @@ fn main() {
         ["open", rest @ ..] => opens(rest),
         ["mknod", path, kind, major, minor] => make_node(path, kind, number(major), number(minor)),
         ["fds"] => fds(),
+        ["xattr", path, name] => attribute(path, name),
         ["ns"] => namespaces(),
         ["signals", rest @ ..] => signals(rest),
         ["syscall", rest @ ..] => syscalls(rest),
@@ -62,6 +63,20 @@ fn make_node(path: &str, kind: &str, major: u64, minor: u64) {
     let kind = if kind == "b" { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
     let device = nix::sys::stat::makedev(major, minor);
     println!("{}", verdict(mknod(path, kind, Mode::from_bits_truncate(0o666), device)));
+}
+
+/// `xattr PATH NAME`: the bytes of an extended attribute in hexadecimal, or why there are none.
+fn attribute(path: &str, name: &str) {
+    let (path, name) = (CString::new(path).expect("no NUL"), CString::new(name).expect("no NUL"));
+    let mut bytes = [0u8; 4096];
+    // SAFETY: both strings end in NUL, and the buffer is as long as the kernel is told.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), bytes.as_mut_ptr().cast(), bytes.len()) };
+    match Errno::result(length) {
+        Ok(length) => {
+            println!("{}", bytes[..length as usize].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        }
+        Err(errno) => println!("{errno:?}"),
+    }
 }
 
 /// `fds`: every open descriptor and what it is: `0 /dev/null`.

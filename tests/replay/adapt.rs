@@ -46,7 +46,6 @@ pub fn configuration(host: &Host, mut config: Value, bundle: &Path, number: usiz
     let sleeps = host.program(&rootfs, args[0].as_str().expect("a word"));
     let mut refusals = limits(&config);
     refusals.extend(labels(&config["process"], "/process"));
-    refusals.extend(mapped_mounts(&config));
     refusals.extend(host_renamed(&config));
     Fitted { config, rootfs, refusals, hook_states, sleeps }
 }
@@ -240,17 +239,6 @@ pub fn labels(process: &Value, at: &str) -> Option<Refusal> {
     Some(Refusal { kind: "AppArmor".into(), fields, words: vec!["AppArmor".into()] })
 }
 
-/// Mounts with a mapping of ids.
-fn mapped_mounts(config: &Value) -> Option<Refusal> {
-    let mounts = config["mounts"].as_array()?.iter().enumerate();
-    let fields: Vec<_> = mounts
-        .filter(|(_, mount)| mount.get("uidMappings").is_some())
-        .map(|(index, _)| format!("/mounts/{index}"))
-        .collect();
-    let kind = "id-mapped mounts".to_owned();
-    (!fields.is_empty()).then(|| Refusal { kind, fields, words: vec!["mapp".into()] })
-}
-
 /// A host name for a container without a UTS namespace of its own: no runtime renames the host.
 fn host_renamed(config: &Value) -> Option<Refusal> {
     let namespaces = config["linux"]["namespaces"].as_array();
@@ -263,12 +251,7 @@ fn host_renamed(config: &Value) -> Option<Refusal> {
 /// Takes out of a document what was refused.
 pub fn without(document: &mut Value, refusal: &Refusal) {
     for field in &refusal.fields {
-        if field.starts_with("/mounts/") {
-            config::unset(document, &format!("{field}/uidMappings"));
-            config::unset(document, &format!("{field}/gidMappings"));
-        } else {
-            config::unset(document, field);
-        }
+        config::unset(document, field);
     }
     let part = match refusal.kind.as_str() {
         "memory" => "memory",
