@@ -97,18 +97,17 @@ impl Overlay {
             }
         }
         parameters.retain(|parameter| parameter.value.is_none() || !LAYERS.contains(&parameter.key.as_c_str()));
-        let missing = match (overlay.lower.is_empty(), &overlay.upper, &overlay.work) {
-            (true, ..) => "lowerdir",
-            (_, Some(_), None) => "workdir beside upperdir",
-            (_, None, Some(work)) => {
-                log::warn!("{field}: {work} has no effect without upperdir");
-                overlay.work = None;
-                ""
-            }
-            _ => "",
-        };
-        if !missing.is_empty() {
-            return Err(Error::new(format!("an overlay needs {missing}")).field(field.to_owned()));
+        let missing = |what| Err(Error::new(format!("an overlay needs {what}")).field(field.to_owned()));
+        if overlay.lower.is_empty() {
+            return missing("lowerdir");
+        }
+        if overlay.upper.is_some() && overlay.work.is_none() {
+            return missing("workdir beside upperdir");
+        }
+        if overlay.upper.is_none()
+            && let Some(work) = overlay.work.take()
+        {
+            log::warn!("{field}: {work} has no effect without upperdir");
         }
         overlay.check_number().field(|| field.to_owned())?;
         Ok(overlay)
