@@ -226,6 +226,19 @@ fn create_without_a_cgroup_and_pid_namespace_of_its_own() {
 }
 
 #[test]
+fn create_above_an_image_that_is_shared() {
+    if !are_for_it() {
+        return;
+    }
+    for (turn, form) in [(4, "dir=state"), (5, "tmpfs")] {
+        let container = Bundle::new().args(["sleep", "60"]).set("/annotations/run.corten.rootfs.overlay", form);
+        let state = container.path().join("state");
+        fs::create_dir(&state).expect("make the directory of the upper layer");
+        meddle(Subject::new("shared image", turn, container), &CREATE[..1]);
+    }
+}
+
+#[test]
 fn what_comes_after_create() {
     if are_for_it() {
         let sides = [

@@ -50,7 +50,11 @@ fn document() -> serde_json::Value {
             "memoryPolicy": { "modes": modes, "flags": flags },
             "netDevices": { "enabled": false },
         },
-        "annotations": { "run.corten.version": env!("CARGO_PKG_VERSION") },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "annotations": {
+            "run.corten.version": env!("CARGO_PKG_VERSION"),
+            rootfs::OVERLAY: rootfs::OVERLAY_FORMS,
+        },
+        // It names a directory of the host: not for an engine to take from strangers.
+        "potentiallyUnsafeConfigAnnotations": [rootfs::OVERLAY],
     })
 }

@@ -14,7 +14,7 @@ use crate::plan::Plan;
 use crate::process::console;
 use crate::process::foreground::Terminal;
 use crate::seccomp::Program;
-use crate::sys;
+use crate::{rootfs, sys};
 
 use super::id::Id;
 use super::record::{Record, VERSION};
@@ -170,11 +170,19 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             written = pid_file.map(|file| PidFile::write(file, pid)).transpose()?;
             Ok(())
         },
-    )?;
+    );
+    let launched = launched.inspect_err(|_| sweep(&record))?;
     if let Some(file) = written {
         file.keep();
     }
     Ok(Made { record, launched, terminal, pieces })
+}
+
+/// Removes what the container's root left on the host and needs no longer.
+pub(super) fn sweep(record: &Record) {
+    if let Some(overlay) = record.annotations.get(rootfs::OVERLAY) {
+        rootfs::sweep(overlay, &record.bundle, &record.id);
+    }
 }
 
 /// The record of what is about to be made.

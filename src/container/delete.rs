@@ -8,6 +8,7 @@ use crate::error::{Context, Error, Result, bail};
 use crate::hooks::{Stage, Surroundings};
 use crate::sys;
 
+use super::create::sweep;
 use super::store::{Store, does_not_exist};
 use super::{Container, Status, id::Id, state};
 
@@ -47,6 +48,7 @@ pub fn destroy(container: Container) -> Result<()> {
     let ended = end(&container);
     let cgroup = record.cgroup.as_ref().map_or(Ok(()), remove_cgroup);
     ended.and(cgroup)?;
+    sweep(record);
     directory.remove()?;
     if !record.poststop.is_empty() {
         let state = state::for_hooks(record, Status::Stopped.word(), None);

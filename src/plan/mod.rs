@@ -110,6 +110,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     let rootfs = Rootfs::plan(&rootfs::Request {
         spec: &spec,
         bundle: options.bundle,
+        id: options.id,
         mount_namespace: isolation(libc::CLONE_NEWNS),
         user_namespace,
         user_namespace_joined: namespaces.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined,

@@ -10,12 +10,15 @@
 
 mod copyup;
 mod devices;
+mod filesystem;
 mod idmap;
+mod image;
 mod masks;
 mod mounts;
 #[cfg(test)]
 mod native_tests;
 mod options;
+mod overlay;
 mod path;
 mod pivot;
 mod sources;
@@ -33,11 +36,14 @@ use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
 use crate::sys::mount::{Change, attach, attr, change, change_all, clone_fd, spread};
 use devices::Devices;
+use idmap::{Container, Namespaces};
+use image::Cover;
 use masks::Masks;
 use mounts::{Mount, World};
 use path::{Inside, Root};
 use sources::Sources;
 
+pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, sweep};
 #[allow(unused_imports, reason = "for the command features")]
 pub(crate) use options::words as mount_options;
 
@@ -58,6 +64,8 @@ pub(crate) struct Request<'a> {
     pub(crate) spec: &'a Spec,
     /// The bundle, absolute: relative paths of the configuration start there.
     pub(crate) bundle: &'a Path,
+    /// The container's id.
+    pub(crate) id: &'a str,
     /// How the mount namespace is entered.
     pub(crate) mount_namespace: Isolation,
     /// The container runs in a user namespace, a new one or one that is joined.
@@ -88,6 +96,8 @@ pub(crate) struct CgroupPaths {
 pub(crate) struct Rootfs {
     path: PathBuf,
     read_only: bool,
+    /// What stands above the directory as the container's root.
+    above: Above,
     isolation: Isolation,
     no_pivot: bool,
     /// What `/` of the new namespace gets before the first mount: it receives from the host, or not, and never sends.
@@ -100,6 +110,17 @@ pub(crate) struct Rootfs {
     /// None when the host's `/dev` is bound: it is left as it is.
     devices: Option<Devices>,
     masks: Masks,
+}
+
+/// What the container's root is made from, beside the directory.
+#[derive(Debug)]
+enum Above {
+    /// It is the directory itself.
+    Nothing,
+    /// The first mount, an overlay.
+    Mount(Box<Mount>),
+    /// An overlay by annotation, with the directory as its lowest layer.
+    Image(Cover),
 }
 
 /// Words of `linux.rootfsPropagation`: the propagation, whether it goes for all mounts.
@@ -139,6 +160,7 @@ impl Rootfs {
         for (index, entry) in entries.iter().enumerate() {
             mounts.push(Mount::plan(index, entry, request, before, label)?);
         }
+        let above = above(&mut mounts, request, label)?;
         let covers = |path: &[u8]| mounts.iter().rfind(|mount| mount.target().bytes() == path);
         let devices = match covers(b"dev") {
             Some(mount) if mount.is_bind() => None,
@@ -154,7 +176,8 @@ impl Rootfs {
         )?;
         let plan = Rootfs {
             path: request.bundle.join(root.path()),
-            read_only: root.readonly().unwrap_or(false),
+            read_only: root.readonly().unwrap_or(false) || above.is_read_only(),
+            above,
             isolation: request.mount_namespace,
             no_pivot: request.no_pivot,
             before,
@@ -180,8 +203,9 @@ impl Rootfs {
         }
         let bound = self.devices.as_ref().is_some_and(Devices::binds);
         let needs = [
+            (matches!(self.above, Above::Image(_)), image::FIELD, "an overlay"),
             (self.read_only, "/root/readonly", "a read-only root"),
-            (!self.mounts.is_empty(), "/mounts", "a mount"),
+            (!self.mounts.is_empty() || matches!(self.above, Above::Mount(_)), "/mounts", "a mount"),
             (self.masks.masks_something(), "/linux/maskedPaths", "a masked path"),
             (self.masks.makes_something_read_only(), "/linux/readonlyPaths", "a read-only path"),
             (!propagation.is_empty(), "/linux/rootfsPropagation", "propagation"),
@@ -208,6 +232,11 @@ impl Rootfs {
             .with_context(describe)
             .field(|| "/root/path")?;
         let stat = fstat(&root).with_context(describe).field(|| "/root/path")?;
+        let above = match &self.above {
+            Above::Nothing => None,
+            Above::Mount(mount) => Some(mount.open(&mut Namespaces::new(Container::Later))?.0),
+            Above::Image(cover) => Some(cover.mount(root.as_fd())?),
+        };
         let sources = Sources::open(&self.mounts, user_namespace, &self.container_maps)?;
         let nodes = match &self.devices {
             Some(devices) => devices.open()?,
@@ -220,6 +249,7 @@ impl Rootfs {
         Ok(Opened {
             identity: (stat.st_dev, stat.st_ino),
             root: Root::new(root),
+            above,
             plan: self,
             sources,
             nodes,
@@ -229,6 +259,28 @@ impl Rootfs {
             anchors: Vec::new(),
             host_namespace,
         })
+    }
+}
+
+impl Above {
+    fn is_read_only(&self) -> bool {
+        match self {
+            Above::Nothing => false,
+            Above::Mount(mount) => mount.is_read_only(),
+            Above::Image(cover) => cover.read_only,
+        }
+    }
+}
+
+/// Finds out what stands above the directory; a mount for it is taken from the list.
+fn above(mounts: &mut Vec<Mount>, request: &Request, label: Option<&str>) -> Result<Above> {
+    let annotation = request.spec.annotations().as_ref().and_then(|list| list.get(OVERLAY));
+    let first = mounts.first().is_some_and(|mount| mount.target().is_root());
+    match annotation {
+        Some(_) if first => Err(Error::new("the first mount is the container's root already").field(image::FIELD)),
+        Some(value) => Cover::plan(value, request.bundle, request.id, label).field(|| image::FIELD).map(Above::Image),
+        None if first => Ok(Above::Mount(Box::new(mounts.remove(0)))),
+        None => Ok(Above::Nothing),
     }
 }
 
@@ -263,6 +315,8 @@ pub(crate) struct Opened {
     /// The host's directory until [`Opened::mount`], the container's root from then on.
     root: Root,
     identity: (u64, u64),
+    /// The detached overlay that becomes the root.
+    above: Option<OwnedFd>,
     /// Trees taken on the host.
     sources: Sources,
     /// Device nodes taken on the host.
@@ -335,7 +389,7 @@ impl Opened {
         Ok(())
     }
 
-    fn own_mount(&self) -> Result<Root> {
+    fn own_mount(&mut self) -> Result<Root> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         // In a namespace that is joined the path is what counts, and may lead to a mount that only exists there.
         let joined = self.plan.isolation == Isolation::Joined;
@@ -343,7 +397,10 @@ impl Opened {
         let stat = fstat(&here)?;
         let same = joined || (stat.st_dev, stat.st_ino) == self.identity;
         ensure!(same, "the directory that the process stands in is not the one that was opened");
-        let tree = clone_fd(&here, true)?;
+        let tree = match self.above.take() {
+            Some(overlay) => overlay,
+            None => clone_fd(&here, true)?,
+        };
         attach(&tree, &here)?;
         Ok(Root::new(tree))
     }
@@ -427,6 +484,7 @@ mod tests {
         Rootfs::plan(&Request {
             spec: &spec,
             bundle: Path::new("/b"),
+            id: "c",
             mount_namespace: isolation,
             user_namespace: false,
             user_namespace_joined: false,

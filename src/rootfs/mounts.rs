@@ -9,8 +9,10 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::Mount as Entry;
 
+use super::filesystem::{complain, finish, set, start};
 use super::idmap::{self, IdMap, Namespaces};
 use super::options::{Attributes, Links, Options, Parameter};
+use super::overlay::{Overlay, check_root};
 use super::path::{Inside, Kind, Place, Root, format, is_directory};
 use super::spreading::spreading;
 use super::{CgroupPaths, Isolation, Request, copyup};
@@ -48,6 +50,8 @@ enum Source {
     /// A tree of the host. `early`: cloned before the fork, in the host's mount namespace, since afterwards its peers
     /// are cut off (a shared mount), or it cannot be reached (a user namespace, another mount namespace).
     Bind { path: PathBuf, recursive: bool, early: bool },
+    /// Layers of the host, made into an overlay there.
+    Overlay(Box<Overlay>),
     /// cgroup2; `private` when the container has a cgroup namespace of its own.
     Cgroup { private: bool },
     /// Changes what is already there.
@@ -89,15 +93,14 @@ impl Mount {
         let mut options = Options::parse(entry.options().as_ref().unwrap_or(&empty), &field("options"))?;
         let destination = entry.destination();
         let target = Inside::new(destination).field(|| field("destination"))?;
+        let fstype = entry.typ().as_deref().unwrap_or("");
         if target.is_root() {
-            let sentence = format!("the destination {} is the container's root", destination.display());
-            return Err(Error::new(sentence).field(field("destination")));
+            check_root(index, fstype, &options, destination).field(|| field("destination"))?;
         }
         if !destination.is_absolute() {
             log::warn!("{}: {} is relative, taken as {target}", field("destination"), destination.display());
         }
 
-        let fstype = entry.typ().as_deref().unwrap_or("");
         if options.bind.is_none() && fstype == "bind" && !options.remount {
             log::debug!("{}: a bind by its type alone", field("options"));
             options.bind = Some(false);
@@ -122,6 +125,9 @@ impl Mount {
                     parameters.push(Parameter::new(&format!("context={label}"))?);
                 }
             }
+            Source::Overlay(_) => {
+                parameters.extend(label.map(|label| Parameter::new(&format!("context={label}"))).transpose()?);
+            }
             Source::Cgroup { .. } | Source::Remount => {}
         }
         let plain = target.bytes() == b"proc" || target.bytes() == b"sys" || matches!(fstype, "proc" | "sysfs");
@@ -145,10 +151,15 @@ impl Mount {
         matches!(self.source, Source::Bind { .. })
     }
 
+    /// Whether it is to be read-only.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.all.then(self.own).set & attr::RDONLY != 0
+    }
+
     /// Whether the tree to attach must be taken, or made, on the host before the fork.
     pub(super) fn is_early(&self) -> bool {
         // Owners are mapped by who has power over the file system.
-        self.idmap.is_some() || matches!(self.source, Source::Bind { early: true, .. })
+        self.idmap.is_some() || matches!(self.source, Source::Bind { early: true, .. } | Source::Overlay(_))
     }
 
     /// On the host, before the fork: the tree to attach, for an early mount, and whether its owners are still to be
@@ -160,6 +171,7 @@ impl Mount {
                 Source::New { fstype, name, read_only_last, .. } => {
                     self.make(fstype, name.as_ref(), *read_only_last, None)?
                 }
+                Source::Overlay(overlay) => self.make_overlay(overlay)?,
                 Source::Cgroup { .. } | Source::Remount => bail!("its owners cannot be mapped"),
             };
             let mapped = match &self.idmap {
@@ -183,6 +195,7 @@ impl Mount {
         match &self.source {
             Source::Bind { path, .. } => idmap::Source::Path(path),
             Source::New { fstype, .. } => idmap::Source::Type(fstype.to_str().unwrap_or_default()),
+            Source::Overlay(_) => idmap::Source::Type("overlay"),
             Source::Cgroup { .. } | Source::Remount => idmap::Source::Type("cgroup2"),
         }
     }
@@ -219,6 +232,10 @@ impl Mount {
                     copyup::copy(&place.fd, &tree, said)?;
                 }
                 (place, tree)
+            }
+            Source::Overlay(overlay) => {
+                let place = self.place(root, || Ok(Kind::Directory))?;
+                (place, early.map_or_else(|| self.make_overlay(overlay), Ok)?)
             }
             Source::Cgroup { private } => {
                 let place = self.place(root, || Ok(Kind::Directory))?;
@@ -281,6 +298,7 @@ impl Mount {
         let what = match &self.source {
             Source::New { fstype, .. } => fstype.to_string_lossy().into_owned(),
             Source::Bind { path, .. } => path.display().to_string(),
+            Source::Overlay(_) => "overlay".to_owned(),
             Source::Cgroup { .. } => "cgroup2".to_owned(),
             Source::Remount => return Err(error.context(format!("remount {}", self.target)).field(self.pointer())),
         };
@@ -420,12 +438,33 @@ impl Mount {
             attributes &= !attr::RDONLY;
         }
         let tree = finish(&filesystem, attributes)?;
+        self.spread_new(&tree)?;
+        Ok(tree)
+    }
+
+    fn make_overlay(&self, overlay: &Overlay) -> Result<OwnedFd> {
+        let mut attributes = self.all.then(self.own).set;
+        if self.target.is_root() {
+            // Mount points may still have to be made.
+            attributes &= !attr::RDONLY;
+        }
+        if self.locked {
+            // As the kernel has it for one that is made in the user namespace.
+            attributes |= attr::NODEV;
+        }
+        let tree = overlay.mount(&self.parameters, attributes)?;
+        self.spread_new(&tree)?;
+        Ok(tree)
+    }
+
+    /// The propagation of a mount that has no peers.
+    fn spread_new(&self, tree: &OwnedFd) -> Result<()> {
         for &(kind, all) in &self.spread {
             if !matches!(kind, spread::PRIVATE | spread::SLAVE) {
-                change(&tree, all, Change::spread(kind)).context("set its propagation")?;
+                change(tree, all, Change::spread(kind)).context("set its propagation")?;
             }
         }
-        Ok(tree)
+        Ok(())
     }
 
     fn has_parameter(&self, key: &str) -> bool {
@@ -528,6 +567,11 @@ fn source(
         Some(path) => Some(text(path)?),
         None => None,
     };
+    if fstype == "overlay" {
+        let words = entry.options().as_deref().unwrap_or(&[]);
+        let overlay = Overlay::plan(name, words, &mut options.parameters, request.bundle, &field("options"))?;
+        return Ok(Source::Overlay(Box::new(overlay)));
+    }
     let fstype = CString::new(fstype).map_err(|_| Error::new("must not contain a NUL byte").field(field("type")))?;
     let tmpfs = fstype.as_bytes() == b"tmpfs";
     let read_only_last = tmpfs && options.merged().set & attr::RDONLY != 0;
@@ -602,35 +646,6 @@ fn check_bind_parameters(parameters: &[Parameter]) -> Result<()> {
         log::warn!("the option {key} has no effect on a bind");
     }
     Ok(())
-}
-
-fn start(fstype: &std::ffi::CStr) -> Result<Filesystem> {
-    Filesystem::open(fstype).map_err(|errno| match errno {
-        Errno::ENODEV => Error::from(errno).context("the kernel does not know this file system"),
-        other => other.into(),
-    })
-}
-
-fn set(filesystem: &Filesystem, key: &std::ffi::CStr, value: Option<&std::ffi::CStr>) -> Result<()> {
-    filesystem.set(key, value).map_err(|errno| {
-        let key = key.to_string_lossy();
-        let option = value.map_or_else(|| key.to_string(), |value| format!("{key}={}", value.to_string_lossy()));
-        complain(filesystem, errno, &format!("option {option}"))
-    })
-}
-
-fn finish(filesystem: &Filesystem, attributes: u64) -> Result<OwnedFd> {
-    filesystem.mount(attributes).map_err(|errno| complain(filesystem, errno, "make the file system"))
-}
-
-/// An error with what the kernel wrote about it.
-fn complain(filesystem: &Filesystem, errno: Errno, step: &str) -> Error {
-    let error = Error::from(errno);
-    match filesystem.complaint() {
-        Some(complaint) => error.context(complaint),
-        None => error,
-    }
-    .context(step.to_owned())
 }
 
 /// A device number as people write it.

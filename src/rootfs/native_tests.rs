@@ -120,6 +120,7 @@ impl Trial {
             let plan = Rootfs::plan(&Request {
                 spec: &spec,
                 bundle: &bundle,
+                id: "c",
                 mount_namespace: self.isolation,
                 user_namespace: self.user,
                 user_namespace_joined: false,

@@ -237,7 +237,6 @@ impl Filesystem {
     }
 
     /// Sets a parameter to an open file.
-    #[allow(dead_code, reason = "layers of an overlay")]
     pub(crate) fn set_fd(&self, key: &CStr, value: BorrowedFd<'_>) -> Result<()> {
         self.config(fsconfig::SET_FD, Some(key), None, value.as_raw_fd())
     }

@@ -1,0 +1,421 @@
+//! An image directory that is never written to: an overlay above it is the container's root, by the annotation
+//! [`ANNOTATION`], so that many containers share the directory without an engine.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, chroot, fchdir, fchown, unlinkat};
+
+use super::filesystem::{finish, set, start};
+use super::options::Parameter;
+use super::overlay::{Stack, remedy};
+use crate::error::{Context, Error, Result, ensure};
+use crate::host;
+use crate::sys::Errno;
+use crate::sys::clone::{setns, unshare};
+use crate::sys::mount::{Change, attach, change_all, spread};
+
+/// The annotation's name.
+pub(crate) const ANNOTATION: &str = "run.corten.rootfs.overlay";
+
+/// The same as a JSON pointer.
+pub(super) const FIELD: &str = "/annotations/run.corten.rootfs.overlay";
+
+/// What it may say.
+pub(crate) const FORMS: &str = "tmpfs, tmpfs,size=SIZE, dir=PATH or readonly";
+
+/// Names in the directory of `dir=`: the upper layer, and the beginning of each container's own work directory.
+const UPPER: &CStr = c"upper";
+const WORK: &str = "work-";
+
+/// What the kernel makes in a work directory.
+const INSIDE_WORK: &[&CStr] = &[c"work", c"index"];
+
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+const DIRECTORY_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+/// The overlay above an image directory, compiled.
+#[derive(Debug)]
+pub(super) struct Cover {
+    upper: Upper,
+    /// The root becomes read-only in the end: only mount points are made in the upper layer.
+    pub(super) read_only: bool,
+    label: Option<Parameter>,
+}
+
+/// Where what the container writes goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Upper {
+    /// Into memory, and away with the container.
+    Memory { size: Option<CString> },
+    /// Into a directory, to be found there by the next container.
+    Directory { path: PathBuf, work: CString },
+}
+
+impl Cover {
+    /// Compiles the annotation of a container; `bundle` is where a relative path starts.
+    pub(super) fn plan(value: &str, bundle: &Path, id: &str, label: Option<&str>) -> Result<Cover> {
+        let label = label.map(|label| Parameter::new(&format!("context={label}"))).transpose()?;
+        Ok(Cover { upper: Upper::parse(value, bundle, id)?, read_only: value == "readonly", label })
+    }
+
+    /// On the host: makes it as a detached mount. `image` is its lowest layer: the directory, or from Linux 6.15 on a
+    /// detached mount of it, which may be id-mapped.
+    pub(super) fn mount(&self, image: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let made = match &self.upper {
+            Upper::Memory { size } => match self.in_memory(image, size.as_deref(), |_| Ok(())) {
+                // Before Linux 6.15 a layer has to be mounted somewhere.
+                Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EBADF)) => {
+                    self.in_memory_elsewhere(image, size.as_deref())
+                }
+                done => done,
+            },
+            Upper::Directory { path, work } => self
+                .in_directory(image, path, work)
+                .with_context(|| format!("keep what is written in {}", path.display())),
+        };
+        made.context("make the overlay above the image").field(|| FIELD)
+    }
+
+    fn in_memory_elsewhere(&self, image: BorrowedFd<'_>, size: Option<&CStr>) -> Result<OwnedFd> {
+        elsewhere(image, |image, place| {
+            self.in_memory(image, size, |tmpfs| attach(tmpfs, place).context("mount the tmpfs"))
+        })
+    }
+
+    fn in_memory(
+        &self,
+        image: BorrowedFd<'_>,
+        size: Option<&CStr>,
+        place: impl FnOnce(&OwnedFd) -> Result<()>,
+    ) -> Result<OwnedFd> {
+        let filesystem = start(c"tmpfs")?;
+        set(&filesystem, c"mode", Some(c"0700"))?;
+        if let Some(size) = size {
+            set(&filesystem, c"size", Some(size))?;
+        }
+        if let Some(label) = &self.label {
+            set(&filesystem, &label.key, label.value.as_deref())?;
+        }
+        let tmpfs = finish(&filesystem, 0)?;
+        place(&tmpfs)?;
+        let (upper, work) = (make_upper(tmpfs.as_fd(), image)?, make_directory(tmpfs.as_fd(), c"work")?);
+        self.stack(image, upper, work)
+    }
+
+    fn in_directory(&self, image: BorrowedFd<'_>, path: &Path, work: &CStr) -> Result<OwnedFd> {
+        let directory = match open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT) => make_kept(path, image)?,
+            opened => opened.context("open the directory")?,
+        };
+        check_outside(directory.as_fd(), image)?;
+        // Until it is closed: by then the kernel knows that the upper layer is in use.
+        let directory = File::from(directory);
+        directory.lock().context("lock the directory")?;
+        let upper = make_upper(directory.as_fd(), image)?;
+        clear(directory.as_fd(), &upper, image)?;
+        let work = make_directory(directory.as_fd(), work)?;
+        self.stack(image, upper, work)
+    }
+
+    fn stack(&self, image: BorrowedFd<'_>, upper: OwnedFd, work: OwnedFd) -> Result<OwnedFd> {
+        let mut stack = Stack::start(None)?;
+        // An index outlives a container, in the work directory, and ties the upper layer to this image directory.
+        stack.set(c"index", Some(c"off"))?;
+        if host::in_user_namespace() {
+            // The usual attributes, trusted.*, belong to the host's root.
+            stack.set(c"userxattr", None)?;
+        }
+        if let Some(label) = &self.label {
+            stack.set(&label.key, label.value.as_deref())?;
+        }
+        stack.add(c"lowerdir+", image.try_clone_to_owned()?, &"the image directory")?;
+        stack.add(c"upperdir", upper, &"the upper layer")?;
+        stack.add(c"workdir", work, &"the work directory")?;
+        stack.mount(0).map_err(remedy)
+    }
+}
+
+impl Upper {
+    fn parse(value: &str, bundle: &Path, id: &str) -> Result<Upper> {
+        let text = |text: &str| CString::new(text).map_err(|_| Error::new("a NUL byte stands in it"));
+        match value.split_once('=') {
+            None if matches!(value, "tmpfs" | "readonly") => Ok(Upper::Memory { size: None }),
+            Some(("tmpfs,size", size)) => {
+                let digits = size.trim_end_matches(|letter: char| letter.is_ascii_alphabetic() || letter == '%');
+                let number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+                let unit = matches!(&size[digits.len()..], "" | "k" | "K" | "m" | "M" | "g" | "G" | "%");
+                ensure!(number && unit, "{size:?} is no size: write for instance tmpfs,size=64m");
+                Ok(Upper::Memory { size: Some(text(size)?) })
+            }
+            Some(("dir", path)) if !path.is_empty() => {
+                text(path)?;
+                Ok(Upper::Directory { path: bundle.join(path), work: text(&format!("{WORK}{id}"))? })
+            }
+            _ => Err(Error::new(format!("{value:?} is not understood")).hint(format!("write {FORMS}"))),
+        }
+    }
+}
+
+/// On the host, when a container is deleted, or could not be made: removes what the annotation's `dir=` needs only
+/// while it is mounted. The upper layer stays.
+pub(crate) fn sweep(value: &str, bundle: &Path, id: &str) {
+    let Ok(Upper::Directory { path, work }) = Upper::parse(value, bundle, id) else { return };
+    let swept = open(&path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .and_then(|directory| remove_work(directory.as_fd(), &work));
+    if let Err(errno) = swept.or_else(|errno| if errno == Errno::ENOENT { Ok(()) } else { Err(errno) }) {
+        log::warn!("the work directory in {} stays: {}", path.display(), Error::from(errno));
+    }
+}
+
+/// Removes a work directory.
+fn remove_work(directory: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    let work = openat(directory, name, DIRECTORY | OFlag::O_PATH, Mode::empty())?;
+    for inside in INSIDE_WORK {
+        match unlinkat(&work, *inside, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(Errno::ENOTEMPTY) => empty(&work, inside)?,
+            Err(error) => return Err(error),
+        }
+    }
+    unlinkat(directory, name, UnlinkatFlags::RemoveDir)
+}
+
+/// Removes what the kernel made in its part of a work directory: one whiteout that all share, which it leaves there.
+fn empty(work: &OwnedFd, name: &CStr) -> Result<(), Errno> {
+    let mut entries = Dir::openat(work, name, DIRECTORY, Mode::empty())?;
+    for name in names(&mut entries, b"#")? {
+        unlinkat(&entries, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+    }
+    unlinkat(work, name, UnlinkatFlags::RemoveDir)
+}
+
+/// The names in a directory that begin with `prefix`.
+fn names(directory: &mut Dir, prefix: &[u8]) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    for entry in directory.iter() {
+        let entry = entry?;
+        names.extend(Some(entry.file_name()).filter(|name| name.to_bytes().starts_with(prefix)).map(CStr::to_owned));
+    }
+    Ok(names)
+}
+
+/// Removes the work directories of containers that ended without being deleted; refuses where one is still in use.
+fn clear(directory: BorrowedFd<'_>, upper: &OwnedFd, image: BorrowedFd<'_>) -> Result<()> {
+    let mut entries = Dir::openat(directory, c".", OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let others = names(&mut entries, WORK.as_bytes()).context("read the directory")?;
+    if others.is_empty() {
+        return Ok(());
+    }
+    if is_in_use(upper, image)? {
+        return Err(Errno::EBUSY)
+            .context("another container has its upper layer there")
+            .hint("give each container a directory of its own");
+    }
+    for other in others {
+        // What has something in it is no harm.
+        let _ = remove_work(directory, &other);
+    }
+    Ok(())
+}
+
+/// Whether an overlay has this upper layer. The kernel tells with index=on, and before it looks at the work directory,
+/// which it then refuses for being the upper layer: nothing is ever made.
+fn is_in_use(upper: &OwnedFd, image: BorrowedFd<'_>) -> Result<bool> {
+    let mut stack = Stack::start(None)?;
+    stack.set(c"index", Some(c"on"))?;
+    stack.add(c"lowerdir+", image.try_clone_to_owned()?, &"the image directory")?;
+    stack.add(c"upperdir", upper.try_clone()?, &"the upper layer")?;
+    stack.add(c"workdir", upper.try_clone()?, &"the work directory")?;
+    Ok(stack.mount(0).is_err_and(|error| error.errno() == Some(Errno::EBUSY)))
+}
+
+/// The directory of `dir=`, new. Only its owner may pass: programs with set-user-id bits may come to lie in it.
+fn make_kept(path: &Path, image: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else { return Err(Errno::ENOENT.into()) };
+    let parent: OwnedFd = open(parent, DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
+    check_outside(parent.as_fd(), image)?;
+    match mkdirat(&parent, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(error) => return Err(error).context("make the directory"),
+    }
+    openat(&parent, name, DIRECTORY, Mode::empty()).context("open the new directory")
+}
+
+/// Refuses what lies in the image, where nothing is to be written; the kernel would not mind.
+fn check_outside(directory: BorrowedFd<'_>, image: BorrowedFd<'_>) -> Result<()> {
+    let identity = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).context("look at a directory");
+    let image = identity(image)?;
+    let mut here = identity(directory)?;
+    let mut above = openat(directory, c"..", DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
+    loop {
+        ensure!(here != image, "it lies in the image, which is never written to");
+        let next = identity(above.as_fd())?;
+        if next == here {
+            return Ok(());
+        }
+        here = next;
+        above = openat(&above, c"..", DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
+    }
+}
+
+/// The upper layer, whose root is the container's: a new one looks like the image's.
+fn make_upper(parent: BorrowedFd<'_>, image: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let made = match mkdirat(parent, UPPER, Mode::S_IRWXU) {
+        Ok(()) => true,
+        Err(Errno::EEXIST) => false,
+        Err(error) => return Err(error).context("make the upper layer"),
+    };
+    let upper = openat(parent, UPPER, DIRECTORY, Mode::empty()).context("open the upper layer")?;
+    if made {
+        let stat = fstat(image)?;
+        let owner = (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)));
+        // First the owner, whose change may drop bits of the mode.
+        fchown(&upper, owner.0, owner.1).context("give the upper layer to the owner of the image")?;
+        fchmod(&upper, Mode::from_bits_truncate(stat.st_mode & 0o7777)).context("set the mode of the upper layer")?;
+    }
+    Ok(upper)
+}
+
+fn make_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    match mkdirat(parent, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(error) => return Err(error).context("make the work directory"),
+    }
+    openat(parent, name, DIRECTORY, Mode::empty()).context("open the work directory")
+}
+
+/// Does something in a mount namespace that ends with it, and comes back. It is given the image, and a place to mount
+/// on, both as they are there.
+fn elsewhere<T>(image: BorrowedFd<'_>, work: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Result<T>) -> Result<T> {
+    const NAMESPACE: u64 = libc::CLONE_NEWNS as u64;
+    let here = |path: &str| open(path, DIRECTORY_PATH, Mode::empty());
+    let (root, home) = (here("/")?, here(".")?);
+    let namespace = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .context("open our own mount namespace")?;
+    // The working directory goes along, to its copy in the new namespace.
+    fchdir(image).context("enter the image directory")?;
+    let done = unshare(NAMESPACE).context("make a mount namespace").and_then(|()| {
+        let work = || {
+            change_all(Change::spread(spread::PRIVATE)).context("cut the mounts off from the host")?;
+            let image = here(".")?;
+            work(image.as_fd(), image.as_fd())
+        };
+        let done = work();
+        setns(namespace.as_fd(), NAMESPACE).context("go back to our own mount namespace")?;
+        // Which began at the namespace's root.
+        fchdir(&root).and_then(|()| chroot(".")).context("go back to our own root directory")?;
+        done
+    });
+    fchdir(&home).context("go back to the working directory")?;
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::CloneFlags;
+
+    use super::*;
+    use crate::rootfs::Isolation;
+    use crate::rootfs::native_tests::{Trial, is_root};
+    use crate::sys::trial::apart;
+
+    fn parse(value: &str) -> Result<Upper> {
+        Upper::parse(value, Path::new("/b"), "web")
+    }
+
+    #[test]
+    fn the_forms_of_the_annotation_are_understood() {
+        let memory = |size: Option<&CStr>| Upper::Memory { size: size.map(CStr::to_owned) };
+        let directory = |path: &str| Upper::Directory { path: path.into(), work: c"work-web".to_owned() };
+        for (value, upper) in [
+            ("tmpfs", memory(None)),
+            ("readonly", memory(None)),
+            ("tmpfs,size=64m", memory(Some(c"64m"))),
+            ("tmpfs,size=10%", memory(Some(c"10%"))),
+            ("dir=state", directory("/b/state")),
+            ("dir=/var/a,b=c", directory("/var/a,b=c")),
+        ] {
+            assert_eq!(parse(value).unwrap(), upper, "{value}");
+        }
+        assert!(Cover::plan("readonly", Path::new("/b"), "web", None).unwrap().read_only);
+        assert!(!Cover::plan("tmpfs", Path::new("/b"), "web", None).unwrap().read_only);
+    }
+
+    #[test]
+    fn the_cover_is_the_root_however_the_container_leaves_the_host() {
+        if !is_root() {
+            return;
+        }
+        for (isolation, no_pivot) in [(Isolation::New, false), (Isolation::New, true), (Isolation::Joined, false)] {
+            let mut trial = Trial::new();
+            (trial.isolation, trial.elsewhere, trial.no_pivot) = (isolation, isolation == Isolation::Joined, no_pivot);
+            trial.config["annotations"][ANNOTATION] = "tmpfs".into();
+            let seen = trial.sees("touch /written; ls /written /dev/null; stat -f -c %t /");
+            assert_eq!(seen, ["/dev/null", "/written", "794c7630"], "{isolation:?}, no_pivot: {no_pivot}");
+            let names: Vec<_> =
+                std::fs::read_dir(trial.root()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+            assert_eq!(names, ["bin"], "{isolation:?}, no_pivot: {no_pivot}");
+        }
+    }
+
+    /// Makes a cover as Linux 5.14 would, and gives back what is seen through it, and in the host's mounts.
+    fn seen_by_linux_5_14(value: &str, base: &Path) -> Result<String, String> {
+        let scratch = base.join("image");
+        std::fs::create_dir_all(scratch.join("sub")).unwrap();
+        let image: OwnedFd = open(&scratch, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let before = (mounts(), std::env::current_dir().unwrap());
+        let host = || {
+            super::super::overlay::tests::play(5, 14);
+            let cover = Cover::plan(value, base, "web", None).unwrap();
+            let made = match &cover.upper {
+                Upper::Memory { size } => cover.in_memory_elsewhere(image.as_fd(), size.as_deref()),
+                Upper::Directory { .. } => cover.mount(image.as_fd()),
+            };
+            let tree = made.map_err(|error| error.to_string())?;
+            assert_eq!((mounts(), std::env::current_dir().unwrap()), before);
+            Ok(tree)
+        };
+        apart(CloneFlags::CLONE_NEWNS, None, host, |tree| {
+            change_all(Change::spread(spread::PRIVATE)).unwrap();
+            attach(&tree, open(&scratch, OFlag::O_PATH, Mode::empty()).unwrap()).unwrap();
+            std::fs::write(scratch.join("new"), "").map_err(|error| error.to_string())?;
+            std::fs::remove_dir(scratch.join("sub")).map_err(|error| error.to_string())?;
+            let names = std::fs::read_dir(&scratch).unwrap().flatten();
+            Ok(names.filter_map(|name| name.file_name().into_string().ok()).collect())
+        })
+    }
+
+    #[test]
+    fn older_kernels_cover_an_image_as_well() {
+        if !is_root() {
+            return;
+        }
+        let base = std::env::temp_dir().join(format!("corten-image-{}", std::process::id()));
+        for value in ["tmpfs,size=1m", "readonly", "dir=state"] {
+            assert_eq!(seen_by_linux_5_14(value, &base), Ok("new".to_owned()), "{value}");
+            assert!(base.join("image/sub").exists() && !base.join("image/new").exists(), "{value}");
+        }
+        assert!(base.join("state/upper/new").exists());
+        sweep("dir=state", &base, "web");
+        assert_eq!(std::fs::read_dir(base.join("state")).unwrap().count(), 1);
+        std::fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn a_malformed_annotation_is_told_what_it_may_say() {
+        for value in ["", "tmpfs,", "tmpfs,mode=1", "dir", "dir=", "ro", "readonly=yes", "TMPFS", " tmpfs"] {
+            assert!(parse(value).unwrap_err().to_string().contains(FORMS), "{value}");
+        }
+        for value in ["tmpfs,size=", "tmpfs,size=m", "tmpfs,size=6x", "tmpfs,size=64m,size=1", "tmpfs,size=-1"] {
+            assert!(parse(value).unwrap_err().to_string().contains("tmpfs,size=64m"), "{value}");
+        }
+    }
+}
