@@ -14,6 +14,8 @@ use nix::sys::statfs::statfs;
 /// `swap A B [C D]…`: exchanges the two of each pair for ever, at a pace that differs each time, so that whatever lies
 /// between two system calls of somebody else is hit. Ends when they are gone.
 pub fn swap(pairs: &[&str]) {
+    // Also with a test that is killed.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     let mut noise = std::process::id() | 1;
     loop {
         for pair in pairs.chunks(2) {
