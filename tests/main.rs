@@ -21,6 +21,7 @@ mod overlay;
 mod process;
 mod rootfs;
 mod seccomp;
+mod sessions;
 mod state;
 mod sysctl;
 mod terminal;

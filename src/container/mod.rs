@@ -8,6 +8,7 @@ pub mod freeze;
 pub mod id;
 pub mod kill;
 pub mod record;
+pub mod sessions;
 pub mod start;
 pub mod state;
 pub mod store;
