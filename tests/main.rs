@@ -17,6 +17,7 @@ mod lifecycle;
 mod mount_words;
 mod mounts;
 mod namespaces;
+mod notify;
 mod overlay;
 mod process;
 mod rootfs;

@@ -90,7 +90,8 @@ impl Exec {
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).with_context(|| format!("make the path {} absolute", path.display()))
         };
-        check_preserved(self.preserve_fds)?;
+        let listen_fds = super::listen_fds();
+        check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
         let pid_file = self.pid_file.clone().map(absolute).transpose()?;
         let (detach, ignore_paused, cgroup) = (self.detach, self.ignore_paused, self.cgroup.clone());
         let socket = self.console_socket.clone().map(absolute).transpose()?;
@@ -101,6 +102,7 @@ impl Exec {
             id: &container.record.id,
             annotations: &container.record.annotations,
             user_namespace: container.record.namespaces.iter().any(|file| file == "user"),
+            listen_fds,
             preserve_fds,
         };
         let process = plan::compile_exec(&spec, &joined)?;

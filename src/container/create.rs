@@ -1,5 +1,6 @@
 //! `create`: from a plan to a container that waits at its gate, with an undo for every step.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use crate::seccomp::Program;
 use crate::{rootfs, sys};
 
 use super::id::Id;
+use super::notify::{self, Relay};
 use super::record::{Record, VERSION};
 use super::store::{Directory, Reserved, Store, replace};
 use super::{Container, start, state};
@@ -33,6 +35,8 @@ pub struct Request {
     pub console: Console,
     /// Absolute.
     pub pid_file: Option<PathBuf>,
+    /// The service manager's socket, for whose sake the plan has a mount of [`notify::place`].
+    pub notify: Option<OsString>,
 }
 
 /// Where the container's terminal goes.
@@ -72,6 +76,8 @@ pub struct Made {
     pub launched: Launched,
     /// The container's terminal, when this process relays it.
     pub terminal: Option<Terminal>,
+    /// Where it says that it is ready, unless a `start` is to make that.
+    pub relay: Option<Relay>,
     pieces: Pieces,
 }
 
@@ -117,14 +123,17 @@ pub fn create(request: Request, store: &Store) -> Result<()> {
 
 /// Creates and starts a container, and leaves it running.
 pub fn run_detached(request: Request, store: &Store) -> Result<()> {
-    let (container, _) = make(request, store, false)?.keep();
-    start::after(&container)
+    let mut made = make(request, store, false)?;
+    let relay = made.relay.take();
+    let (container, pidfd) = made.keep();
+    start::after(&container)?;
+    relay.map_or(Ok(()), |relay| relay.until_ready(pidfd.as_fd(), container.record.pid))
 }
 
 /// Makes a container: with a gate for `create`, without one for `run`. What fails undoes all that came before it, in
 /// reverse order, by the guards' drops.
 pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
-    let Request { id, bundle, plan, console, pid_file } = request;
+    let Request { id, bundle, plan, console, pid_file, notify } = request;
     // Whatever the caller leaked into this process reaches no hook.
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let (socket, controller) = open_console(console).phase("terminal")?;
@@ -133,6 +142,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?;
     let record = intent(&id, bundle.clone(), &plan, place.clone());
     let mut pieces = Pieces { reserved: Some(store.reserve(&id, &record)?), cgroup: None };
+    let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
     let make = |(request, place): (&cgroup::Request, _)| request.create(place);
     pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?;
     let gate = gated.then(|| Gate::make(pieces.directory().path())).transpose()?;
@@ -175,7 +185,13 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     if let Some(file) = written {
         file.keep();
     }
-    Ok(Made { record, launched, terminal, pieces })
+    Ok(Made { record, launched, terminal, relay, pieces })
+}
+
+/// The place where the container says that it is ready; of one that waits for `start`, that listens.
+fn make_relay(directory: &Directory, outer: OsString, gated: bool) -> Result<Option<Relay>> {
+    notify::prepare(directory)?;
+    if gated { Ok(None) } else { Relay::listen(directory, &outer).map(Some) }
 }
 
 /// Removes what the container's root left on the host and needs no longer.

@@ -69,7 +69,7 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
         // It may have ended a moment ago; that is what we wait for.
         let _ = sys::pid::signal(pidfd, signal);
     };
-    let ended = foreground.run(launched.pid, pidfd, terminal, forward).context("wait for the program")?;
+    let ended = foreground.run(launched.pid, pidfd, terminal, forward, None).context("wait for the program")?;
     launched.keep();
     Ok(ended.exit_code())
 }

@@ -7,6 +7,7 @@ pub mod foreground;
 pub mod freeze;
 pub mod id;
 pub mod kill;
+pub mod notify;
 pub mod record;
 pub mod sessions;
 pub mod start;
