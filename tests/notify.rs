@@ -68,6 +68,11 @@ impl Manager {
 }
 
 fn service() -> Bundle {
+    if known_difference("runc", "listens to one message, which has to begin with readiness") {
+        return Bundle::new().sh(&SERVICE
+            .replace("probe notify STATUS=x MAINPID=99;", "")
+            .replace("STATUS=y READY=1", "READY=1 STATUS=y"));
+    }
     Bundle::new().sh(SERVICE)
 }
 
@@ -162,6 +167,9 @@ fn b64_names_may_be_longer_than_a_sockets_address() {
 
 #[test]
 fn a_container_that_ends_before_it_is_ready_is_not_waited_for() {
+    if known_difference("runc", "waits until the dead are reaped") {
+        return;
+    }
     let container = Bundle::new().sh("sleep 0.1; exit 3");
     let path = container.host_dir("manager").join("any-name");
     let manager = Manager::at(&path);
@@ -185,11 +193,11 @@ fn a_user_of_the_container_reaches_the_socket_and_cannot_replace_it() {
 
 #[test]
 fn without_a_manager_the_container_has_no_socket_and_an_absent_one_is_no_failure() {
-    let container = Bundle::new().sh("echo \"<$NOTIFY_SOCKET>\"; ls /run/notify 2>&1");
-    container.run_cmd().env("NOTIFY_SOCKET", "").run().shows("<>").shows("No such file");
-    if known_difference("crun", "needs the manager to be there") {
+    if known_difference("crun", "takes an empty name for a path, and needs the manager to be there") {
         return;
     }
+    let container = Bundle::new().sh("echo \"<$NOTIFY_SOCKET>\"; ls /run/notify 2>&1");
+    container.run_cmd().env("NOTIFY_SOCKET", "").run().shows("<>").shows("No such file");
     let container = service();
     container.run_detached_cmd().env("NOTIFY_SOCKET", "/nowhere/socket").run().ok();
     assert_eq!(container.status(), "running");
@@ -213,6 +221,9 @@ const SHOW: &str =
 
 #[test]
 fn activated_sockets_come_first_and_preserved_descriptors_after_them() {
+    if known_difference("crun", "does not say how many there are") {
+        return;
+    }
     let container = Bundle::new().sh(SHOW);
     activated(container.run_cmd(), 2, 4).run().ok().prints("2 1 1\nfd3fd4");
     let container = Bundle::new().sh(SHOW);
