@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use crate::harness::{Bundle, Cmd, eventually, known_difference};
+use crate::harness::{Bundle, Cmd, ConsoleSocket, eventually, known_difference};
 
 /// What the container does as a service: it is ready after a while, with more to say than is its business.
 const SERVICE: &str = "probe notify STATUS=x MAINPID=99; usleep 300000; probe notify STATUS=y READY=1 MAINPID=99; \
@@ -252,4 +252,59 @@ fn exec_passes_activated_sockets_on_with_the_pid_that_the_program_has() {
     let exec = container
         .exec_cmd(&["--preserve-fds", "1"], &["sh", "-c", &SHOW.replace("$LISTEN_PID $$", "$(($LISTEN_PID - $$))")]);
     activated(exec, 1, 3).run().ok().prints("1 0\nfd3fd4");
+}
+
+// Handles of processes, --pidfd-socket.
+
+/// What came, and the pid of the process that it is the handle of.
+#[track_caller]
+fn handle(socket: &ConsoleSocket) -> (String, i32) {
+    let message = socket.receive();
+    let [fd] = &message.fds[..] else { panic!("not one descriptor but {}", message.fds.len()) };
+    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let info = std::fs::read_to_string(path).expect("what a descriptor is");
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).expect("a pidfd");
+    (message.name, pid.trim().parse().expect("a pid"))
+}
+
+#[test]
+fn a_caller_is_given_the_handles_of_processes() {
+    if known_difference("crun", "has no such option") {
+        return;
+    }
+    let container = Bundle::new().args(["sleep", "60"]);
+    // Longer than a socket's address, but for runc.
+    let length = if known_difference("runc", "needs short names") { 5 } else { 120 };
+    let socket = ConsoleSocket::at(container.host_dir(&"n".repeat(length)).join("socket"));
+    container.create_cmd(&["--pidfd-socket", socket.path()]).run().ok();
+    assert_eq!(handle(&socket), ("standard".into(), container.pid()));
+    container.start().ok();
+    let file = container.path().join("exec.pid");
+    let options = ["--detach", "--pidfd-socket", socket.path(), "--pid-file", file.to_str().expect("a plain path")];
+    container.exec_cmd(&options, &["sleep", "61"]).run().ok();
+    let pid = std::fs::read_to_string(&file).expect("the pid file").parse().expect("a pid");
+    assert_eq!(handle(&socket), ("setns".into(), pid));
+}
+
+#[test]
+fn the_handle_of_a_program_that_ends_at_once_comes_all_the_same() {
+    if known_difference("crun", "has no such option") {
+        return;
+    }
+    let container = Bundle::new().args(["true"]);
+    container.run_cmd();
+    let socket = ConsoleSocket::at(container.host_dir("socket").join("s"));
+    let path = container.path().to_str().expect("a plain path");
+    container.cmd(["run", "--pidfd-socket", socket.path(), "--bundle", path, container.name()]).run().ok();
+    assert_eq!(socket.receive().name, "standard");
+}
+
+#[test]
+fn without_a_listener_for_the_handle_nothing_is_made() {
+    if known_difference("crun", "has no such option") {
+        return;
+    }
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.create_cmd(&["--pidfd-socket", "/nowhere/socket"]).run().fails();
+    container.state().fails_with("does not exist");
 }

@@ -8,7 +8,7 @@ use crate::cgroup;
 use crate::cli::{CgroupManager, Global};
 use crate::container::create::Console;
 use crate::container::{self, id::Id};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::plan;
 use crate::process::check_preserved;
 
@@ -103,11 +103,9 @@ impl Options {
                 notify: directory.as_deref(),
             },
         )?;
-        if self.pidfd_socket.is_some() {
-            return Err(Error::new("--pidfd-socket is not supported yet"));
-        }
         let pid_file = self.pid_file.map(absolute).transpose()?;
-        Ok(container::create::Request { id, bundle, plan, console, pid_file, notify })
+        let pidfd_socket = self.pidfd_socket.map(absolute).transpose()?;
+        Ok(container::create::Request { id, bundle, plan, console, pid_file, pidfd_socket, notify })
     }
 }
 

@@ -84,9 +84,6 @@ impl Exec {
     }
 
     fn request(self, container: &Container) -> Result<container::exec::Request> {
-        if self.pidfd_socket.is_some() {
-            return Err(Error::new("--pidfd-socket is not supported yet"));
-        }
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).with_context(|| format!("make the path {} absolute", path.display()))
         };
@@ -94,6 +91,7 @@ impl Exec {
         check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
         let pid_file = self.pid_file.clone().map(absolute).transpose()?;
         let (detach, ignore_paused, cgroup) = (self.detach, self.ignore_paused, self.cgroup.clone());
+        let pidfd_socket = self.pidfd_socket.clone().map(absolute).transpose()?;
         let socket = self.console_socket.clone().map(absolute).transpose()?;
         let preserve_fds = self.preserve_fds;
         let spec = self.spec(container)?;
@@ -106,7 +104,7 @@ impl Exec {
             preserve_fds,
         };
         let process = plan::compile_exec(&spec, &joined)?;
-        Ok(container::exec::Request { process, console, detach, pid_file, cgroup, ignore_paused })
+        Ok(container::exec::Request { process, console, detach, pid_file, pidfd_socket, cgroup, ignore_paused })
     }
 
     /// The program as the spec describes one: read from a file as it is, or the container's own with what the options

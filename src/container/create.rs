@@ -35,6 +35,8 @@ pub struct Request {
     pub console: Console,
     /// Absolute.
     pub pid_file: Option<PathBuf>,
+    /// A socket for the handle of the first process; absolute.
+    pub pidfd_socket: Option<PathBuf>,
     /// The service manager's socket, for whose sake the plan has a mount of [`notify::place`].
     pub notify: Option<OsString>,
 }
@@ -133,10 +135,11 @@ pub fn run_detached(request: Request, store: &Store) -> Result<()> {
 /// Makes a container: with a gate for `create`, without one for `run`. What fails undoes all that came before it, in
 /// reverse order, by the guards' drops.
 pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
-    let Request { id, bundle, plan, console, pid_file, notify } = request;
+    let Request { id, bundle, plan, console, pid_file, pidfd_socket, notify } = request;
     // Whatever the caller leaked into this process reaches no hook.
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let (socket, controller) = open_console(console).phase("terminal")?;
+    let handle = pidfd_socket.map(|path| console::connect(&path, "pidfd")).transpose()?;
     store.ensure_free(&id)?;
     let place = |request: &cgroup::Request| request.place(cgroup::Mount::find()?);
     let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?;
@@ -161,7 +164,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             console: socket,
             // The program is to find the terminal as it stays; and once it runs it is too late to learn that its pid can
             // be written nowhere.
-            settle_first: controller.is_some() || (!gated && pid_file.is_some()),
+            settle_first: controller.is_some() || (!gated && (pid_file.is_some() || handle.is_some())),
             state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
         },
         |pid| {
@@ -177,6 +180,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
         },
         |pid| {
             terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
+            handle.map_or(Ok(()), |socket| send_pidfd(socket, false, pid))?;
             written = pid_file.map(|file| PidFile::write(file, pid)).transpose()?;
             Ok(())
         },
@@ -228,12 +232,18 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
 pub fn open_console(console: Console) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
     match console {
         Console::None => Ok((None, None)),
-        Console::Socket(path) => console::connect(&path).map(|socket| (Some(socket), None)),
+        Console::Socket(path) => console::connect(&path, "console").map(|socket| (Some(socket), None)),
         Console::Foreground => {
             let (ours, theirs) = console::pair()?;
             Ok((Some(theirs), Some(ours)))
         }
     }
+}
+
+/// Sends the handle of our child, dead or alive, to whoever asked for it.
+pub fn send_pidfd(socket: OwnedFd, exec: bool, pid: Pid) -> Result<()> {
+    let pidfd = sys::pid::open(pid).with_context(|| format!("open process {pid}"))?;
+    console::send_pidfd(socket.as_fd(), exec, pidfd.as_fd())
 }
 
 /// A pid file just written; dropping it removes it, or its number would be taken for a container's.
