@@ -252,6 +252,8 @@ fn exec_passes_activated_sockets_on_with_the_pid_that_the_program_has() {
     let exec = container
         .exec_cmd(&["--preserve-fds", "1"], &["sh", "-c", &SHOW.replace("$LISTEN_PID $$", "$(($LISTEN_PID - $$))")]);
     activated(exec, 1, 3).run().ok().prints("1 0\nfd3fd4");
+    // What an engine has left in its environment.
+    activated(container.exec_cmd(&[], &["sh", "-c", SHOW]), 1, 0).run().ok().hides("fd");
 }
 
 // Handles of processes, --pidfd-socket.

@@ -87,7 +87,8 @@ impl Exec {
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).with_context(|| format!("make the path {} absolute", path.display()))
         };
-        let listen_fds = super::listen_fds();
+        // Engines that were activated themselves leave the variables to their execs, with nothing behind them.
+        let listen_fds = Some(super::listen_fds()).filter(|&count| check_preserved(count).is_ok()).unwrap_or(0);
         check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
         let pid_file = self.pid_file.clone().map(absolute).transpose()?;
         let (detach, ignore_paused, cgroup) = (self.detach, self.ignore_paused, self.cgroup.clone());
