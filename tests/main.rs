@@ -10,6 +10,7 @@ mod harness;
 
 mod cgroup;
 mod cli;
+mod entering;
 mod exec;
 mod hooks;
 mod idmap;

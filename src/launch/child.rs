@@ -168,15 +168,17 @@ impl Build {
             nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
         }
         namespaces::enter(&self.entries)?;
+        // Before the ids change: then this process is no longer dumpable, its files in /proc belong to the host's root,
+        // and it may not write its own offsets.
+        if let Some(offsets) = &self.offsets {
+            offsets.enter()?;
+        }
         if self.new_user_namespace {
             // The host writes the id maps first; without one there is nothing to wait for.
             wire.wait_go()?;
             user::become_root()?;
             // A change of ids has made the kernel forget it.
             end_with_host()?;
-        }
-        if let Some(offsets) = &self.offsets {
-            offsets.enter()?;
         }
         if self.new_network_namespace {
             sys::ns::loopback_up().context("bring the loopback device up")?;
