@@ -22,6 +22,7 @@ mod overlay;
 mod process;
 mod rootfs;
 mod seccomp;
+mod shared;
 mod state;
 mod sysctl;
 mod terminal;

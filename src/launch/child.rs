@@ -60,6 +60,8 @@ pub struct Build {
     pub entries: Vec<Entry>,
     /// Whether it is to become root of a new user namespace.
     pub new_user_namespace: bool,
+    /// `CLONE_NEW*` flags of namespaces that this root has to make itself.
+    pub late_namespaces: u64,
     /// Whether the network namespace is new, with its loopback device down.
     pub new_network_namespace: bool,
     /// Clocks of a new time namespace.
@@ -179,6 +181,9 @@ impl Build {
             user::become_root()?;
             // A change of ids has made the kernel forget it.
             end_with_host()?;
+            if self.late_namespaces != 0 {
+                sys::clone::unshare(self.late_namespaces).context("make namespaces as root of the user namespace")?;
+            }
         }
         if self.new_network_namespace {
             sys::ns::loopback_up().context("bring the loopback device up")?;

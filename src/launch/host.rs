@@ -97,6 +97,7 @@ pub fn launch(
             drop(wire);
             let build = Build {
                 entries,
+                late_namespaces: plan.namespaces.late_flags(),
                 new_user_namespace: new & libc::CLONE_NEWUSER as u64 != 0,
                 new_network_namespace: new & libc::CLONE_NEWNET as u64 != 0,
                 offsets: plan.namespaces.into_offsets(),
@@ -124,6 +125,7 @@ pub fn launch(
             rootfs.map_ids(pid).phase("mounts")?;
             wire.let_go()?;
         }
+        plan.namespaces.ensure_joined_maps(pid).phase("namespaces")?;
         drop(rootfs);
         // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
         // before; the record before the container may outlive us.

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
 use crate::error::{Context, Error, Result};
@@ -119,15 +120,31 @@ impl Namespaces {
     /// The flags for clone3(2). A time namespace with offsets is not among them: it is made by the child, which sets
     /// the offsets before it enters (time_namespaces(7): they are frozen once a process is inside).
     pub fn clone_flags(&self) -> u64 {
+        let now = self.new & !self.late_flags();
         match self.offsets {
-            Some(_) => self.new & !(libc::CLONE_NEWTIME as u64),
-            None => self.new,
+            Some(_) => now & !(libc::CLONE_NEWTIME as u64),
+            None => now,
         }
     }
 
     /// The id maps of a new user namespace.
     pub fn maps(&self) -> Option<&IdMaps> {
         self.maps.as_ref().filter(|_| self.origin(libc::CLONE_NEWUSER as u64) == Origin::New)
+    }
+
+    /// Checks that a user namespace that is joined, and in which this process is, has the id maps that are given beside
+    /// its path: who writes them relies on them, for instance as the owners of files.
+    pub fn ensure_joined_maps(&self, pid: Pid) -> Result<()> {
+        let joined = self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined;
+        self.maps.as_ref().filter(|_| joined).map_or(Ok(()), |maps| maps.ensure_those_of(pid))
+    }
+
+    /// What is missing in [`Namespaces::clone_flags`] for the child to make once it is root of its new user namespace. The root of an ipc
+    /// namespace's message queues belongs for good to whoever makes it: in clone3(2) that is the host's root, who is
+    /// nobody in the container.
+    pub fn late_flags(&self) -> u64 {
+        let late = libc::CLONE_NEWIPC as u64;
+        if self.new & libc::CLONE_NEWUSER as u64 == 0 { 0 } else { self.new & late }
     }
 
     /// The offsets of a new time namespace, which are all that the container's half needs of this.
