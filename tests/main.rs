@@ -18,6 +18,7 @@ mod lifecycle;
 mod mount_words;
 mod mounts;
 mod namespaces;
+mod netdev;
 mod overlay;
 mod process;
 mod rootfs;

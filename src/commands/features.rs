@@ -48,7 +48,7 @@ fn document() -> serde_json::Value {
             "intelRdt": { "enabled": false },
             "mountExtensions": { "idmap": { "enabled": true } },
             "memoryPolicy": { "modes": modes, "flags": flags },
-            "netDevices": { "enabled": false },
+            "netDevices": { "enabled": true },
         },
         "annotations": {
             "run.corten.version": env!("CARGO_PKG_VERSION"),

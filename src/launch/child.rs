@@ -60,6 +60,8 @@ pub struct Build {
     pub entries: Vec<Entry>,
     /// Whether it is to become root of a new user namespace.
     pub new_user_namespace: bool,
+    /// Whether the host moves network devices.
+    pub net_devices: bool,
     /// `CLONE_NEW*` flags of namespaces that this root has to make itself.
     pub late_namespaces: u64,
     /// Whether the network namespace is new, with its loopback device down.
@@ -184,6 +186,10 @@ impl Build {
             if self.late_namespaces != 0 {
                 sys::clone::unshare(self.late_namespaces).context("make namespaces as root of the user namespace")?;
             }
+        }
+        if self.net_devices {
+            // Before sysctls, which may be theirs.
+            wire.wait_go()?;
         }
         if self.new_network_namespace {
             sys::ns::loopback_up().context("bring the loopback device up")?;

@@ -1,5 +1,6 @@
 //! Which namespaces a container gets: new ones, joined ones, and in which order they are entered.
 
+pub mod netdev;
 pub mod sysctl;
 pub mod time;
 pub mod user;
@@ -16,6 +17,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Errno};
 
+use netdev::Devices;
 use time::Offsets;
 use user::IdMaps;
 
@@ -64,6 +66,7 @@ pub struct Namespaces {
     joins: Vec<Join>,
     maps: Option<IdMaps>,
     offsets: Option<Offsets>,
+    devices: Devices,
 }
 
 #[derive(Debug)]
@@ -102,6 +105,7 @@ impl Namespaces {
         }
         planned.joins.sort_by_key(|join| KINDS.iter().position(|kind| kind == join.kind));
         planned.maps = IdMaps::plan(linux, planned.origin(libc::CLONE_NEWUSER as u64))?;
+        planned.devices = Devices::plan(linux, planned.origin(libc::CLONE_NEWNET as u64))?;
         planned.offsets = Offsets::plan(linux, planned.origin(libc::CLONE_NEWTIME as u64))?;
         Ok(planned)
     }
@@ -130,6 +134,11 @@ impl Namespaces {
     /// The id maps of a new user namespace.
     pub fn maps(&self) -> Option<&IdMaps> {
         self.maps.as_ref().filter(|_| self.origin(libc::CLONE_NEWUSER as u64) == Origin::New)
+    }
+
+    /// Network devices of the host that are to be moved.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     /// Checks that a user namespace that is joined, and in which this process is, has the id maps that are given beside

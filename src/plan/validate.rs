@@ -9,7 +9,6 @@ use crate::namespaces::{Namespaces, Origin};
 pub fn validate(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     version(spec)?;
     names(spec, namespaces)?;
-    net_devices(spec, namespaces)?;
     intel_rdt(spec)
 }
 
@@ -46,19 +45,6 @@ fn names(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Moving network devices is still to come; a container without a device it was promised must not start.
-fn net_devices(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
-    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
-    if devices.is_none_or(|devices| devices.is_empty()) {
-        return Ok(());
-    }
-    let error = match namespaces.origin(libc::CLONE_NEWNET as u64) {
-        Origin::Host => Error::new("needs a network namespace").hint("add {\"type\": \"network\"} to linux.namespaces"),
-        _ => Error::new("moving network devices is not supported yet"),
-    };
-    Err(error.field("/linux/netDevices"))
 }
 
 /// Resource control of caches is still to come; it must not be silently left out.
