@@ -25,6 +25,7 @@ mod rootfs;
 mod seccomp;
 mod shared;
 mod state;
+mod stress;
 mod sysctl;
 mod terminal;
 mod validation;
