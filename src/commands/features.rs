@@ -45,7 +45,7 @@ fn document() -> serde_json::Value {
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "mountExtensions": { "idmap": { "enabled": true } },
             "memoryPolicy": { "modes": modes, "flags": flags },
             "netDevices": { "enabled": true },

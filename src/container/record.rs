@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Location;
+use crate::cgroup::{Location, rdt};
 use crate::hooks::Hooks;
 
 /// The form of the record; a higher number is refused.
@@ -34,6 +34,9 @@ pub struct Record {
     pub start_time: u64,
     /// `None` when the container has no cgroup of its own.
     pub cgroup: Option<Location>,
+    /// Its share of caches and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<rdt::Group>,
     /// Names below `/proc/PID/ns` that an exec must enter.
     pub namespaces: Vec<String>,
     /// Whether init takes all its processes with it.

@@ -52,6 +52,8 @@ pub struct Plan {
     pub seccomp: Option<Program>,
     /// The cgroup and its limits; `None` when it stays in the caller's.
     pub cgroup: Option<cgroup::Request>,
+    /// Its share of caches and memory bandwidth.
+    pub resctrl: Option<cgroup::rdt::Request>,
     /// The host's user who may make cgroups below it.
     pub delegate_to: Option<Uid>,
     /// Kernel parameters.
@@ -134,6 +136,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
         seccomp: seccomp.map(compile_seccomp).transpose()?,
         cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
+        resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
         delegate_to: delegate_to(&spec, &namespaces, &process),
         hooks: planned_hooks(&spec)?,
         sysctls,

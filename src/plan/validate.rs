@@ -8,8 +8,7 @@ use crate::namespaces::{Namespaces, Origin};
 /// Refuses a configuration that cannot be honoured as it is written.
 pub fn validate(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     version(spec)?;
-    names(spec, namespaces)?;
-    intel_rdt(spec)
+    names(spec, namespaces)
 }
 
 /// `ociVersion` is SemVer; a newer minor version only adds (runtime-spec, "Specification version"), another major one
@@ -45,14 +44,6 @@ fn names(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Resource control of caches is still to come; it must not be silently left out.
-fn intel_rdt(spec: &Spec) -> Result<()> {
-    match spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
-        Some(_) => Err(Error::new("resource control of caches is not supported yet").field("/linux/intelRdt")),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]
