@@ -235,7 +235,12 @@ impl Rootfs {
         let above = match &self.above {
             Above::Nothing => None,
             Above::Mount(mount) => Some(mount.open(&mut Namespaces::new(Container::Later))?.0),
-            Above::Image(cover) => Some(cover.mount(root.as_fd())?),
+            Above::Image(cover) => {
+                // Its own is made later, from below the overlay.
+                let container =
+                    user_namespace.map_or_else(|| Container::Like(self.container_maps.clone()), Container::Joined);
+                Some(cover.mount(root.as_fd(), &self.path, &mut Namespaces::new(container))?)
+            }
         };
         let sources = Sources::open(&self.mounts, user_namespace, &self.container_maps)?;
         let nodes = match &self.devices {
@@ -278,7 +283,9 @@ fn above(mounts: &mut Vec<Mount>, request: &Request, label: Option<&str>) -> Res
     let first = mounts.first().is_some_and(|mount| mount.target().is_root());
     match annotation {
         Some(_) if first => Err(Error::new("the first mount is the container's root already").field(image::FIELD)),
-        Some(value) => Cover::plan(value, request.bundle, request.id, label).field(|| image::FIELD).map(Above::Image),
+        Some(value) => Cover::plan(value, request.bundle, request.id, label, request.user_namespace)
+            .field(|| image::FIELD)
+            .map(Above::Image),
         None if first => Ok(Above::Mount(Box::new(mounts.remove(0)))),
         None => Ok(Above::Nothing),
     }
