@@ -22,6 +22,7 @@ mod netdev;
 mod overlay;
 mod process;
 mod rootfs;
+mod schedule;
 mod seccomp;
 mod shared;
 mod state;

@@ -212,6 +212,8 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         own_pid_namespace: plan.namespaces.origin(libc::CLONE_NEWPID as u64) == Origin::New,
         seccomp: plan.seccomp.is_some(),
         process: None,
+        personality: kept.personality.clone(),
+        memory_policy: kept.memory_policy.clone(),
         poststart: kept.poststart.clone(),
         poststop: kept.poststop.clone(),
         annotations: kept.annotations.clone(),

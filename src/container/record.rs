@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use nix::unistd::Pid;
+use oci_spec::runtime as spec;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Location, rdt};
@@ -44,7 +45,13 @@ pub struct Record {
     /// Whether a seccomp filter lies beside the record, for execs.
     pub seccomp: bool,
     /// The config's `process`, the base of an exec; `None` in an intent.
-    pub process: Option<oci_spec::runtime::Process>,
+    pub process: Option<spec::Process>,
+    /// The config's `linux.personality`, for execs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personality: Option<spec::LinuxPersonality>,
+    /// The config's `linux.memoryPolicy`, for execs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<spec::LinuxMemoryPolicy>,
     /// Hooks still to run.
     pub poststart: Hooks,
     /// Hooks still to run.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
-use oci_spec::runtime::{LinuxSeccomp, Mount, Process as SpecProcess, Spec};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxSeccomp, Mount, Process as SpecProcess, Spec};
 
 use crate::cgroup;
 use crate::error::{Error, Result};
@@ -89,6 +89,10 @@ pub struct Kept {
     pub annotations: BTreeMap<String, String>,
     /// The base of an exec.
     pub process: SpecProcess,
+    /// An exec has it, too.
+    pub personality: Option<LinuxPersonality>,
+    /// An exec has it, too.
+    pub memory_policy: Option<LinuxMemoryPolicy>,
     /// Hooks of later stages.
     pub poststart: Hooks,
     /// Hooks of later stages.
@@ -147,6 +151,8 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
             oci_version: spec.version().clone(),
             annotations: spec.annotations().clone().into_iter().flatten().collect(),
             process,
+            personality: linux.and_then(|linux| linux.personality().clone()),
+            memory_policy: linux.and_then(|linux| linux.memory_policy().clone()),
             poststart: hooks_of(&spec, Stage::Poststart)?,
             poststop: hooks_of(&spec, Stage::Poststop)?,
         },
@@ -181,6 +187,10 @@ pub struct Joined<'a> {
     pub id: &'a str,
     /// Its labels.
     pub annotations: &'a BTreeMap<String, String>,
+    /// The execution domain of its programs.
+    pub personality: Option<&'a LinuxPersonality>,
+    /// On which nodes their memory lies.
+    pub memory_policy: Option<&'a LinuxMemoryPolicy>,
     /// Whether it has a user namespace of its own.
     pub user_namespace: bool,
     /// Descriptors from 3 on that the program gets.
@@ -192,6 +202,8 @@ pub fn compile_exec(process: &SpecProcess, container: &Joined<'_>) -> Result<Pro
     let facts = Facts {
         exec: true,
         preserve_fds: container.preserve_fds,
+        personality: container.personality,
+        memory_policy: container.memory_policy,
         keyring: Some(container.id),
         keep_groups: container.annotations.get(KEEP_GROUPS).is_some_and(|value| value == "1"),
         ..host_facts(process, container.user_namespace)
