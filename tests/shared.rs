@@ -130,6 +130,22 @@ fn b92_a_process_in_a_joined_user_namespace_is_its_root() {
     seen.prints("0\n0\nmade");
 }
 
+#[test]
+fn b43_clock_offsets_in_a_joined_user_namespace() {
+    if !fs::exists("/proc/self/ns/time").unwrap_or_default() {
+        return skip("the kernel has no time namespaces");
+    }
+    if known_difference("crun", "may not open its own offsets in a user namespace") {
+        return;
+    }
+    let first = Bundle::new().userns().args(["sleep", "60"]);
+    first.run_detached().ok();
+    let second = Bundle::inside(first.sandbox().clone()).userns();
+    let second = second.join("user", format!("/proc/{}/ns/user", first.pid())).ns("time");
+    let second = second.set("/linux/timeOffsets", json!({"boottime": {"secs": 1337}}));
+    second.sh("awk '/boottime/{print $2}' /proc/self/timens_offsets").run().prints("1337");
+}
+
 // B93: maps beside a path.
 
 #[test]

@@ -10,6 +10,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result, bail};
 use crate::hooks::{Hooks, Stage, Surroundings};
 use crate::log;
+use crate::namespaces::time::Offsets;
 use crate::namespaces::{Entry, Namespaces};
 use crate::plan::Plan;
 use crate::process::Process;
@@ -92,7 +93,8 @@ pub fn launch(
     rootfs.stand().phase("mounts")?;
     let waits = gate.is_some();
     let host_waits = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
-    let side = fork_into(new, &mut entries, cgroup.zip(plan.cgroup.as_ref())).phase("namespaces")?;
+    let side = fork_into(new, &mut entries, plan.namespaces.joining_offsets(), cgroup.zip(plan.cgroup.as_ref()));
+    let side = side.phase("namespaces")?;
     let (pid, pidfd) = match side {
         Side::Host(pid, pidfd) => (pid, pidfd),
         Side::Container => {
@@ -184,13 +186,18 @@ fn own_network(pid: Pid) -> Result<OwnedFd> {
 }
 
 /// Forks into the cgroup; where its kind refuses processes and can be changed, it is, and the fork tried once more.
-fn fork_into(new: u64, entries: &mut Vec<Entry>, cgroup: Option<(&Cgroup, &cgroup::Request)>) -> Result<Side> {
+fn fork_into(
+    new: u64,
+    entries: &mut Vec<Entry>,
+    offsets: Option<&Offsets>,
+    cgroup: Option<(&Cgroup, &cgroup::Request)>,
+) -> Result<Side> {
     let dir = cgroup.map(|(cgroup, _)| cgroup.dir());
-    match (fork(new, entries, dir), cgroup) {
+    match (fork(new, entries, offsets, dir), cgroup) {
         (Err(error), Some((cgroup, request))) => match error.errno() {
             Some(errno @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {
                 cgroup.mend(request, errno)?;
-                fork(new, entries, dir)
+                fork(new, entries, offsets, dir)
             }
             _ => Err(error),
         },

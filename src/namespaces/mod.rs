@@ -156,9 +156,17 @@ impl Namespaces {
         if self.new & libc::CLONE_NEWUSER as u64 == 0 { 0 } else { self.new & late }
     }
 
-    /// The offsets of a new time namespace, which are all that the container's half needs of this.
+    /// The offsets of a new time namespace that has to be made while a user namespace is joined: afterwards nobody there
+    /// may write them.
+    pub fn joining_offsets(&self) -> Option<&Offsets> {
+        let joined = self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined;
+        self.offsets.as_ref().filter(|_| joined)
+    }
+
+    /// The offsets of a new time namespace that are left for the container's half, which needs nothing else of this.
     pub fn into_offsets(self) -> Option<Offsets> {
-        self.offsets
+        let joined = self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined;
+        self.offsets.filter(|_| !joined)
     }
 
     /// The names below `/proc/PID/ns` in which the container differs from the host: what an exec must enter.
