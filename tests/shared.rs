@@ -162,6 +162,10 @@ fn b93_maps_beside_the_path_of_a_user_namespace_have_to_be_its_own() {
     if known_difference("crun", "does not look at them") {
         return;
     }
+    if !known_difference("runc", "knows no dummy of Podman's") {
+        let dummy = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+        joined().set("/linux/uidMappings", dummy.clone()).set("/linux/gidMappings", dummy).run().ok();
+    }
     let other = json!([{"containerID": 0, "hostID": HOST_ID + 1, "size": 65536}]);
     joined().set("/linux/uidMappings", other.clone()).run().fails_with_one_of(&["mapping", "match"]);
     joined().set("/linux/gidMappings", other).run().fails_with_one_of(&["mapping", "match"]);
