@@ -98,13 +98,17 @@ impl Request {
 
     /// Makes the group, unless it is there, and sets its limits. What fails has been undone.
     pub fn make(&self, group: &Group) -> Result<()> {
-        self.set_up(group).field(|| "/linux/intelRdt").inspect_err(|_| drop(group.remove()))
+        if group.made {
+            // One that has come to be since it was looked for is somebody else's.
+            fs::create_dir(&group.directory)
+                .with_context(|| format!("make the resctrl group {}", group.directory.display()))
+                .field(|| "/linux/intelRdt")?;
+        }
+        self.fill(group).field(|| "/linux/intelRdt").inspect_err(|_| drop(group.remove()))
     }
 
-    fn set_up(&self, group: &Group) -> Result<()> {
+    fn fill(&self, group: &Group) -> Result<()> {
         if group.made {
-            fs::create_dir(&group.directory)
-                .with_context(|| format!("make the resctrl group {}", group.directory.display()))?;
             for lines in &self.schemata {
                 write(&group.directory, "schemata", lines)?;
             }

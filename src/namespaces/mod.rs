@@ -148,9 +148,9 @@ impl Namespaces {
         self.maps.as_ref().filter(|_| joined).map_or(Ok(()), |maps| maps.ensure_those_of(pid))
     }
 
-    /// What is missing in [`Namespaces::clone_flags`] for the child to make once it is root of its new user namespace. The root of an ipc
-    /// namespace's message queues belongs for good to whoever makes it: in clone3(2) that is the host's root, who is
-    /// nobody in the container.
+    /// What is missing in [`Namespaces::clone_flags`] for the child to make once it is root of its new user namespace.
+    /// The root of an ipc namespace's message queues belongs for good to whoever makes it: in clone3(2) that is the
+    /// host's root, who is nobody in the container.
     pub fn late_flags(&self) -> u64 {
         let late = libc::CLONE_NEWIPC as u64;
         if self.new & libc::CLONE_NEWUSER as u64 == 0 { 0 } else { self.new & late }
