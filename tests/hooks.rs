@@ -174,6 +174,26 @@ fn a_failing_start_container_hook_ends_the_container() {
 }
 
 #[test]
+fn a_failing_poststart_hook_fails_start_and_ends_the_container() {
+    if known_difference("runc", "poststart hooks run at the end of create up to 1.5")
+        || known_difference("crun", "leaves it running")
+    {
+        return;
+    }
+    let container = Bundle::new().args(["sleep", "60"]).hook("poststart", "echo broken hook >&2; exit 3");
+    container.create().ok();
+    container.start().fails_with("broken hook");
+    container.wait();
+    let gone = container.state();
+    assert!(!gone.succeeded() || gone.json()["status"] == "stopped", "{}", gone.stdout());
+    container.delete_force().ok();
+    assert!(!container.cgroup().exists());
+    let container = Bundle::new().args(["sleep", "60"]).hook("poststart", "exit 3");
+    container.run().fails_with("hook");
+    assert!(!container.cgroup().exists());
+}
+
+#[test]
 fn a_failing_poststop_hook_does_not_keep_the_container() {
     let container = Bundle::new().args(["true"]).hook("poststop", "exit 1");
     container.create().ok();

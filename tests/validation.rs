@@ -134,3 +134,21 @@ fn b97_a_security_module_that_is_not_there_is_an_error() {
         refused(base().set("/process/selinuxLabel", "a_u:b_r:c_t:s0"), "selinux");
     }
 }
+
+#[test]
+fn a_share_of_caches_needs_resctrl() {
+    if std::fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains(" resctrl ")) {
+        return crate::harness::skip("this machine has resctrl");
+    }
+    let bundle = base().set("/linux/intelRdt", json!({"closID": "gold", "l3CacheSchema": "L3:0=f"}));
+    let outcome = bundle.create();
+    outcome.fails_with_one_of(&["resctrl", "intelrdt", "rdt"]);
+    bundle.state().fails_with("does not exist");
+    assert!(!bundle.cgroup().exists());
+    for wrong in ["..", "a/b", "info"] {
+        if wrong == "info" && known_difference("runc", "takes any single name") {
+            continue;
+        }
+        refused(base().set("/linux/intelRdt", json!({"closID": wrong})), "intelRdt");
+    }
+}

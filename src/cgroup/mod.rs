@@ -16,6 +16,7 @@ mod location;
 mod mount;
 #[cfg(test)]
 mod native;
+pub mod rdt;
 
 use std::path::Path;
 

@@ -100,6 +100,8 @@ impl Exec {
         let joined = plan::Joined {
             id: &container.record.id,
             annotations: &container.record.annotations,
+            personality: container.record.personality.as_ref(),
+            memory_policy: container.record.memory_policy.as_ref(),
             user_namespace: container.record.namespaces.iter().any(|file| file == "user"),
             listen_fds,
             preserve_fds,

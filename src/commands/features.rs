@@ -45,10 +45,10 @@ fn document() -> serde_json::Value {
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "mountExtensions": { "idmap": { "enabled": true } },
             "memoryPolicy": { "modes": modes, "flags": flags },
-            "netDevices": { "enabled": false },
+            "netDevices": { "enabled": true },
         },
         "annotations": {
             "run.corten.version": env!("CARGO_PKG_VERSION"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, rdt};
 use crate::error::{Context, Error, Result, bail};
 use crate::launch::gate::Gate;
 use crate::launch::host::{self, Launched};
@@ -95,6 +95,7 @@ impl Made {
 struct Pieces {
     reserved: Option<Reserved>,
     cgroup: Option<Cgroup>,
+    resctrl: Option<rdt::Group>,
 }
 
 impl Pieces {
@@ -104,13 +105,15 @@ impl Pieces {
 
     fn keep(mut self) -> Directory {
         self.cgroup.take().map(Cgroup::keep);
+        self.resctrl = None;
         self.reserved.take().expect("it is only taken when the pieces end").keep()
     }
 }
 
 impl Drop for Pieces {
     fn drop(&mut self) {
-        if let Err(error) = self.cgroup.take().map_or(Ok(()), Cgroup::undo) {
+        let resctrl = self.resctrl.take().map_or(Ok(()), |group| group.remove());
+        if let Err(error) = self.cgroup.take().map_or(Ok(()), Cgroup::undo).and(resctrl) {
             log::warn!("{error}");
             self.reserved.take().map(Reserved::keep);
         }
@@ -143,11 +146,16 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     store.ensure_free(&id)?;
     let place = |request: &cgroup::Request| request.place(cgroup::Mount::find()?);
     let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?;
-    let record = intent(&id, bundle.clone(), &plan, place.clone());
-    let mut pieces = Pieces { reserved: Some(store.reserve(&id, &record)?), cgroup: None };
+    let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
+    let record = Record { resctrl, ..intent(&id, bundle.clone(), &plan, place.clone()) };
+    let mut pieces = Pieces { reserved: Some(store.reserve(&id, &record)?), cgroup: None, resctrl: None };
     let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
     let make = |(request, place): (&cgroup::Request, _)| request.create(place);
     pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?;
+    if let (Some(request), Some(group)) = (&plan.resctrl, &record.resctrl) {
+        request.make(group).phase("cgroup")?;
+        pieces.resctrl = Some(group.clone());
+    }
     let gate = gated.then(|| Gate::make(pieces.directory().path())).transpose()?;
     let filter = plan.seccomp.as_ref().map(Program::to_bytes);
     let hooks_record = record.clone();
@@ -170,6 +178,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
         |pid| {
             // While the container's half mounts. The lock tells everybody that it is not done yet.
             record.pid = pid.as_raw();
+            record.resctrl.as_ref().map_or(Ok(()), |group| group.add(pid)).phase("cgroup")?;
             // Of a process that is dead already the wire is to tell, not we.
             let start_time =
                 sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
@@ -218,10 +227,13 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         pid: 0,
         start_time: 0,
         cgroup,
+        resctrl: None,
         namespaces: plan.namespaces.own_files().into_iter().map(str::to_owned).collect(),
         own_pid_namespace: plan.namespaces.origin(libc::CLONE_NEWPID as u64) == Origin::New,
         seccomp: plan.seccomp.is_some(),
         process: None,
+        personality: kept.personality.clone(),
+        memory_policy: kept.memory_policy.clone(),
         poststart: kept.poststart.clone(),
         poststop: kept.poststop.clone(),
         annotations: kept.annotations.clone(),

@@ -47,7 +47,8 @@ pub fn destroy(container: Container) -> Result<()> {
     let Container { directory, record } = &container;
     let ended = end(&container);
     let cgroup = record.cgroup.as_ref().map_or(Ok(()), remove_cgroup);
-    ended.and(cgroup)?;
+    let resctrl = record.resctrl.as_ref().map_or(Ok(()), |group| group.remove());
+    ended.and(cgroup).and(resctrl)?;
     sweep(record);
     directory.remove()?;
     if !record.poststop.is_empty() {

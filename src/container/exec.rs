@@ -89,6 +89,10 @@ fn launch(
     let filter = || container.directory.seccomp().and_then(|bytes| Program::from_bytes(&bytes));
     let seccomp = record.seccomp.then(filter).transpose()?;
     let cgroup = cgroup_dir(container, pid, below)?;
+    if let Some(group) = &record.resctrl {
+        // Ourselves, so that the program is born there.
+        group.add(nix::unistd::getpid()).phase("cgroup")?;
+    }
     let request = ExecRequest {
         join: Join { init, kinds: all & !(libc::CLONE_NEWPID as u64) },
         own_pid_namespace,

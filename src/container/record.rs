@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use nix::unistd::Pid;
+use oci_spec::runtime as spec;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Location;
+use crate::cgroup::{Location, rdt};
 use crate::hooks::Hooks;
 
 /// The form of the record; a higher number is refused.
@@ -34,6 +35,9 @@ pub struct Record {
     pub start_time: u64,
     /// `None` when the container has no cgroup of its own.
     pub cgroup: Option<Location>,
+    /// Its share of caches and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<rdt::Group>,
     /// Names below `/proc/PID/ns` that an exec must enter.
     pub namespaces: Vec<String>,
     /// Whether init takes all its processes with it.
@@ -41,7 +45,13 @@ pub struct Record {
     /// Whether a seccomp filter lies beside the record, for execs.
     pub seccomp: bool,
     /// The config's `process`, the base of an exec; `None` in an intent.
-    pub process: Option<oci_spec::runtime::Process>,
+    pub process: Option<spec::Process>,
+    /// The config's `linux.personality`, for execs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personality: Option<spec::LinuxPersonality>,
+    /// The config's `linux.memoryPolicy`, for execs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<spec::LinuxMemoryPolicy>,
     /// Hooks still to run.
     pub poststart: Hooks,
     /// Hooks still to run.

@@ -60,6 +60,10 @@ pub struct Build {
     pub entries: Vec<Entry>,
     /// Whether it is to become root of a new user namespace.
     pub new_user_namespace: bool,
+    /// Whether the host moves network devices.
+    pub net_devices: bool,
+    /// `CLONE_NEW*` flags of namespaces that this root has to make itself.
+    pub late_namespaces: u64,
     /// Whether the network namespace is new, with its loopback device down.
     pub new_network_namespace: bool,
     /// Clocks of a new time namespace.
@@ -168,15 +172,24 @@ impl Build {
             nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
         }
         namespaces::enter(&self.entries)?;
+        // Before the ids change: then this process is no longer dumpable, its files in /proc belong to the host's root,
+        // and it may not write its own offsets.
+        if let Some(offsets) = &self.offsets {
+            offsets.enter()?;
+        }
         if self.new_user_namespace {
             // The host writes the id maps first; without one there is nothing to wait for.
             wire.wait_go()?;
             user::become_root()?;
             // A change of ids has made the kernel forget it.
             end_with_host()?;
+            if self.late_namespaces != 0 {
+                sys::clone::unshare(self.late_namespaces).context("make namespaces as root of the user namespace")?;
+            }
         }
-        if let Some(offsets) = &self.offsets {
-            offsets.enter()?;
+        if self.net_devices {
+            // Before sysctls, which may be theirs.
+            wire.wait_go()?;
         }
         if self.new_network_namespace {
             sys::ns::loopback_up().context("bring the loopback device up")?;

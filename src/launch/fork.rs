@@ -12,6 +12,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result};
+use crate::namespaces::time::Offsets;
 use crate::namespaces::{self, Entry, user};
 use crate::sys::clone::{self, Fork};
 use crate::sys::{self, Errno};
@@ -29,13 +30,18 @@ pub enum Side {
 
 /// Makes the container's first process with `new` namespaces, about to join `entries`. On the container's side those
 /// are left that it has not joined by being made.
-pub fn fork(new: u64, entries: &mut Vec<Entry>, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+pub fn fork(
+    new: u64,
+    entries: &mut Vec<Entry>,
+    offsets: Option<&Offsets>,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Side> {
     // A process enters a pid namespace only by being born there: the runtime is its parent's stand-in for one clone.
     let pid_entry = entries.iter().find(|entry| entry.kind.flag == PID);
     let home = pid_entry.map(|entry| adopt_pid_namespace(entry.fd.as_fd())).transpose()?;
     let joins_user = entries.iter().any(|entry| entry.kind.flag == USER);
     let hops = joins_user || (new & USER != 0 && entries.iter().any(|entry| entry.kind.flag != PID));
-    let side = if hops { hop(new, entries, cgroup) } else { plain(new, cgroup) };
+    let side = if hops { hop(new, entries, offsets, cgroup) } else { plain(new, cgroup) };
     match side {
         Ok(Side::Container) => entries.retain(|entry| !hops && entry.kind.flag != PID),
         _ => go_home(home)?,
@@ -66,7 +72,7 @@ fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
 /// A first child joins, and from inside makes the container's process as its own sibling (CLONE_PARENT): new namespaces
 /// must belong to the user namespace, which only a process inside it can bring about, and those joined may need rights
 /// that only the runtime's own user namespace gives.
-fn hop(new: u64, entries: &[Entry], cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+fn hop(new: u64, entries: &[Entry], offsets: Option<&Offsets>, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .context("make a socket to the hop")?;
     match clone::clone3(0, cgroup) {
@@ -79,7 +85,7 @@ fn hop(new: u64, entries: &[Entry], cgroup: Option<BorrowedFd<'_>>) -> Result<Si
         }
         Ok(Fork::Child) => {
             drop(ours);
-            match land(new, entries) {
+            match land(new, entries, offsets) {
                 Ok(Fork::Child) => Ok(Side::Container),
                 Ok(Fork::Parent { pidfd, .. }) => {
                     report(theirs.as_fd(), &[], Some(pidfd.as_fd()));
@@ -95,9 +101,11 @@ fn hop(new: u64, entries: &[Entry], cgroup: Option<BorrowedFd<'_>>) -> Result<Si
     }
 }
 
-fn land(new: u64, entries: &[Entry]) -> Result<Fork> {
+fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>) -> Result<Fork> {
     namespaces::enter(entries)?;
     if entries.iter().any(|entry| entry.kind.flag == USER) {
+        // Before the ids change, which makes our own files in /proc belong to the host's root.
+        offsets.map_or(Ok(()), Offsets::set)?;
         user::become_root()?;
     }
     clone::clone3(new | libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, new))

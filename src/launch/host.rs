@@ -1,5 +1,6 @@
 //! The host's half: what is done for the container's process from outside, and the wait for its word.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -9,7 +10,8 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result, bail};
 use crate::hooks::{Hooks, Stage, Surroundings};
 use crate::log;
-use crate::namespaces::Entry;
+use crate::namespaces::time::Offsets;
+use crate::namespaces::{Entry, Namespaces};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::rootfs::CgroupPaths;
@@ -84,19 +86,23 @@ pub fn launch(
         mount: cgroup.location().mount().into(),
         cgroup: cgroup.location().directory().into(),
     });
+    let network = network_to_fill(&plan.namespaces, &entries)?;
     let user_namespace = entries.iter().find(|entry| entry.kind.flag == libc::CLONE_NEWUSER as u64);
     let user_namespace = user_namespace.map(|entry| entry.fd.as_fd());
     let rootfs = plan.rootfs.open(paths, user_namespace).phase("mounts")?;
     rootfs.stand().phase("mounts")?;
     let waits = gate.is_some();
     let host_waits = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
-    let side = fork_into(new, &mut entries, cgroup.zip(plan.cgroup.as_ref())).phase("namespaces")?;
+    let side = fork_into(new, &mut entries, plan.namespaces.joining_offsets(), cgroup.zip(plan.cgroup.as_ref()));
+    let side = side.phase("namespaces")?;
     let (pid, pidfd) = match side {
         Side::Host(pid, pidfd) => (pid, pidfd),
         Side::Container => {
             drop(wire);
             let build = Build {
                 entries,
+                net_devices: !plan.namespaces.devices().is_empty(),
+                late_namespaces: plan.namespaces.late_flags(),
                 new_user_namespace: new & libc::CLONE_NEWUSER as u64 != 0,
                 new_network_namespace: new & libc::CLONE_NEWNET as u64 != 0,
                 offsets: plan.namespaces.into_offsets(),
@@ -124,6 +130,12 @@ pub fn launch(
             rootfs.map_ids(pid).phase("mounts")?;
             wire.let_go()?;
         }
+        if !plan.namespaces.devices().is_empty() {
+            let network = network.map_or_else(|| own_network(pid), Ok).phase("namespaces")?;
+            plan.namespaces.devices().move_to(network.as_fd()).phase("namespaces")?;
+            wire.let_go()?;
+        }
+        plan.namespaces.ensure_joined_maps(pid).phase("namespaces")?;
         drop(rootfs);
         // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
         // before; the record before the container may outlive us.
@@ -152,14 +164,40 @@ pub fn launch(
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
+/// The network namespace that is joined, when network devices are to be moved there: it must not be the runtime's.
+fn network_to_fill(namespaces: &Namespaces, entries: &[Entry]) -> Result<Option<OwnedFd>> {
+    const NETWORK: u64 = libc::CLONE_NEWNET as u64;
+    if namespaces.devices().is_empty() {
+        return Ok(None);
+    }
+    if namespaces.is_hosts_own(NETWORK)? {
+        return Err(
+            Error::new("needs a network namespace, and the one joined is the host's").field("/linux/netDevices")
+        );
+    }
+    let entry = entries.iter().find(|entry| entry.kind.flag == NETWORK);
+    entry.map(|entry| entry.fd.try_clone().context("keep the network namespace")).transpose()
+}
+
+/// The network namespace that a process was born in.
+fn own_network(pid: Pid) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/net");
+    Ok(File::open(&path).with_context(|| format!("open {path}"))?.into())
+}
+
 /// Forks into the cgroup; where its kind refuses processes and can be changed, it is, and the fork tried once more.
-fn fork_into(new: u64, entries: &mut Vec<Entry>, cgroup: Option<(&Cgroup, &cgroup::Request)>) -> Result<Side> {
+fn fork_into(
+    new: u64,
+    entries: &mut Vec<Entry>,
+    offsets: Option<&Offsets>,
+    cgroup: Option<(&Cgroup, &cgroup::Request)>,
+) -> Result<Side> {
     let dir = cgroup.map(|(cgroup, _)| cgroup.dir());
-    match (fork(new, entries, dir), cgroup) {
+    match (fork(new, entries, offsets, dir), cgroup) {
         (Err(error), Some((cgroup, request))) => match error.errno() {
             Some(errno @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {
                 cgroup.mend(request, errno)?;
-                fork(new, entries, dir)
+                fork(new, entries, offsets, dir)
             }
             _ => Err(error),
         },

@@ -1,5 +1,6 @@
 //! Which namespaces a container gets: new ones, joined ones, and in which order they are entered.
 
+pub mod netdev;
 pub mod sysctl;
 pub mod time;
 pub mod user;
@@ -10,11 +11,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Errno};
 
+use netdev::Devices;
 use time::Offsets;
 use user::IdMaps;
 
@@ -63,6 +66,7 @@ pub struct Namespaces {
     joins: Vec<Join>,
     maps: Option<IdMaps>,
     offsets: Option<Offsets>,
+    devices: Devices,
 }
 
 #[derive(Debug)]
@@ -101,6 +105,7 @@ impl Namespaces {
         }
         planned.joins.sort_by_key(|join| KINDS.iter().position(|kind| kind == join.kind));
         planned.maps = IdMaps::plan(linux, planned.origin(libc::CLONE_NEWUSER as u64))?;
+        planned.devices = Devices::plan(linux, planned.origin(libc::CLONE_NEWNET as u64))?;
         planned.offsets = Offsets::plan(linux, planned.origin(libc::CLONE_NEWTIME as u64))?;
         Ok(planned)
     }
@@ -119,9 +124,10 @@ impl Namespaces {
     /// The flags for clone3(2). A time namespace with offsets is not among them: it is made by the child, which sets
     /// the offsets before it enters (time_namespaces(7): they are frozen once a process is inside).
     pub fn clone_flags(&self) -> u64 {
+        let now = self.new & !self.late_flags();
         match self.offsets {
-            Some(_) => self.new & !(libc::CLONE_NEWTIME as u64),
-            None => self.new,
+            Some(_) => now & !(libc::CLONE_NEWTIME as u64),
+            None => now,
         }
     }
 
@@ -130,9 +136,37 @@ impl Namespaces {
         self.maps.as_ref().filter(|_| self.origin(libc::CLONE_NEWUSER as u64) == Origin::New)
     }
 
-    /// The offsets of a new time namespace, which are all that the container's half needs of this.
+    /// Network devices of the host that are to be moved.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    /// Checks that a user namespace that is joined, and in which this process is, has the id maps that are given beside
+    /// its path: who writes them relies on them, for instance as the owners of files.
+    pub fn ensure_joined_maps(&self, pid: Pid) -> Result<()> {
+        let joined = self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined;
+        self.maps.as_ref().filter(|_| joined).map_or(Ok(()), |maps| maps.ensure_those_of(pid))
+    }
+
+    /// What is missing in [`Namespaces::clone_flags`] for the child to make once it is root of its new user namespace.
+    /// The root of an ipc namespace's message queues belongs for good to whoever makes it: in clone3(2) that is the
+    /// host's root, who is nobody in the container.
+    pub fn late_flags(&self) -> u64 {
+        let late = libc::CLONE_NEWIPC as u64;
+        if self.new & libc::CLONE_NEWUSER as u64 == 0 { 0 } else { self.new & late }
+    }
+
+    /// The offsets of a new time namespace that has to be made while a user namespace is joined: afterwards nobody there
+    /// may write them.
+    pub fn joining_offsets(&self) -> Option<&Offsets> {
+        let joined = self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined;
+        self.offsets.as_ref().filter(|_| joined)
+    }
+
+    /// The offsets of a new time namespace that are left for the container's half, which needs nothing else of this.
     pub fn into_offsets(self) -> Option<Offsets> {
-        self.offsets
+        let joined = self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined;
+        self.offsets.filter(|_| !joined)
     }
 
     /// The names below `/proc/PID/ns` in which the container differs from the host: what an exec must enter.

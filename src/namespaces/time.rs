@@ -43,14 +43,18 @@ impl Offsets {
         Ok(Some(Offsets(lines)))
     }
 
-    /// Makes the time namespace, sets its clocks and enters it. The clocks can only be set while no process is inside,
-    /// so the namespace is first made for children and entered afterwards.
+    /// Makes the time namespace, sets its clocks and enters it.
     pub fn enter(&self) -> Result<()> {
+        self.set()?;
+        let made = File::open("/proc/self/ns/time_for_children").context("open the new time namespace")?;
+        sys::clone::setns(made.as_fd(), libc::CLONE_NEWTIME as u64).context("enter the new time namespace")
+    }
+
+    /// Makes a time namespace for children and sets its clocks, which can only be done while no process is inside.
+    pub fn set(&self) -> Result<()> {
         sys::clone::unshare(libc::CLONE_NEWTIME as u64).context("make a time namespace")?;
         fs::write("/proc/self/timens_offsets", &self.0)
             .with_context(|| format!("set the clock offsets {}", self.0.trim().replace('\n', ", ")))
-            .field(|| "/linux/timeOffsets")?;
-        let made = File::open("/proc/self/ns/time_for_children").context("open the new time namespace")?;
-        sys::clone::setns(made.as_fd(), libc::CLONE_NEWTIME as u64).context("enter the new time namespace")
+            .field(|| "/linux/timeOffsets")
     }
 }

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Linux, LinuxIdMapping};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
 
 use super::Origin;
@@ -19,11 +19,19 @@ pub struct IdMaps {
     groups: Vec<Range>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Range {
     inside: u32,
     outside: u32,
     size: u32,
+}
+
+impl Range {
+    fn goes_on_as(&self, next: &Range) -> bool {
+        self.inside.checked_add(self.size) == Some(next.inside)
+            && self.outside.checked_add(self.size) == Some(next.outside)
+            && self.size.checked_add(next.size).is_some()
+    }
 }
 
 impl IdMaps {
@@ -59,6 +67,51 @@ impl IdMaps {
         write(pid, "gid_map", &self.groups).field(|| "/linux/gidMappings")?;
         write(pid, "uid_map", &self.users).field(|| "/linux/uidMappings")
     }
+
+    /// Checks that a joined namespace, that of this process, has these maps. What is not given is not compared.
+    pub fn ensure_those_of(&self, pid: Pid) -> Result<()> {
+        ensure_same(pid, "uid_map", &self.users).field(|| "/linux/uidMappings")?;
+        ensure_same(pid, "gid_map", &self.groups).field(|| "/linux/gidMappings")
+    }
+}
+
+fn ensure_same(pid: Pid, name: &str, wanted: &[Range]) -> Result<()> {
+    // What Podman writes when it joins one, since runc once wanted some map.
+    const DUMMY: [Range; 1] = [Range { inside: 0, outside: 0, size: 1 }];
+    if wanted.is_empty() || wanted == DUMMY {
+        return Ok(());
+    }
+    let path = format!("/proc/{pid}/{name}");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    ensure!(
+        joined_up(wanted.to_vec()) == joined_up(parse(&text)),
+        "the mappings do not match those of the user namespace that is joined, which has {}",
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    );
+    Ok(())
+}
+
+/// The lines of a map as the kernel tells it: inside, outside, size.
+fn parse(text: &str) -> Vec<Range> {
+    let number = |word: Option<&str>| word.and_then(|word| word.parse().ok());
+    let range = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some(Range { inside: number(words.next())?, outside: number(words.next())?, size: number(words.next())? })
+    };
+    text.lines().filter_map(range).collect()
+}
+
+/// The same map in as few ranges as possible, in order.
+fn joined_up(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_by_key(|range| range.inside);
+    let mut joined: Vec<Range> = Vec::new();
+    for next in ranges {
+        match joined.last_mut() {
+            Some(last) if last.goes_on_as(&next) => last.size += next.size,
+            _ => joined.push(next),
+        }
+    }
+    joined
 }
 
 /// Becomes root inside a user namespace just entered: groups, then gid, then uid, since each needs the one before.
@@ -94,4 +147,18 @@ fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
     let mut file = fs::OpenOptions::new().write(true).open(&path).with_context(|| format!("open {path}"))?;
     file.write_all(text.as_bytes())
         .with_context(|| format!("write the map {} to {path}", text.trim().replace('\n', ", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_are_the_same_however_they_are_cut() {
+        let whole = joined_up(parse("         0     100000      65536\n"));
+        assert_eq!(joined_up(parse("1 100001 65535\n0 100000 1\n")), whole);
+        assert_ne!(joined_up(parse("0 100000 65535\n")), whole);
+        assert_ne!(joined_up(parse("0 100001 65536\n")), whole);
+        assert_eq!(joined_up(parse("0 0 4294967295\n")).len(), 1);
+    }
 }

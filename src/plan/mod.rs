@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
-use oci_spec::runtime::{LinuxSeccomp, Mount, Process as SpecProcess, Spec};
+use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxSeccomp, Mount, Process as SpecProcess, Spec};
 
 use crate::cgroup;
 use crate::error::{Error, Result};
@@ -55,6 +55,8 @@ pub struct Plan {
     pub seccomp: Option<Program>,
     /// The cgroup and its limits; `None` when it stays in the caller's.
     pub cgroup: Option<cgroup::Request>,
+    /// Its share of caches and memory bandwidth.
+    pub resctrl: Option<cgroup::rdt::Request>,
     /// The host's user who may make cgroups below it.
     pub delegate_to: Option<Uid>,
     /// Kernel parameters.
@@ -90,6 +92,10 @@ pub struct Kept {
     pub annotations: BTreeMap<String, String>,
     /// The base of an exec.
     pub process: SpecProcess,
+    /// An exec has it, too.
+    pub personality: Option<LinuxPersonality>,
+    /// An exec has it, too.
+    pub memory_policy: Option<LinuxMemoryPolicy>,
     /// Hooks of later stages.
     pub poststart: Hooks,
     /// Hooks of later stages.
@@ -140,6 +146,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
         seccomp: seccomp.map(compile_seccomp).transpose()?,
         cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
+        resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
         delegate_to: delegate_to(&spec, &namespaces, &process),
         hooks: planned_hooks(&spec)?,
         sysctls,
@@ -150,6 +157,8 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
             oci_version: spec.version().clone(),
             annotations: spec.annotations().clone().into_iter().flatten().collect(),
             process,
+            personality: linux.and_then(|linux| linux.personality().clone()),
+            memory_policy: linux.and_then(|linux| linux.memory_policy().clone()),
             poststart: hooks_of(&spec, Stage::Poststart)?,
             poststop: hooks_of(&spec, Stage::Poststop)?,
         },
@@ -185,6 +194,10 @@ pub struct Joined<'a> {
     pub id: &'a str,
     /// Its labels.
     pub annotations: &'a BTreeMap<String, String>,
+    /// The execution domain of its programs.
+    pub personality: Option<&'a LinuxPersonality>,
+    /// On which nodes their memory lies.
+    pub memory_policy: Option<&'a LinuxMemoryPolicy>,
     /// Whether it has a user namespace of its own.
     pub user_namespace: bool,
     /// Descriptors from 3 on that the caller passes by socket activation.
@@ -199,6 +212,8 @@ pub fn compile_exec(process: &SpecProcess, container: &Joined<'_>) -> Result<Pro
         exec: true,
         listen_fds: container.listen_fds,
         preserve_fds: container.preserve_fds,
+        personality: container.personality,
+        memory_policy: container.memory_policy,
         keyring: Some(container.id),
         keep_groups: container.annotations.get(KEEP_GROUPS).is_some_and(|value| value == "1"),
         ..host_facts(process, container.user_namespace)

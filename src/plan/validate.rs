@@ -8,9 +8,7 @@ use crate::namespaces::{Namespaces, Origin};
 /// Refuses a configuration that cannot be honoured as it is written.
 pub fn validate(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     version(spec)?;
-    names(spec, namespaces)?;
-    net_devices(spec, namespaces)?;
-    intel_rdt(spec)
+    names(spec, namespaces)
 }
 
 /// `ociVersion` is SemVer; a newer minor version only adds (runtime-spec, "Specification version"), another major one
@@ -46,27 +44,6 @@ fn names(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Moving network devices is still to come; a container without a device it was promised must not start.
-fn net_devices(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
-    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
-    if devices.is_none_or(|devices| devices.is_empty()) {
-        return Ok(());
-    }
-    let error = match namespaces.origin(libc::CLONE_NEWNET as u64) {
-        Origin::Host => Error::new("needs a network namespace").hint("add {\"type\": \"network\"} to linux.namespaces"),
-        _ => Error::new("moving network devices is not supported yet"),
-    };
-    Err(error.field("/linux/netDevices"))
-}
-
-/// Resource control of caches is still to come; it must not be silently left out.
-fn intel_rdt(spec: &Spec) -> Result<()> {
-    match spec.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()) {
-        Some(_) => Err(Error::new("resource control of caches is not supported yet").field("/linux/intelRdt")),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod exe;
 pub mod fd;
 pub mod key;
 pub mod mount;
+pub mod netlink;
 pub mod ns;
 pub mod path;
 pub mod pid;

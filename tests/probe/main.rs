@@ -31,6 +31,7 @@ fn main() {
         ["hunt", name] => attack::hunt(name),
         ["spy", seconds] => attack::spy(number(seconds)),
         ["overwrite", seconds, mark] => attack::overwrite(number(seconds), mark),
+        ["groups", groups, command @ ..] => with_groups(groups, command),
         ["exit", code] => std::process::exit(number(code) as i32),
         ["sleep", seconds] => std::thread::sleep(Duration::from_secs(number(seconds))),
         other => {
@@ -165,4 +166,13 @@ fn terminal() {
     }
     let flags = nix::sys::termios::tcgetattr(std::io::stdin());
     println!("onlcr {:?}", flags.map(|t| t.output_flags.contains(nix::sys::termios::OutputFlags::ONLCR)));
+}
+
+/// `groups GID,… COMMAND…`: becomes the command, with these supplementary groups.
+fn with_groups(groups: &str, command: &[&str]) {
+    use std::os::unix::process::CommandExt;
+    let groups: Vec<_> = groups.split(',').map(|group| nix::unistd::Gid::from_raw(number(group) as u32)).collect();
+    nix::unistd::setgroups(&groups).expect("set groups");
+    let error = std::process::Command::new(command[0]).args(&command[1..]).exec();
+    panic!("probe: {}: {error}", command[0]);
 }

@@ -20,6 +20,7 @@ mod attack;
 mod cgroups;
 mod descriptors;
 mod devices;
+mod identity;
 mod links;
 mod procfs;
 mod races;
