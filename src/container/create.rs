@@ -129,12 +129,12 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let (socket, controller) = open_console(console).phase("terminal")?;
     store.ensure_free(&id)?;
-    let place = |request: &cgroup::Request| request.place(cgroup::Mount::find()?);
-    let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?;
+    let place = |request: &cgroup::Request| or_forgo(request, cgroup::Mount::find().and_then(|m| request.place(m)));
+    let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
     let record = intent(&id, bundle.clone(), &plan, place.clone());
     let mut pieces = Pieces { reserved: Some(store.reserve(&id, &record)?), cgroup: None };
-    let make = |(request, place): (&cgroup::Request, _)| request.create(place);
-    pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?;
+    let make = |(request, place): (&cgroup::Request, _)| or_forgo(request, request.create(place));
+    pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();
     let gate = gated.then(|| Gate::make(pieces.directory().path())).transpose()?;
     let filter = plan.seccomp.as_ref().map(Program::to_bytes);
     let hooks_record = record.clone();
@@ -176,6 +176,11 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
         file.keep();
     }
     Ok(Made { record, launched, terminal, pieces })
+}
+
+/// None where the container goes on without a cgroup.
+fn or_forgo<T>(request: &cgroup::Request, outcome: Result<T>) -> Result<Option<T>> {
+    outcome.map(Some).or_else(|error| request.forgo(error).map(|()| None))
 }
 
 /// Removes what the container's root left on the host and needs no longer.

@@ -66,7 +66,8 @@ pub struct Build {
     pub offsets: Option<Offsets>,
     /// The root filesystem.
     pub rootfs: Opened,
-
+    /// Whether this process has to take what the runtime could not, for want of power over the host's mounts.
+    pub gathers: bool,
     /// Whether hooks of the host wait for the mounts.
     pub host_hooks: bool,
     /// Hooks in the container's namespaces, before pivot_root.
@@ -161,13 +162,16 @@ impl Build {
         Ok(procfs)
     }
 
-    fn enter_namespaces(&self, wire: &Wire) -> Result<()> {
+    fn enter_namespaces(&mut self, wire: &Wire) -> Result<()> {
         if !self.entries.is_empty() {
             // Others in a joined namespace must not look into this process, which still holds the host's descriptors
             // (CVE-2016-9962).
             nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
         }
         namespaces::enter(&self.entries)?;
+        if self.gathers {
+            self.rootfs.gather().phase("mounts")?;
+        }
         if self.new_user_namespace {
             // The host writes the id maps first; without one there is nothing to wait for.
             wire.wait_go()?;

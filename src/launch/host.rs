@@ -8,8 +8,9 @@ use nix::unistd::Pid;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result, bail};
 use crate::hooks::{Hooks, Stage, Surroundings};
+use crate::host;
 use crate::log;
-use crate::namespaces::Entry;
+use crate::namespaces::{Entry, Origin};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::rootfs::CgroupPaths;
@@ -86,7 +87,9 @@ pub fn launch(
     });
     let user_namespace = entries.iter().find(|entry| entry.kind.flag == libc::CLONE_NEWUSER as u64);
     let user_namespace = user_namespace.map(|entry| entry.fd.as_fd());
-    let rootfs = plan.rootfs.open(paths, user_namespace).phase("mounts")?;
+    let user = plan.namespaces.origin(libc::CLONE_NEWUSER as u64);
+    let gathers = user != Origin::Host && new & libc::CLONE_NEWNS as u64 != 0 && host::cannot_mount();
+    let rootfs = plan.rootfs.open(paths, user_namespace, gathers).phase("mounts")?;
     rootfs.stand().phase("mounts")?;
     let waits = gate.is_some();
     let host_waits = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
@@ -101,6 +104,7 @@ pub fn launch(
                 new_network_namespace: new & libc::CLONE_NEWNET as u64 != 0,
                 offsets: plan.namespaces.into_offsets(),
                 rootfs,
+                gathers,
                 host_hooks: host_waits,
                 create_container: plan.hooks.create_container,
                 sysctls: plan.sysctls,
@@ -119,6 +123,8 @@ pub fn launch(
     // The container's half has these; ours would keep its ends open.
     drop((child_wire, gate, console));
     let from_outside = |wire: &Wire| {
+        // First: it is the container's root who owns the files in /proc of a process that has changed its ids.
+        plan.process.adopt(pid).phase("process")?;
         if let Some(maps) = plan.namespaces.maps() {
             maps.write(pid).phase("namespaces")?;
             rootfs.map_ids(pid).phase("mounts")?;
@@ -127,7 +133,6 @@ pub fn launch(
         drop(rootfs);
         // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
         // before; the record before the container may outlive us.
-        plan.process.adopt(pid).phase("process")?;
         enter_record(pid)?;
         if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
             cgroup.apply(request).phase("cgroup")?;

@@ -10,7 +10,7 @@ use oci_spec::runtime::{Linux, LinuxIdMapping};
 use crate::error::{Context, Error, Result};
 use crate::sys::Errno;
 
-use super::Origin;
+use super::{Origin, delegated};
 
 /// The maps of users and groups between a user namespace and its parent.
 #[derive(Debug, Default, Clone)]
@@ -20,10 +20,10 @@ pub struct IdMaps {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Range {
-    inside: u32,
-    outside: u32,
-    size: u32,
+pub(super) struct Range {
+    pub(super) inside: u32,
+    pub(super) outside: u32,
+    pub(super) size: u32,
 }
 
 impl IdMaps {
@@ -54,10 +54,19 @@ impl IdMaps {
         self.users.iter().find(holds).map(|range| range.outside + (inside - range.inside))
     }
 
-    /// Writes both maps for a process in the new namespace. Each file takes a single write(2), once.
+    /// Writes both maps for a process in the new namespace. Each file takes a single write(2), once. What the kernel does
+    /// not let us write, the helpers of shadow may.
     pub fn write(&self, pid: Pid) -> Result<()> {
-        write(pid, "gid_map", &self.groups).field(|| "/linux/gidMappings")?;
-        write(pid, "uid_map", &self.users).field(|| "/linux/uidMappings")
+        let groups = match write(pid, "gid_map", &self.groups) {
+            Err(error) if is_denied(&error) => delegated::write_groups(pid, &self.groups, error),
+            done => done,
+        };
+        groups.field(|| "/linux/gidMappings")?;
+        let users = match write(pid, "uid_map", &self.users) {
+            Err(error) if is_denied(&error) => delegated::write(&delegated::USERS, pid, &self.users),
+            done => done,
+        };
+        users.field(|| "/linux/uidMappings")
     }
 }
 
@@ -85,7 +94,11 @@ fn ranges(list: Option<&[LinuxIdMapping]>, field: &'static str) -> Result<Vec<Ra
     Ok(ranges)
 }
 
-fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
+fn is_denied(error: &Error) -> bool {
+    error.errno() == Some(Errno::EPERM)
+}
+
+pub(super) fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
     let mut text = String::new();
     for Range { inside, outside, size } in ranges {
         let _ = writeln!(text, "{inside} {outside} {size}");

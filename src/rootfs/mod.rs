@@ -221,44 +221,47 @@ impl Rootfs {
 
     /// Takes what only the host can reach: the rootfs, sources of binds, device nodes. Call it in the host's mount
     /// namespace, before the fork. `cgroup` is where the host has its cgroup2, if it has one; `user_namespace` the one
-    /// that the container joins, if it does.
+    /// that the container joins, if it does. With `later`, for a runtime that has no power over the host's mounts, nothing
+    /// but the rootfs is taken: [`Opened::gather`] takes the rest.
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR` and the like for the rootfs and for sources.
-    pub(crate) fn open(self, cgroup: Option<CgroupPaths>, user_namespace: Option<BorrowedFd<'_>>) -> Result<Opened> {
+    pub(crate) fn open(
+        self,
+        cgroup: Option<CgroupPaths>,
+        user_namespace: Option<BorrowedFd<'_>>,
+        later: bool,
+    ) -> Result<Opened> {
         let describe = || format!("open the rootfs {}", self.path.display());
         // A link is followed here, once. From now on the rootfs is this directory, whatever its name leads to.
         let root = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .with_context(describe)
             .field(|| "/root/path")?;
         let stat = fstat(&root).with_context(describe).field(|| "/root/path")?;
-        let above = match &self.above {
-            Above::Nothing => None,
-            Above::Mount(mount) => Some(mount.open(&mut Namespaces::new(Container::Later))?.0),
-            Above::Image(cover) => Some(cover.mount(root.as_fd())?),
-        };
-        let sources = Sources::open(&self.mounts, user_namespace, &self.container_maps)?;
-        let nodes = match &self.devices {
-            Some(devices) => devices.open()?,
-            None => Vec::new(),
-        };
         let host_namespace = match self.isolation {
             Isolation::Joined => mount_namespace(),
             _ => None,
         };
-        Ok(Opened {
+        let mut opened = Opened {
             identity: (stat.st_dev, stat.st_ino),
             root: Root::new(root),
-            above,
+            above: None,
             plan: self,
-            sources,
-            nodes,
+            sources: Sources::default(),
+            nodes: Vec::new(),
             world: World { cgroup, shared: false },
             dev: None,
             read_only_last: Vec::new(),
             anchors: Vec::new(),
             host_namespace,
-        })
+        };
+        if !later {
+            if let Above::Image(cover) = &opened.plan.above {
+                opened.above = Some(cover.mount(opened.root.fd())?);
+            }
+            opened.take(user_namespace)?;
+        }
+        Ok(opened)
     }
 }
 
@@ -332,6 +335,28 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// What `open` left to be taken: in the container's process, in its new user and mount namespaces, before the maps
+    /// are written. There it still reaches what its creator reaches by user and groups, and has power over the mounts.
+    pub(crate) fn gather(&mut self) -> Result<()> {
+        self.take(None)?;
+        if let Some(mount) = self.sources.first_waiting() {
+            let field = self.plan.mounts[mount].pointer();
+            return Err(Error::new("owners can only be mapped with power over the file system").field(field));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, user_namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+        if let Above::Mount(mount) = &self.plan.above {
+            self.above = Some(mount.open(&mut Namespaces::new(Container::Later))?.0);
+        }
+        self.sources = Sources::open(&self.plan.mounts, user_namespace, &self.plan.container_maps)?;
+        if let Some(devices) = &self.plan.devices {
+            self.nodes = devices.open()?;
+        }
+        Ok(())
+    }
+
     /// On the host, right before the fork: makes the rootfs the working directory. A new mount namespace carries the
     /// working directory over to its own copy of the mount, so the child finds the rootfs as `.` with no lookup, also
     /// below directories that the container's root may not pass.
@@ -397,9 +422,11 @@ impl Opened {
         let stat = fstat(&here)?;
         let same = joined || (stat.st_dev, stat.st_ino) == self.identity;
         ensure!(same, "the directory that the process stands in is not the one that was opened");
-        let tree = match self.above.take() {
-            Some(overlay) => overlay,
-            None => clone_fd(&here, true)?,
+        let tree = match (self.above.take(), &self.plan.above) {
+            (Some(tree), _) => tree,
+            // It was left to us, who are root of a user namespace: a layer has to be a mount of our own namespace.
+            (None, Above::Image(cover)) => cover.mount(here.as_fd())?,
+            (None, _) => clone_fd(&here, true)?,
         };
         attach(&tree, &here)?;
         Ok(Root::new(tree))
