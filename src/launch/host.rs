@@ -15,7 +15,6 @@ use crate::plan::Plan;
 use crate::process::Process;
 use crate::rootfs::CgroupPaths;
 use crate::seccomp::Program;
-use crate::sys::clone::{self, Fork};
 use crate::sys::{self, Errno};
 
 use super::child::{self, Build, Entrance, Join, Script};
@@ -190,14 +189,15 @@ pub struct ExecRequest<'a> {
 
 /// Makes another process in a container and sees it through to its program; `settle` comes before that.
 pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce() -> Result<()>>) -> Result<Launched> {
-    let ExecRequest { join, own_pid_namespace, process, cgroup, console, seccomp } = request;
+    let ExecRequest { mut join, own_pid_namespace, process, cgroup, console, seccomp } = request;
     let (wire, child_wire) = Wire::pair()?;
     process.apply_initial_affinity().phase("process")?;
-    let home =
-        own_pid_namespace.then(|| fork::adopt_pid_namespace(join.init.as_fd())).transpose().phase("namespaces")?;
-    let forked = clone::clone3(0, cgroup).map_err(|errno| fork::explain(errno, 0)).phase("namespaces");
-    let (pid, pidfd) = match forked {
-        Ok(Fork::Child) => {
+    let kinds = join.kinds;
+    let adopt = |pid| process.adopt(pid).phase("process");
+    let side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, cgroup, adopt);
+    let adopted = kinds != join.kinds;
+    let (pid, pidfd) = match side.phase("namespaces")? {
+        Side::Container => {
             drop(wire);
             let (gate, start_container) = (None, Hooks::default());
             let state = Box::new(|_, _| Vec::new());
@@ -207,16 +207,11 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce() -> Result<()>
                 child_wire,
             )
         }
-        Ok(Fork::Parent { pid, pidfd }) => (pid, pidfd),
-        Err(error) => {
-            fork::go_home(home)?;
-            return Err(error);
-        }
+        Side::Host(pid, pidfd) => (pid, pidfd),
     };
-    fork::go_home(home)?;
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
-    let from_outside = |_: &Wire| process.adopt(pid).phase("process");
+    let from_outside = |_: &Wire| if adopted { Ok(()) } else { process.adopt(pid).phase("process") };
     let ahead = process.limits_nothing() && settle.is_none();
     let settle = |pid| {
         process.limit(pid).phase("process")?;
