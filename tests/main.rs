@@ -20,6 +20,7 @@ mod namespaces;
 mod overlay;
 mod process;
 mod rootfs;
+mod rootless;
 mod seccomp;
 mod state;
 mod sysctl;

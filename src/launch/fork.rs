@@ -189,11 +189,16 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
 fn explain(errno: Errno, new: u64) -> Error {
     let error = Error::from(errno).context("make the container's process (clone3)");
     match errno {
-        Errno::EPERM if new & USER != 0 => {
-            error.hint("user namespaces may be switched off, see user.max_user_namespaces")
+        Errno::EPERM if new & USER != 0 => error.hint(user::switched_off().unwrap_or(
+            "user namespaces are forbidden here: by a security module, an outer sandbox, or because this is a chroot",
+        )),
+        Errno::EPERM => error.hint(
+            "new namespaces need root, or a user namespace: add {\"type\": \"user\"} to linux.namespaces, and id mappings",
+        ),
+        Errno::ENOSPC => {
+            let off = user::switched_off().filter(|_| new & USER != 0);
+            error.hint(off.unwrap_or("a limit below /proc/sys/user/max_*_namespaces is reached"))
         }
-        Errno::EPERM => error.hint("root, or CAP_SYS_ADMIN, is needed for new namespaces"),
-        Errno::ENOSPC => error.hint("a limit below /proc/sys/user/max_*_namespaces is reached"),
         Errno::EAGAIN => error.hint("the limit of processes (pids.max of a cgroup, or RLIMIT_NPROC) is reached"),
         Errno::ENOSYS => error.hint("an outer sandbox forbids clone3, which corten cannot do without"),
         Errno::EBUSY => {

@@ -70,6 +70,17 @@ impl IdMaps {
     }
 }
 
+/// The setting of the host that switches user namespaces off, as a remedy.
+pub fn switched_off() -> Option<&'static str> {
+    let is_zero = |path: &str| fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+    if is_zero("/proc/sys/user/max_user_namespaces") {
+        return Some("user namespaces are switched off: sysctl user.max_user_namespaces=15000");
+    }
+    // Of Debian's kernels.
+    is_zero("/proc/sys/kernel/unprivileged_userns_clone")
+        .then_some("user namespaces are switched off for all but root: sysctl kernel.unprivileged_userns_clone=1")
+}
+
 /// Becomes root inside a user namespace just entered: groups, then gid, then uid, since each needs the one before.
 pub fn become_root() -> Result<()> {
     match setgroups(&[]) {
