@@ -217,6 +217,9 @@ fn a_users_container_goes_through_its_whole_life() {
         container.cmd(&["kill", &id, "KILL"]).run().ok();
         container.bundle.wait();
         container.cmd(&["delete", &id]).run().ok();
+        if kind() != Kind::Corten {
+            continue;
+        }
         let state = container.bundle.sandbox().dir().join("run");
         let left: Vec<_> = fs::read_dir(state).expect("the runtime directory").flatten().collect();
         assert!(left.iter().all(|root| fs::read_dir(root.path()).is_ok_and(|mut dir| dir.next().is_none())));
@@ -374,4 +377,125 @@ fn a_user_without_a_user_namespace_is_told_to_add_one() {
     if kind() == Kind::Corten {
         outcome.fails_with("to linux.namespaces, and id mappings");
     }
+}
+
+/// Root of a user namespace with a mount namespace, as an engine that is not root makes them.
+fn as_outer_root(container: &Rootless, maps: &str) -> Outcome {
+    container.bundle.write();
+    let user = [format!("--reuid={USER}"), format!("--regid={USER}")];
+    let words = ["/usr/bin/setpriv", &user[0], &user[1], "--clear-groups", "/usr/bin/unshare", "--user", "--mount"];
+    let words = words.into_iter().chain(maps.split(' '));
+    container.cmd(&["run", container.bundle.name()]).started_by(words).run()
+}
+
+fn without_user_namespace(bundle: Bundle) -> Bundle {
+    bundle.without_ns("user").unset("/linux/uidMappings").unset("/linux/gidMappings")
+}
+
+#[test]
+fn a_container_without_a_user_namespace_inside_an_outer_one() {
+    if known_difference("runc", "wants the cgroup") {
+        return;
+    }
+    let script = "id -u; echo x >/dev/null && head -c 4 /dev/zero | wc -c; touch /made";
+    let container = single().with(|bundle| without_user_namespace(bundle).sh(script));
+    let outcome = as_outer_root(&container, "--map-root-user");
+    assert_eq!(outcome.ok().stdout().split_whitespace().collect::<Vec<_>>(), ["0", "4"]);
+    let Some(container) = many() else { return };
+    let container = container.with(|bundle| without_user_namespace(bundle).sh(script));
+    as_outer_root(&container, "--map-root-user --map-auto").ok();
+}
+
+#[test]
+fn an_outer_user_namespace_that_maps_all_ids_to_themselves() {
+    if known_difference("crun", "insists on bpf") || known_difference("runc", "insists on bpf") {
+        return;
+    }
+    let container = single().with(|bundle| without_user_namespace(bundle).sh("id -u; echo x >/dev/null"));
+    container.bundle.write();
+    // The maps are written from outside, which takes a second process.
+    let outside =
+        "unshare -U -m sh -c 'while ! grep -q . /proc/self/uid_map; do :; done; exec \"$0\" \"$@\"' \"$0\" \"$@\" &
+        until [ \"$(readlink /proc/$!/ns/user)\" != \"$(readlink /proc/self/ns/user)\" ]; do :; done
+        echo 0 0 4294967295 >/proc/$!/gid_map; echo 0 0 4294967295 >/proc/$!/uid_map; wait $!";
+    container.cmd(&["run", container.bundle.name()]).started_by(["/bin/sh", "-c", outside]).run().ok().prints("0");
+}
+
+#[test]
+fn a_delegated_cgroup_is_used_and_one_out_of_reach_done_without() {
+    let named = |bundle: Bundle, below: &str| {
+        let path = format!("{}/{below}", bundle.sandbox().cgroup_name());
+        bundle.set("/linux/cgroupsPath", path).without_ns("cgroup").sh("grep ^0: /proc/self/cgroup")
+    };
+    let delegate = |dir: &Path| {
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            chown(dir.join(file), Some(USER), Some(USER)).expect("delegate a cgroup");
+        }
+    };
+    if known_difference("crun", "leaves it for want of bpf") || known_difference("runc", "will not do without") {
+        return;
+    }
+    let container = single().with(|bundle| named(bundle, "mine/x"));
+    let sandbox = container.bundle.sandbox().clone();
+    let mine = sandbox.cgroup().join("mine");
+    fs::create_dir(&mine).expect("make a cgroup");
+    delegate(&mine);
+    container.run().ok().prints(&format!("0::{}/caller", sandbox.cgroup_name()));
+    assert!(!mine.join("x").exists());
+    delegate(sandbox.cgroup());
+    container.run().ok().prints(&format!("0::{}/mine/x", sandbox.cgroup_name()));
+    assert!(!mine.join("x").exists());
+}
+
+#[test]
+fn an_image_directory_is_shared_through_an_overlay_made_by_the_user() {
+    if kind() != Kind::Corten {
+        return;
+    }
+    for make in [|| Some(single()), many] {
+        let Some(container) = make() else { continue };
+        for (form, kept) in [("tmpfs", false), ("dir=kept", true)] {
+            let cover = json!({"run.corten.rootfs.overlay": form});
+            let script = "echo new >/made; rm /etc/group; cat /made; ls /etc";
+            let bundle = Bundle::inside(container.bundle.sandbox().clone());
+            chown_all(bundle.path(), USER);
+            let map = container.bundle.config()["linux"]["uidMappings"].clone();
+            let bundle = bundle.ns("user").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+            let bundle = bundle.mount_options("/dev/pts", |options| options.retain(|option| option != "gid=5"));
+            let bundle = bundle.set("/annotations", cover).sh(script);
+            let covered = Rootless { bundle, path: container.path.clone(), groups: container.groups };
+            covered.run().ok().prints("new\npasswd");
+            let rootfs = covered.bundle.rootfs();
+            assert!(!rootfs.join("made").exists() && rootfs.join("etc/group").exists());
+            assert_eq!(covered.bundle.path().join("kept/upper/made").exists(), kept);
+            if kept {
+                covered.with(|bundle| bundle.args(["cat", "/made"])).run().ok().prints("new");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_overlay_among_the_mounts() {
+    let container = single();
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| container.bundle.host_dir(name));
+    fs::write(lower.join("f"), "below").expect("write a file");
+    for dir in [&lower, &upper, &work] {
+        chown_all(dir, USER);
+    }
+    let options = [("lowerdir", &lower), ("upperdir", &upper), ("workdir", &work)];
+    let options = options.map(|(key, dir)| format!("{key}={}", dir.display()));
+    let options: Vec<&str> = options.iter().map(String::as_str).chain(["userxattr"]).collect();
+    let container = container
+        .with(|bundle| bundle.mount("/o", "overlay", "overlay", &options).sh("cat /o/f; echo above >/o/f; cat /o/f"));
+    assert_eq!(container.run().ok().stdout().split_whitespace().collect::<Vec<_>>(), ["belowabove"]);
+    assert_eq!(fs::read_to_string(upper.join("f")).expect("the file in the upper layer"), "above\n");
+}
+
+#[test]
+fn resource_limits_are_those_asked_for() {
+    let limits = json!([{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 65}]);
+    let Some(container) = many() else { return };
+    let container = container.with(|bundle| bundle.set("/process/rlimits", limits).sh("ulimit -Sn; ulimit -Hn"));
+    assert_eq!(container.run().ok().stdout().split_whitespace().collect::<Vec<_>>(), ["64", "65"]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::sys::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, Uid, access, fchownat, mkdir};
+use nix::unistd::{AccessFlags, Uid, access, fchownat, geteuid, mkdir};
 
 use super::limits::{Absent, Write};
 use super::{Location, Mount, Request, controllers, devices, files};
@@ -56,6 +56,9 @@ impl Request {
     pub fn create(&self, location: Location) -> Result<Cgroup> {
         let mut undo = Undo(Some(location));
         undo.make_directories()?;
+        if !geteuid().is_root() {
+            undo.location().check_reach()?;
+        }
         let dir = undo.location().open()?;
         Ok(Cgroup { undo, dir })
     }

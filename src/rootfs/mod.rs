@@ -409,7 +409,11 @@ impl Opened {
             self.world.shared |= mount.shares();
         }
         if let Some(devices) = &self.plan.devices {
-            self.dev = Some(devices.make(&self.root, std::mem::take(&mut self.nodes))?);
+            self.dev = Some(devices.make(
+                &self.root,
+                std::mem::take(&mut self.nodes),
+                self.plan.isolation != Isolation::None,
+            )?);
         }
         Ok(())
     }
