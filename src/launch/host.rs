@@ -80,10 +80,14 @@ pub fn launch(
     let (wire, child_wire) = Wire::pair()?;
     let mut entries = plan.namespaces.open().phase("namespaces")?;
     let new = plan.namespaces.clone_flags();
-    let paths = cgroup.map(|cgroup| CgroupPaths {
-        mount: cgroup.location().mount().into(),
-        cgroup: cgroup.location().directory().into(),
-    });
+    let paths = match cgroup.map(Cgroup::location) {
+        Some(place) => Some(CgroupPaths { mount: place.mount().into(), cgroup: place.directory().into() }),
+        // It goes on without one, and stays in ours.
+        None if plan.cgroup.is_some() => {
+            cgroup::own().map(|(mount, cgroup)| CgroupPaths { mount: mount.into(), cgroup: cgroup.into() })
+        }
+        None => None,
+    };
     let user_namespace = entries.iter().find(|entry| entry.kind.flag == libc::CLONE_NEWUSER as u64);
     let user_namespace = user_namespace.map(|entry| entry.fd.as_fd());
     let user = plan.namespaces.origin(libc::CLONE_NEWUSER as u64);
