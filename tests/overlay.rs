@@ -493,6 +493,40 @@ fn the_image_is_shared_in_user_namespaces_too() {
 }
 
 #[test]
+fn the_images_owners_are_mapped_into_a_user_namespace() {
+    if !is_ours() {
+        return;
+    }
+    for form in ["idmap,tmpfs", "idmap,dir=state", "idmap,readonly"] {
+        // Owned by the host's root, as images are.
+        let owner = Bundle::new();
+        let image = owner.rootfs();
+        fs::create_dir(image.join("old")).expect("make a directory");
+        fs::write(image.join("old/file"), "").expect("make a file");
+        chown(image.join("old/file"), Some(7), Some(8)).expect("chown");
+        // Not all of the image: its programs are links to files that other tests give to other users.
+        let seen = || (listing(&image.join("old")), fs::read_dir(&image).expect("the image").count());
+        let before = seen();
+        let bundle = Bundle::new().userns().set("/root/path", image.to_str().expect("a plain path"));
+        let container = bundle.set("/annotations", json!({"run.corten.rootfs.overlay": form}));
+        let (script, wanted) = match form {
+            "idmap,readonly" => ("stat -c %u:%g / /old/file", "0:0\n7:8"),
+            _ => ("stat -c %u:%g / /old/file && rm -r /old && echo x >/mine && stat -c %u /mine", "0:0\n7:8\n0"),
+        };
+        let container = container.sh(script);
+        container.run().prints(wanted);
+        assert_eq!(seen(), before, "{form}: the image was changed");
+        if form == "idmap,dir=state" {
+            let written = fs::metadata(container.path().join("state/upper/mine")).expect("the file is kept");
+            assert_eq!(written.uid(), HOST_ID, "it belongs to the container's root");
+        }
+    }
+    let image = Bundle::new();
+    let refused = sharing(image.rootfs().as_path(), "idmap,tmpfs").sh("true").run();
+    refused.fails_with("belongs to a user namespace");
+}
+
+#[test]
 fn a_killed_runtime_leaves_nothing_mounted() {
     if !is_ours() {
         return;

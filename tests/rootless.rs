@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Cmd, Kind, Outcome, Sandbox, chown_all, kind, known_difference, runtime, skip};
+use crate::harness::{Bundle, Cmd, Kind, Outcome, Sandbox, Terminal, chown_all, kind, known_difference, runtime, skip};
 
 /// A user whom no machine has.
 const USER: u32 = 7777;
@@ -498,4 +498,14 @@ fn resource_limits_are_those_asked_for() {
     let Some(container) = many() else { return };
     let container = container.with(|bundle| bundle.set("/process/rlimits", limits).sh("ulimit -Sn; ulimit -Hn"));
     assert_eq!(container.run().ok().stdout().split_whitespace().collect::<Vec<_>>(), ["64", "65"]);
+}
+
+#[test]
+fn a_terminal_of_the_containers_own() {
+    let container = single().with(|bundle| bundle.set("/process/terminal", true).sh("tty; stat -c %u /dev/console"));
+    container.bundle.write();
+    let mut terminal = Terminal::new();
+    let running = container.cmd(&["run", container.bundle.name()]).on_terminal(terminal.replica()).spawn();
+    terminal.until("/dev/pts/0\r\n0\r\n");
+    running.wait().ok();
 }

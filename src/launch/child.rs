@@ -169,12 +169,14 @@ impl Build {
             nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
         }
         namespaces::enter(&self.entries)?;
+        if self.new_user_namespace {
+            // The host writes the id maps first; without one there is nothing to wait for.
+            wire.wait_go()?;
+        }
         if self.gathers {
             self.rootfs.gather().phase("mounts")?;
         }
         if self.new_user_namespace {
-            // The host writes the id maps first; without one there is nothing to wait for.
-            wire.wait_go()?;
             user::become_root()?;
             // A change of ids has made the kernel forget it.
             end_with_host()?;

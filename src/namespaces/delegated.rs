@@ -75,7 +75,7 @@ impl Helper {
             return error.hint(format!("{program} must be set-uid root: chmod u+s {}", path.display()));
         }
         let text = fs::read_to_string(grants).unwrap_or_default();
-        if !has_range(&text, &user) {
+        if !has_range(&text, &user, getuid().as_raw()) {
             return error
                 .hint(format!("{user} has no range in {grants}: usermod --add-sub{}s 100000-165535 {user}", {
                     if *program == "newuidmap" { "uid" } else { "gid" }
@@ -103,9 +103,10 @@ fn name_of(passwd: &str, user: u32) -> Option<&str> {
     })
 }
 
-/// Whether a user is granted ids, subuid(5).
-fn has_range(grants: &str, user: &str) -> bool {
-    grants.lines().any(|line| line.split(':').next() == Some(user))
+/// Whether a user is granted ids, by name or by number, subuid(5).
+fn has_range(grants: &str, name: &str, number: u32) -> bool {
+    let granted = |user: &str| user == name || user.parse() == Ok(number);
+    grants.lines().filter_map(|line| line.split(':').next()).any(granted)
 }
 
 /// A helper in PATH.
@@ -130,8 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_granted_by_name() {
-        assert!(has_range("root:1:1\njo:100000:65536\n", "jo"));
-        assert!(!has_range("joan:100000:65536\n", "jo"));
+    fn ranges_are_granted_by_name_or_number() {
+        assert!(has_range("root:1:1\njo:100000:65536\n", "jo", 1000));
+        assert!(has_range("1000:100000:65536\n", "jo", 1000));
+        assert!(!has_range("joan:100000:65536\n", "jo", 1000));
     }
 }

@@ -104,6 +104,11 @@ impl IdMap {
         Ok(Some(IdMap { recursive, whose }))
     }
 
+    /// One mount, mapped as the container is.
+    pub(super) fn of_container() -> IdMap {
+        IdMap { recursive: false, whose: Whose::Container }
+    }
+
     /// Maps a detached tree. False when it has to wait for the container's user namespace. `source` names the tree.
     pub(super) fn apply(&self, tree: &OwnedFd, namespaces: &mut Namespaces, source: Source) -> Result<bool> {
         match namespaces.find(&self.whose)? {

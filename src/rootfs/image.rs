@@ -12,13 +12,14 @@ use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, chroot, fchdir, fchown, unlinkat};
 
 use super::filesystem::{finish, set, start};
+use super::idmap::{IdMap, Namespaces, Source};
 use super::options::Parameter;
 use super::overlay::{Stack, remedy};
 use crate::error::{Context, Error, Result, ensure};
 use crate::host;
 use crate::sys::Errno;
 use crate::sys::clone::{setns, unshare};
-use crate::sys::mount::{Change, attach, change_all, spread};
+use crate::sys::mount::{Change, attach, change_all, clone_fd, spread};
 
 /// The annotation's name.
 pub(crate) const ANNOTATION: &str = "run.corten.rootfs.overlay";
@@ -27,7 +28,10 @@ pub(crate) const ANNOTATION: &str = "run.corten.rootfs.overlay";
 pub(super) const FIELD: &str = "/annotations/run.corten.rootfs.overlay";
 
 /// What it may say.
-pub(crate) const FORMS: &str = "tmpfs, tmpfs,size=SIZE, dir=PATH or readonly";
+pub(crate) const FORMS: &str = "tmpfs, tmpfs,size=SIZE, dir=PATH or readonly, each with idmap, before it or not";
+
+/// Before a form: the image's owners are mapped into the container's user namespace.
+const MAPPED: &str = "idmap,";
 
 /// Names in the directory of `dir=`: the upper layer, and the beginning of each container's own work directory.
 const UPPER: &CStr = c"upper";
@@ -46,6 +50,7 @@ pub(super) struct Cover {
     upper: Upper,
     /// The root becomes read-only in the end: only mount points are made in the upper layer.
     pub(super) read_only: bool,
+    map: Option<IdMap>,
     label: Option<Parameter>,
 }
 
@@ -59,19 +64,41 @@ enum Upper {
 }
 
 impl Cover {
-    /// Compiles the annotation of a container; `bundle` is where a relative path starts.
-    pub(super) fn plan(value: &str, bundle: &Path, id: &str, label: Option<&str>) -> Result<Cover> {
+    /// Compiles the annotation of a container, with or without a user namespace; `bundle` is where a relative path
+    /// starts.
+    pub(super) fn plan(
+        value: &str,
+        bundle: &Path,
+        id: &str,
+        label: Option<&str>,
+        user_namespace: bool,
+    ) -> Result<Cover> {
         let label = label.map(|label| Parameter::new(&format!("context={label}"))).transpose()?;
-        Ok(Cover { upper: Upper::parse(value, bundle, id)?, read_only: value == "readonly", label })
+        let (form, mapped) = form(value);
+        let upper = Upper::parse(value, bundle, id)?;
+        ensure!(user_namespace || !mapped, "{value:?} asks for a map of owners, which belongs to a user namespace");
+        Ok(Cover { upper, read_only: form == "readonly", map: mapped.then(IdMap::of_container), label })
     }
 
-    /// On the host: makes it as a detached mount. `image` is its lowest layer: the directory, or from Linux 6.15 on a
-    /// detached mount of it, which may be id-mapped.
-    pub(super) fn mount(&self, image: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let made = match &self.upper {
+    /// On the host: makes it as a detached mount. `image` is its lowest layer, the directory at `path`.
+    pub(super) fn mount(&self, image: BorrowedFd<'_>, path: &Path, namespaces: &mut Namespaces<'_>) -> Result<OwnedFd> {
+        let made = match &self.map {
+            None => self.mount_above(image),
+            Some(map) => (|| {
+                let mapped = clone_fd(image, false).context("clone the image directory")?;
+                map.apply(&mapped, namespaces, Source::Path(path))?;
+                self.mount_above(mapped.as_fd())
+            })()
+            .hint("owners of an image can be mapped from Linux 6.15 on"),
+        };
+        made.context("make the overlay above the image").field(|| FIELD)
+    }
+
+    fn mount_above(&self, image: BorrowedFd<'_>) -> Result<OwnedFd> {
+        match &self.upper {
             Upper::Memory { size } => match self.in_memory(image, size.as_deref(), |_| Ok(())) {
                 // Before Linux 6.15 a layer has to be mounted somewhere.
-                Err(error) if matches!(error.errno(), Some(Errno::EINVAL | Errno::EBADF)) => {
+                Err(error) if self.map.is_none() && matches!(error.errno(), Some(Errno::EINVAL | Errno::EBADF)) => {
                     self.in_memory_elsewhere(image, size.as_deref())
                 }
                 done => done,
@@ -79,8 +106,7 @@ impl Cover {
             Upper::Directory { path, work } => self
                 .in_directory(image, path, work)
                 .with_context(|| format!("keep what is written in {}", path.display())),
-        };
-        made.context("make the overlay above the image").field(|| FIELD)
+        }
     }
 
     fn in_memory_elsewhere(&self, image: BorrowedFd<'_>, size: Option<&CStr>) -> Result<OwnedFd> {
@@ -142,11 +168,17 @@ impl Cover {
     }
 }
 
+/// The form that an annotation has, and whether owners are mapped.
+fn form(value: &str) -> (&str, bool) {
+    value.strip_prefix(MAPPED).map_or((value, false), |form| (form, true))
+}
+
 impl Upper {
     fn parse(value: &str, bundle: &Path, id: &str) -> Result<Upper> {
         let text = |text: &str| CString::new(text).map_err(|_| Error::new("a NUL byte stands in it"));
-        match value.split_once('=') {
-            None if matches!(value, "tmpfs" | "readonly") => Ok(Upper::Memory { size: None }),
+        let (form, _) = form(value);
+        match form.split_once('=') {
+            None if matches!(form, "tmpfs" | "readonly") => Ok(Upper::Memory { size: None }),
             Some(("tmpfs,size", size)) => {
                 let digits = size.trim_end_matches(|letter: char| letter.is_ascii_alphabetic() || letter == '%');
                 let number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -341,11 +373,13 @@ mod tests {
             ("tmpfs,size=10%", memory(Some(c"10%"))),
             ("dir=state", directory("/b/state")),
             ("dir=/var/a,b=c", directory("/var/a,b=c")),
+            ("idmap,readonly", memory(None)),
+            ("idmap,dir=idmap,x", directory("/b/idmap,x")),
         ] {
             assert_eq!(parse(value).unwrap(), upper, "{value}");
         }
-        assert!(Cover::plan("readonly", Path::new("/b"), "web", None).unwrap().read_only);
-        assert!(!Cover::plan("tmpfs", Path::new("/b"), "web", None).unwrap().read_only);
+        assert!(Cover::plan("readonly", Path::new("/b"), "web", None, false).unwrap().read_only);
+        assert!(!Cover::plan("tmpfs", Path::new("/b"), "web", None, false).unwrap().read_only);
     }
 
     #[test]
@@ -374,10 +408,10 @@ mod tests {
         let before = (mounts(), std::env::current_dir().unwrap());
         let host = || {
             super::super::overlay::tests::play(5, 14);
-            let cover = Cover::plan(value, base, "web", None).unwrap();
+            let cover = Cover::plan(value, base, "web", None, false).unwrap();
             let made = match &cover.upper {
                 Upper::Memory { size } => cover.in_memory_elsewhere(image.as_fd(), size.as_deref()),
-                Upper::Directory { .. } => cover.mount(image.as_fd()),
+                Upper::Directory { .. } => cover.mount_above(image.as_fd()),
             };
             let tree = made.map_err(|error| error.to_string())?;
             assert_eq!((mounts(), std::env::current_dir().unwrap()), before);
@@ -411,7 +445,21 @@ mod tests {
 
     #[test]
     fn a_malformed_annotation_is_told_what_it_may_say() {
-        for value in ["", "tmpfs,", "tmpfs,mode=1", "dir", "dir=", "ro", "readonly=yes", "TMPFS", " tmpfs"] {
+        for value in [
+            "",
+            "idmap",
+            "idmap,",
+            "idmap,idmap,tmpfs",
+            "tmpfs,idmap",
+            "tmpfs,",
+            "tmpfs,mode=1",
+            "dir",
+            "dir=",
+            "ro",
+            "readonly=yes",
+            "TMPFS",
+            " tmpfs",
+        ] {
             assert!(parse(value).unwrap_err().to_string().contains(FORMS), "{value}");
         }
         for value in ["tmpfs,size=", "tmpfs,size=m", "tmpfs,size=6x", "tmpfs,size=64m,size=1", "tmpfs,size=-1"] {

@@ -256,12 +256,18 @@ impl Rootfs {
             host_namespace,
         };
         if !later {
-            if let Above::Image(cover) = &opened.plan.above {
-                opened.above = Some(cover.mount(opened.root.fd())?);
-            }
+            opened.above = opened.plan.cover(opened.root.fd(), user_namespace)?;
             opened.take(user_namespace)?;
         }
         Ok(opened)
+    }
+
+    /// The overlay above the image, when there is to be one.
+    fn cover(&self, image: BorrowedFd<'_>, user_namespace: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>> {
+        let Above::Image(cover) = &self.above else { return Ok(None) };
+        // Its own is made later, from below the overlay.
+        let container = user_namespace.map_or_else(|| Container::Like(self.container_maps.clone()), Container::Joined);
+        cover.mount(image, &self.path, &mut Namespaces::new(container)).map(Some)
     }
 }
 
@@ -281,7 +287,9 @@ fn above(mounts: &mut Vec<Mount>, request: &Request, label: Option<&str>) -> Res
     let first = mounts.first().is_some_and(|mount| mount.target().is_root());
     match annotation {
         Some(_) if first => Err(Error::new("the first mount is the container's root already").field(image::FIELD)),
-        Some(value) => Cover::plan(value, request.bundle, request.id, label).field(|| image::FIELD).map(Above::Image),
+        Some(value) => Cover::plan(value, request.bundle, request.id, label, request.user_namespace)
+            .field(|| image::FIELD)
+            .map(Above::Image),
         None if first => Ok(Above::Mount(Box::new(mounts.remove(0)))),
         None => Ok(Above::Nothing),
     }
@@ -335,8 +343,9 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// What `open` left to be taken: in the container's process, in its new user and mount namespaces, before the maps
-    /// are written. There it still reaches what its creator reaches by user and groups, and has power over the mounts.
+    /// What `open` left to be taken: in the container's process, in its user and new mount namespace, before it changes its
+    /// ids. There it still reaches what its creator reaches by user and groups, and has power over the mounts. The id maps
+    /// have to be there: an overlay's work directory can only be passed by power over its owner.
     pub(crate) fn gather(&mut self) -> Result<()> {
         self.take(None)?;
         if let Some(mount) = self.sources.first_waiting() {
@@ -426,11 +435,13 @@ impl Opened {
         let stat = fstat(&here)?;
         let same = joined || (stat.st_dev, stat.st_ino) == self.identity;
         ensure!(same, "the directory that the process stands in is not the one that was opened");
-        let tree = match (self.above.take(), &self.plan.above) {
-            (Some(tree), _) => tree,
-            // It was left to us, who are root of a user namespace: a layer has to be a mount of our own namespace.
-            (None, Above::Image(cover)) => cover.mount(here.as_fd())?,
-            (None, _) => clone_fd(&here, true)?,
+        let tree = match self.above.take() {
+            Some(tree) => tree,
+            // An overlay was left to us, who are root of a user namespace: its layers have to be mounts of our own.
+            None => match self.plan.cover(here.as_fd(), None)? {
+                Some(overlay) => overlay,
+                None => clone_fd(&here, true)?,
+            },
         };
         attach(&tree, &here)?;
         Ok(Root::new(tree))
