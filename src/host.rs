@@ -1,12 +1,24 @@
 //! Facts about the host that several rooms ask for, each looked up once.
 
 use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use nix::unistd::geteuid;
 
-/// Whether this process is in a user namespace other than the first: its map of users is not the identity.
+use crate::sys;
+
+/// The inode of the first user namespace, the same on every kernel (`USER_NS_INIT_INO`, linux/nsfs.h).
+const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+/// Whether this process is in a user namespace other than the first, whatever its maps are.
 pub fn in_user_namespace() -> bool {
+    fs::metadata("/proc/self/ns/user").is_ok_and(|meta| meta.ino() != FIRST_USER_NAMESPACE)
+}
+
+/// Whether the ids of this process mean others on the host: its map of users is not the identity.
+fn has_mapped_ids() -> bool {
     static FACT: OnceLock<bool> = OnceLock::new();
     *FACT.get_or_init(|| {
         let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -17,12 +29,34 @@ pub fn in_user_namespace() -> bool {
 /// Whether the caller is not root, or is root of a user namespace without calling itself so: state then belongs below
 /// the user's runtime directory. Depends on nothing that differs between the calls of one engine.
 pub fn is_rootless() -> bool {
-    !geteuid().is_root() || (in_user_namespace() && std::env::var_os("USER").is_none_or(|name| name != "root"))
+    !geteuid().is_root() || (has_mapped_ids() && std::env::var_os("USER").is_none_or(|name| name != "root"))
 }
 
 /// Whether we have no privilege over the host: not root, or root of a user namespace only.
 pub fn is_unprivileged() -> bool {
     !geteuid().is_root() || in_user_namespace()
+}
+
+/// Whether the mounts that this process sees are beyond its power, so that they can only be taken by a process with a
+/// user and a mount namespace of its own.
+pub fn cannot_mount() -> bool {
+    if !sys::prctl::capget().is_ok_and(|own| own.effective & SYS_ADMIN != 0) {
+        return true;
+    }
+    // Its capabilities may be those of a user namespace that has no mount namespace of its own.
+    in_user_namespace() && !owns_mount_namespace()
+}
+
+/// The bit of CAP_SYS_ADMIN, capabilities(7).
+const SYS_ADMIN: u64 = 1 << 21;
+
+fn owns_mount_namespace() -> bool {
+    let owner = || {
+        let mounts = fs::File::open("/proc/self/ns/mnt").ok()?;
+        let owner = fs::File::from(sys::ns::owner(mounts.as_fd()).ok()?).metadata().ok()?;
+        Some(owner.ino() == fs::metadata("/proc/self/ns/user").ok()?.ino())
+    };
+    owner().unwrap_or(false)
 }
 
 /// Whether AppArmor confines here.

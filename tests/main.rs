@@ -23,6 +23,7 @@ mod notify;
 mod overlay;
 mod process;
 mod rootfs;
+mod rootless;
 mod schedule;
 mod seccomp;
 mod sessions;

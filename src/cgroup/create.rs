@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::sys::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, Uid, access, fchownat, mkdir};
+use nix::unistd::{AccessFlags, Uid, access, fchownat, geteuid, mkdir};
 
 use super::limits::{Absent, Write};
 use super::{Location, Mount, Request, controllers, devices, files};
 use crate::error::{Context, Error, Result, bail, ensure};
+use crate::host;
 
 /// How long undoing waits for processes that were just killed.
 const UNDOING: Duration = Duration::from_secs(2);
@@ -34,10 +35,30 @@ impl Request {
         Ok(location)
     }
 
+    /// What becomes of a cgroup that could not be made: an unprivileged runtime to which none was delegated goes on without
+    /// one, unless a limit is asked for.
+    pub fn forgo(&self, error: Error) -> Result<()> {
+        let denied =
+            matches!(error.errno(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS)) || Mount::find().is_err();
+        if !denied || !host::is_unprivileged() {
+            return Err(error);
+        }
+        match self.limits.first_needed() {
+            None => Ok(()),
+            Some(write) => Err(error.field(write.field()).hint(
+                "limits need a cgroup that is delegated to this user: run in a systemd user session or name one in \
+                 linux.cgroupsPath, or leave linux.resources out",
+            )),
+        }
+    }
+
     /// Makes what is missing of the cgroup's directories. Until [`Cgroup::keep`] the result undoes that when dropped.
     pub fn create(&self, location: Location) -> Result<Cgroup> {
         let mut undo = Undo(Some(location));
         undo.make_directories()?;
+        if !geteuid().is_root() {
+            undo.location().check_reach()?;
+        }
         let dir = undo.location().open()?;
         Ok(Cgroup { undo, dir })
     }

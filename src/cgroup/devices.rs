@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use crate::error::{Context, Result, bail, ensure};
+use crate::host;
 use crate::sys::Errno;
 use crate::sys::bpf::{self, Insn};
 
@@ -176,19 +177,14 @@ pub(super) fn replace(cgroup: BorrowedFd, wanted: Option<&Program>) -> Result<()
     swap().or_else(tolerate).field(|| "/linux/resources/devices")
 }
 
-/// In a user namespace there is neither a right to bpf(2) nor one to make device nodes: nothing is lost.
+/// Without privilege over the host there is neither a right to bpf(2) nor one to make device nodes: nothing is lost.
 fn tolerate(errno: Errno) -> Result<()> {
     let sentence = "attach the device program to the cgroup";
-    if errno == Errno::EPERM && in_user_namespace() {
+    if errno == Errno::EPERM && host::is_unprivileged() {
         log::warn!("device rules are not enforced: {sentence}: {}", crate::error::words(errno));
         return Ok(());
     }
     Err(errno).context(sentence)
-}
-
-fn in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 // Registers. The kernel's context (`struct bpf_cgroup_dev_ctx`) comes in r1.

@@ -96,6 +96,11 @@ impl Limits {
         Ok(Limits(writes))
     }
 
+    /// The first that asks for something which isn't so without a cgroup.
+    pub(super) fn first_needed(&self) -> Option<&Write> {
+        self.0.iter().find(|write| write.absent != Absent::Ignore)
+    }
+
     pub(super) fn writes(&self) -> &[Write] {
         &self.0
     }

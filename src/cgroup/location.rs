@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Events};
@@ -106,6 +106,18 @@ impl Location {
     pub(super) fn upwards(&self) -> impl Iterator<Item = String> {
         let slashes = self.path.rmatch_indices('/').map(|(at, _)| format!("{}/{}", self.mount, &self.path[..at]));
         std::iter::once(self.directory()).chain(slashes)
+    }
+
+    /// Whether a process of the runtime's own cgroup may be born here: the two need an ancestor in common whose
+    /// `cgroup.procs` we may write (cgroups(7), "Cgroups delegation: delegation containment").
+    pub(super) fn check_reach(&self) -> Result<()> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").context("look up the runtime's own cgroup")?;
+        let own = super::own_of(&own).map(super::clean).unwrap_or_default();
+        let same = self.path.split('/').zip(own.split('/')).take_while(|(ours, own)| ours == own);
+        let common: String = same.map(|(part, _)| format!("/{part}")).collect();
+        let file = format!("{}{common}/cgroup.procs", self.mount);
+        access(file.as_str(), AccessFlags::W_OK)
+            .with_context(|| format!("go from cgroup /{own} to cgroup {self} by way of {file}"))
     }
 
     pub(super) fn file(&self, name: &str) -> String {

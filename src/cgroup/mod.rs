@@ -114,6 +114,13 @@ impl Wanted {
     }
 }
 
+/// Where cgroup v2 is mounted, and the directory of the runtime's own cgroup.
+pub fn own() -> Option<(&'static str, String)> {
+    let mount = Mount::find().ok()?.path();
+    let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    Some((mount, format!("{mount}/{}", clean(own_of(&own)?))))
+}
+
 /// The path of the v2 hierarchy in a `/proc/PID/cgroup`.
 fn own_of(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("0::"))

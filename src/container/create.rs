@@ -144,14 +144,14 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     let (socket, controller) = open_console(console).phase("terminal")?;
     let handle = pidfd_socket.map(|path| console::connect(&path, "pidfd")).transpose()?;
     store.ensure_free(&id)?;
-    let place = |request: &cgroup::Request| request.place(cgroup::Mount::find()?);
-    let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?;
+    let place = |request: &cgroup::Request| or_forgo(request, cgroup::Mount::find().and_then(|m| request.place(m)));
+    let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
     let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
     let record = Record { resctrl, ..intent(&id, bundle.clone(), &plan, place.clone()) };
     let mut pieces = Pieces { reserved: Some(store.reserve(&id, &record)?), cgroup: None, resctrl: None };
     let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
-    let make = |(request, place): (&cgroup::Request, _)| request.create(place);
-    pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?;
+    let make = |(request, place): (&cgroup::Request, _)| or_forgo(request, request.create(place));
+    pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();
     if let (Some(request), Some(group)) = (&plan.resctrl, &record.resctrl) {
         request.make(group).phase("cgroup")?;
         pieces.resctrl = Some(group.clone());
@@ -205,6 +205,11 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
 fn make_relay(directory: &Directory, outer: OsString, gated: bool) -> Result<Option<Relay>> {
     notify::prepare(directory)?;
     if gated { Ok(None) } else { Relay::listen(directory, &outer).map(Some) }
+}
+
+/// None where the container goes on without a cgroup.
+fn or_forgo<T>(request: &cgroup::Request, outcome: Result<T>) -> Result<Option<T>> {
+    outcome.map(Some).or_else(|error| request.forgo(error).map(|()| None))
 }
 
 /// Removes what the container's root left on the host and needs no longer.

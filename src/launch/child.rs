@@ -70,7 +70,8 @@ pub struct Build {
     pub offsets: Option<Offsets>,
     /// The root filesystem.
     pub rootfs: Opened,
-
+    /// Whether this process has to take what the runtime could not, for want of power over the host's mounts.
+    pub gathers: bool,
     /// Whether hooks of the host wait for the mounts.
     pub host_hooks: bool,
     /// Hooks in the container's namespaces, before pivot_root.
@@ -165,7 +166,7 @@ impl Build {
         Ok(procfs)
     }
 
-    fn enter_namespaces(&self, wire: &Wire) -> Result<()> {
+    fn enter_namespaces(&mut self, wire: &Wire) -> Result<()> {
         if !self.entries.is_empty() {
             // Others in a joined namespace must not look into this process, which still holds the host's descriptors
             // (CVE-2016-9962).
@@ -180,6 +181,11 @@ impl Build {
         if self.new_user_namespace {
             // The host writes the id maps first; without one there is nothing to wait for.
             wire.wait_go()?;
+        }
+        if self.gathers {
+            self.rootfs.gather().phase("mounts")?;
+        }
+        if self.new_user_namespace {
             user::become_root()?;
             // A change of ids has made the kernel forget it.
             end_with_host()?;

@@ -38,10 +38,13 @@ pub fn fork(
 ) -> Result<Side> {
     // A process enters a pid namespace only by being born there: the runtime is its parent's stand-in for one clone.
     let pid_entry = entries.iter().find(|entry| entry.kind.flag == PID);
-    let home = pid_entry.map(|entry| adopt_pid_namespace(entry.fd.as_fd())).transpose()?;
     let joins_user = entries.iter().any(|entry| entry.kind.flag == USER);
+    let (home, denied) = match pid_entry.map(|entry| adopt_pid_namespace(entry.fd.as_fd())).transpose() {
+        Err(error) if error.errno() == Some(Errno::EPERM) && joins_user => (None, true),
+        adopted => (adopted?, false),
+    };
     let hops = joins_user || (new & USER != 0 && entries.iter().any(|entry| entry.kind.flag != PID));
-    let side = if hops { hop(new, entries, offsets, cgroup) } else { plain(new, cgroup) };
+    let side = if hops { hop(cgroup, || land(new, entries, offsets, denied)) } else { plain(new, cgroup) };
     match side {
         Ok(Side::Container) => entries.retain(|entry| !hops && entry.kind.flag != PID),
         _ => go_home(home)?,
@@ -49,13 +52,40 @@ pub fn fork(
     side
 }
 
+/// Makes a process beside the first one of a container, born in its pid namespace when it has one of its own; `kinds` are
+/// then those that it has still to join. `adopt` is called for the process that makes it, where that is not the runtime.
+pub fn fork_beside(
+    init: BorrowedFd<'_>,
+    own_pid_namespace: bool,
+    kinds: &mut u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    adopt: impl FnOnce(Pid) -> Result<()>,
+) -> Result<Side> {
+    let home = match own_pid_namespace.then(|| adopt_pid_namespace(init)).transpose() {
+        // The right to be born there comes with the user namespace, out of which no way leads back.
+        Err(error) if error.errno() == Some(Errno::EPERM) && *kinds & USER != 0 => {
+            *kinds &= !USER;
+            return hop(cgroup, || {
+                adopt(nix::unistd::getpid())?;
+                land_beside(init)
+            });
+        }
+        home => home?,
+    };
+    let side = plain(0, cgroup);
+    if !matches!(side, Ok(Side::Container)) {
+        go_home(home)?;
+    }
+    side
+}
+
 /// Undoes [`adopt_pid_namespace`].
-pub fn go_home(home: Option<OwnedFd>) -> Result<()> {
+fn go_home(home: Option<OwnedFd>) -> Result<()> {
     home.map_or(Ok(()), |home| clone::setns(home.as_fd(), PID)).context("go back to our own pid namespace")
 }
 
 /// Makes the next children be born in another pid namespace; the handle leads back.
-pub fn adopt_pid_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn adopt_pid_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let home = File::open("/proc/self/ns/pid").context("open our own pid namespace")?;
     clone::setns(fd, PID).context("join the pid namespace")?;
     Ok(home.into())
@@ -72,7 +102,7 @@ fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
 /// A first child joins, and from inside makes the container's process as its own sibling (CLONE_PARENT): new namespaces
 /// must belong to the user namespace, which only a process inside it can bring about, and those joined may need rights
 /// that only the runtime's own user namespace gives.
-fn hop(new: u64, entries: &[Entry], offsets: Option<&Offsets>, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+fn hop(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> Result<Side> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
         .context("make a socket to the hop")?;
     match clone::clone3(0, cgroup) {
@@ -85,7 +115,7 @@ fn hop(new: u64, entries: &[Entry], offsets: Option<&Offsets>, cgroup: Option<Bo
         }
         Ok(Fork::Child) => {
             drop(ours);
-            match land(new, entries, offsets) {
+            match land() {
                 Ok(Fork::Child) => Ok(Side::Container),
                 Ok(Fork::Parent { pidfd, .. }) => {
                     report(theirs.as_fd(), &[], Some(pidfd.as_fd()));
@@ -101,14 +131,26 @@ fn hop(new: u64, entries: &[Entry], offsets: Option<&Offsets>, cgroup: Option<Bo
     }
 }
 
-fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>) -> Result<Fork> {
+/// `denied`: the runtime had no right to adopt the pid namespace.
+fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>, denied: bool) -> Result<Fork> {
     namespaces::enter(entries)?;
     if entries.iter().any(|entry| entry.kind.flag == USER) {
         // Before the ids change, which makes our own files in /proc belong to the host's root.
         offsets.map_or(Ok(()), Offsets::set)?;
         user::become_root()?;
     }
+    for entry in entries.iter().filter(|entry| denied && entry.kind.flag == PID) {
+        clone::setns(entry.fd.as_fd(), PID).context("join the pid namespace")?;
+    }
     clone::clone3(new | libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, new))
+}
+
+fn land_beside(init: BorrowedFd<'_>) -> Result<Fork> {
+    // What is born must not be looked into by the container's processes before it has shut itself (CVE-2016-9962).
+    nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
+    clone::setns(init, USER | PID).context("join the container's user and pid namespaces")?;
+    user::become_root()?;
+    clone::clone3(libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, 0))
 }
 
 /// Tells the runtime how the hop went. Nobody is left to hear of a failure here but the runtime, which sees the end.
@@ -152,14 +194,19 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
 }
 
 /// What a refused clone3 means.
-pub fn explain(errno: Errno, new: u64) -> Error {
+fn explain(errno: Errno, new: u64) -> Error {
     let error = Error::from(errno).context("make the container's process (clone3)");
     match errno {
-        Errno::EPERM if new & USER != 0 => {
-            error.hint("user namespaces may be switched off, see user.max_user_namespaces")
+        Errno::EPERM if new & USER != 0 => error.hint(user::switched_off().unwrap_or(
+            "user namespaces are forbidden here: by a security module, an outer sandbox, or because this is a chroot",
+        )),
+        Errno::EPERM => error.hint(
+            "new namespaces need root, or a user namespace: add {\"type\": \"user\"} to linux.namespaces, and id mappings",
+        ),
+        Errno::ENOSPC => {
+            let off = user::switched_off().filter(|_| new & USER != 0);
+            error.hint(off.unwrap_or("a limit below /proc/sys/user/max_*_namespaces is reached"))
         }
-        Errno::EPERM => error.hint("root, or CAP_SYS_ADMIN, is needed for new namespaces"),
-        Errno::ENOSPC => error.hint("a limit below /proc/sys/user/max_*_namespaces is reached"),
         Errno::EAGAIN => error.hint("the limit of processes (pids.max of a cgroup, or RLIMIT_NPROC) is reached"),
         Errno::ENOSYS => error.hint("an outer sandbox forbids clone3, which corten cannot do without"),
         Errno::EBUSY => {

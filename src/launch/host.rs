@@ -9,14 +9,14 @@ use nix::unistd::Pid;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result, bail};
 use crate::hooks::{Hooks, Stage, Surroundings};
+use crate::host;
 use crate::log;
 use crate::namespaces::time::Offsets;
-use crate::namespaces::{Entry, Namespaces};
+use crate::namespaces::{Entry, Namespaces, Origin};
 use crate::plan::Plan;
 use crate::process::Process;
 use crate::rootfs::CgroupPaths;
 use crate::seccomp::Program;
-use crate::sys::clone::{self, Fork};
 use crate::sys::{self, Errno};
 
 use super::child::{self, Build, Entrance, Join, Script};
@@ -82,14 +82,20 @@ pub fn launch(
     let (wire, child_wire) = Wire::pair()?;
     let mut entries = plan.namespaces.open().phase("namespaces")?;
     let new = plan.namespaces.clone_flags();
-    let paths = cgroup.map(|cgroup| CgroupPaths {
-        mount: cgroup.location().mount().into(),
-        cgroup: cgroup.location().directory().into(),
-    });
+    let paths = match cgroup.map(Cgroup::location) {
+        Some(place) => Some(CgroupPaths { mount: place.mount().into(), cgroup: place.directory().into() }),
+        // It goes on without one, and stays in ours.
+        None if plan.cgroup.is_some() => {
+            cgroup::own().map(|(mount, cgroup)| CgroupPaths { mount: mount.into(), cgroup: cgroup.into() })
+        }
+        None => None,
+    };
     let network = network_to_fill(&plan.namespaces, &entries)?;
     let user_namespace = entries.iter().find(|entry| entry.kind.flag == libc::CLONE_NEWUSER as u64);
     let user_namespace = user_namespace.map(|entry| entry.fd.as_fd());
-    let rootfs = plan.rootfs.open(paths, user_namespace).phase("mounts")?;
+    let user = plan.namespaces.origin(libc::CLONE_NEWUSER as u64);
+    let gathers = user != Origin::Host && new & libc::CLONE_NEWNS as u64 != 0 && host::cannot_mount();
+    let rootfs = plan.rootfs.open(paths, user_namespace, gathers).phase("mounts")?;
     rootfs.stand().phase("mounts")?;
     let waits = gate.is_some();
     let host_waits = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
@@ -107,6 +113,7 @@ pub fn launch(
                 new_network_namespace: new & libc::CLONE_NEWNET as u64 != 0,
                 offsets: plan.namespaces.into_offsets(),
                 rootfs,
+                gathers,
                 host_hooks: host_waits,
                 create_container: plan.hooks.create_container,
                 sysctls: plan.sysctls,
@@ -125,6 +132,8 @@ pub fn launch(
     // The container's half has these; ours would keep its ends open.
     drop((child_wire, gate, console));
     let from_outside = |wire: &Wire| {
+        // First: it is the container's root who owns the files in /proc of a process that has changed its ids.
+        plan.process.adopt(pid).phase("process")?;
         if let Some(maps) = plan.namespaces.maps() {
             maps.write(pid).phase("namespaces")?;
             rootfs.map_ids(pid).phase("mounts")?;
@@ -139,7 +148,6 @@ pub fn launch(
         drop(rootfs);
         // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
         // before; the record before the container may outlive us.
-        plan.process.adopt(pid).phase("process")?;
         enter_record(pid)?;
         if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
             cgroup.apply(request).phase("cgroup")?;
@@ -223,14 +231,15 @@ pub struct ExecRequest<'a> {
 
 /// Makes another process in a container and sees it through to its program; `settle` comes before that.
 pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<()>>) -> Result<Launched> {
-    let ExecRequest { join, own_pid_namespace, process, cgroup, console, seccomp } = request;
+    let ExecRequest { mut join, own_pid_namespace, process, cgroup, console, seccomp } = request;
     let (wire, child_wire) = Wire::pair()?;
     process.apply_initial_affinity().phase("process")?;
-    let home =
-        own_pid_namespace.then(|| fork::adopt_pid_namespace(join.init.as_fd())).transpose().phase("namespaces")?;
-    let forked = clone::clone3(0, cgroup).map_err(|errno| fork::explain(errno, 0)).phase("namespaces");
-    let (pid, pidfd) = match forked {
-        Ok(Fork::Child) => {
+    let kinds = join.kinds;
+    let adopt = |pid| process.adopt(pid).phase("process");
+    let side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, cgroup, adopt);
+    let adopted = kinds != join.kinds;
+    let (pid, pidfd) = match side.phase("namespaces")? {
+        Side::Container => {
             drop(wire);
             let (gate, start_container) = (None, Hooks::default());
             let state = Box::new(|_, _| Vec::new());
@@ -240,16 +249,11 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
                 child_wire,
             )
         }
-        Ok(Fork::Parent { pid, pidfd }) => (pid, pidfd),
-        Err(error) => {
-            fork::go_home(home)?;
-            return Err(error);
-        }
+        Side::Host(pid, pidfd) => (pid, pidfd),
     };
-    fork::go_home(home)?;
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
-    let from_outside = |_: &Wire| process.adopt(pid).phase("process");
+    let from_outside = |_: &Wire| if adopted { Ok(()) } else { process.adopt(pid).phase("process") };
     let ahead = process.limits_nothing() && settle.is_none();
     let settle = |pid| {
         process.limit(pid).phase("process")?;

@@ -1,5 +1,6 @@
 //! Which namespaces a container gets: new ones, joined ones, and in which order they are entered.
 
+mod delegated;
 pub mod netdev;
 pub mod sysctl;
 pub mod time;
@@ -212,12 +213,28 @@ impl Join {
 }
 
 /// Enters opened namespaces in their order, setns(2). The pid namespace is not among them: one is born into it.
+///
+/// What is refused before the user namespace is joined is tried once more after it: the right may come from there.
 pub fn enter(entries: &[Entry]) -> Result<()> {
+    let mut refused = Vec::new();
+    let mut user_to_come = entries.iter().any(|entry| entry.kind.flag == libc::CLONE_NEWUSER as u64);
     for entry in entries.iter().filter(|entry| entry.kind.flag != libc::CLONE_NEWPID as u64) {
-        sys::clone::setns(entry.fd.as_fd(), entry.kind.flag)
-            .with_context(|| format!("join the {} namespace", entry.kind.word))?;
+        user_to_come &= entry.kind.flag != libc::CLONE_NEWUSER as u64;
+        match entry.enter() {
+            Err(Errno::EPERM) if user_to_come => refused.push(entry),
+            done => done.with_context(|| format!("join the {} namespace", entry.kind.word))?,
+        }
+    }
+    for entry in refused {
+        entry.enter().with_context(|| format!("join the {} namespace", entry.kind.word))?;
     }
     Ok(())
+}
+
+impl Entry {
+    fn enter(&self) -> Result<(), Errno> {
+        sys::clone::setns(self.fd.as_fd(), self.kind.flag)
+    }
 }
 
 /// The table row of a type of the spec.

@@ -10,7 +10,7 @@ use oci_spec::runtime::{Linux, LinuxIdMapping};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
 
-use super::Origin;
+use super::{Origin, delegated};
 
 /// The maps of users and groups between a user namespace and its parent.
 #[derive(Debug, Default, Clone)]
@@ -20,10 +20,10 @@ pub struct IdMaps {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Range {
-    inside: u32,
-    outside: u32,
-    size: u32,
+pub(super) struct Range {
+    pub(super) inside: u32,
+    pub(super) outside: u32,
+    pub(super) size: u32,
 }
 
 impl Range {
@@ -62,10 +62,19 @@ impl IdMaps {
         self.users.iter().find(holds).map(|range| range.outside + (inside - range.inside))
     }
 
-    /// Writes both maps for a process in the new namespace. Each file takes a single write(2), once.
+    /// Writes both maps for a process in the new namespace. Each file takes a single write(2), once. What the kernel does
+    /// not let us write, the helpers of shadow may.
     pub fn write(&self, pid: Pid) -> Result<()> {
-        write(pid, "gid_map", &self.groups).field(|| "/linux/gidMappings")?;
-        write(pid, "uid_map", &self.users).field(|| "/linux/uidMappings")
+        let groups = match write(pid, "gid_map", &self.groups) {
+            Err(error) if is_denied(&error) => delegated::write_groups(pid, &self.groups, error),
+            done => done,
+        };
+        groups.field(|| "/linux/gidMappings")?;
+        let users = match write(pid, "uid_map", &self.users) {
+            Err(error) if is_denied(&error) => delegated::write(&delegated::USERS, pid, &self.users),
+            done => done,
+        };
+        users.field(|| "/linux/uidMappings")
     }
 
     /// Checks that a joined namespace, that of this process, has these maps. What is not given is not compared.
@@ -114,6 +123,17 @@ fn joined_up(mut ranges: Vec<Range>) -> Vec<Range> {
     joined
 }
 
+/// The setting of the host that switches user namespaces off, as a remedy.
+pub fn switched_off() -> Option<&'static str> {
+    let is_zero = |path: &str| fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+    if is_zero("/proc/sys/user/max_user_namespaces") {
+        return Some("user namespaces are switched off: sysctl user.max_user_namespaces=15000");
+    }
+    // Of Debian's kernels.
+    is_zero("/proc/sys/kernel/unprivileged_userns_clone")
+        .then_some("user namespaces are switched off for all but root: sysctl kernel.unprivileged_userns_clone=1")
+}
+
 /// Becomes root inside a user namespace just entered: groups, then gid, then uid, since each needs the one before.
 pub fn become_root() -> Result<()> {
     match setgroups(&[]) {
@@ -138,7 +158,11 @@ fn ranges(list: Option<&[LinuxIdMapping]>, field: &'static str) -> Result<Vec<Ra
     Ok(ranges)
 }
 
-fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
+fn is_denied(error: &Error) -> bool {
+    error.errno() == Some(Errno::EPERM)
+}
+
+pub(super) fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
     let mut text = String::new();
     for Range { inside, outside, size } in ranges {
         let _ = writeln!(text, "{inside} {outside} {size}");

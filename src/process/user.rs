@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::prctl::set_keepcaps;
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{Gid, Uid, fchown, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, fchown, getgroups, setgroups, setresgid, setresuid};
 use oci_spec::runtime as spec;
 
 use crate::error::{Context, Error, Result, ensure};
@@ -77,13 +77,24 @@ impl User {
         match setgroups(groups) {
             Ok(()) => Ok(()),
             // `setgroups` is `deny` in this user namespace: the caller had no right to give up groups in the first place.
-            Err(Errno::EPERM) if user_namespace && groups.is_empty() => Ok(()),
+            Err(Errno::EPERM) if groups.is_empty() && (user_namespace || self.holds_no_other_group()) => Ok(()),
             Err(errno @ Errno::EINVAL) => Err(errno)
                 .context("set the additional groups")
                 .hint("one of them has no mapping in the container's user namespace")
                 .field(|| "/process/user/additionalGids"),
+            Err(errno @ Errno::EPERM) if user_namespace => Err(errno)
+                .context("set the additional groups")
+                .hint("in a user namespace with a single group they cannot be changed: leave them out, or map more groups")
+                .field(|| "/process/user/additionalGids"),
             Err(errno) => Err(errno).context("set the additional groups").field(|| "/process/user/additionalGids"),
         }
+    }
+
+    /// Whether the groups that the process has, beside its own, are none that its user namespace knows. That may be the
+    /// runtime's own namespace, when it is root of one.
+    fn holds_no_other_group(&self) -> bool {
+        let unknown = Gid::from_raw(65534);
+        getgroups().is_ok_and(|held| held.iter().all(|&group| group == unknown || group.as_raw() == self.gid))
     }
 
     /// Gives standard input, output and error to the user, so that `/dev/stderr` can be opened again.

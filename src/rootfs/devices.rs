@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, makedev, mknodat};
@@ -95,13 +95,14 @@ impl Devices {
         self.nodes.iter().filter_map(|node| node.bind.as_ref().map(|path| node.open(path))).collect()
     }
 
-    /// In the container's process: nodes, links, `ptmx`. Gives back the directory `/dev`.
-    pub(super) fn make(&self, root: &Root, bound: Vec<OwnedFd>) -> Result<OwnedFd> {
+    /// In the container's process, where the host's `/dev` is still in sight: nodes, links, `ptmx`. Gives back the directory
+    /// `/dev`. Where `binds`, in a mount namespace of the container's own, a node that may not be made is the host's.
+    pub(super) fn make(&self, root: &Root, bound: Vec<OwnedFd>, binds: bool) -> Result<OwnedFd> {
         let dev = root.directory(&Inside::new("dev".as_ref())?).context("open /dev")?.fd;
         let mut bound = bound.into_iter();
         for node in &self.nodes {
             let source = node.bind.as_ref().and_then(|_| bound.next());
-            node.make(root, &dev, source).map_err(|error| {
+            node.make(root, &dev, source, binds).map_err(|error| {
                 let error = error.context(format!("make the device {}/{}", node.parent, node.name.to_string_lossy()));
                 match node.index {
                     Some(index) => error.field(format!("/linux/devices/{index}")),
@@ -160,7 +161,7 @@ impl Device {
         }))
     }
 
-    fn open(&self, path: &PathBuf) -> Result<OwnedFd> {
+    fn open(&self, path: &Path) -> Result<OwnedFd> {
         let describe = || format!("open the device {}", path.display());
         let node = clone_path(path, false).with_context(describe)?;
         let stat = fstat(&node).with_context(describe)?;
@@ -179,7 +180,7 @@ impl Device {
         Ok(())
     }
 
-    fn make(&self, root: &Root, dev: &OwnedFd, source: Option<OwnedFd>) -> Result<()> {
+    fn make(&self, root: &Root, dev: &OwnedFd, source: Option<OwnedFd>, binds: bool) -> Result<()> {
         let held;
         let parent = if self.parent.bytes() == b"dev" {
             dev.as_fd()
@@ -189,7 +190,14 @@ impl Device {
         };
         match source {
             Some(source) => self.bind(parent, source),
-            None => self.make_node(parent),
+            None => match self.make_node(parent) {
+                // A runtime that is root of a user namespace, or has no CAP_MKNOD.
+                Err(error) if binds && error.errno() == Some(Errno::EPERM) => {
+                    let path = format!("{}/{}", self.parent, self.name.to_string_lossy());
+                    self.bind(parent, self.open(Path::new(&path))?)
+                }
+                done => done,
+            },
         }
     }
 

@@ -221,49 +221,53 @@ impl Rootfs {
 
     /// Takes what only the host can reach: the rootfs, sources of binds, device nodes. Call it in the host's mount
     /// namespace, before the fork. `cgroup` is where the host has its cgroup2, if it has one; `user_namespace` the one
-    /// that the container joins, if it does.
+    /// that the container joins, if it does. With `later`, for a runtime that has no power over the host's mounts, nothing
+    /// but the rootfs is taken: [`Opened::gather`] takes the rest.
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR` and the like for the rootfs and for sources.
-    pub(crate) fn open(self, cgroup: Option<CgroupPaths>, user_namespace: Option<BorrowedFd<'_>>) -> Result<Opened> {
+    pub(crate) fn open(
+        self,
+        cgroup: Option<CgroupPaths>,
+        user_namespace: Option<BorrowedFd<'_>>,
+        later: bool,
+    ) -> Result<Opened> {
         let describe = || format!("open the rootfs {}", self.path.display());
         // A link is followed here, once. From now on the rootfs is this directory, whatever its name leads to.
         let root = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
             .with_context(describe)
             .field(|| "/root/path")?;
         let stat = fstat(&root).with_context(describe).field(|| "/root/path")?;
-        let above = match &self.above {
-            Above::Nothing => None,
-            Above::Mount(mount) => Some(mount.open(&mut Namespaces::new(Container::Later))?.0),
-            Above::Image(cover) => {
-                // Its own is made later, from below the overlay.
-                let container =
-                    user_namespace.map_or_else(|| Container::Like(self.container_maps.clone()), Container::Joined);
-                Some(cover.mount(root.as_fd(), &self.path, &mut Namespaces::new(container))?)
-            }
-        };
-        let sources = Sources::open(&self.mounts, user_namespace, &self.container_maps)?;
-        let nodes = match &self.devices {
-            Some(devices) => devices.open()?,
-            None => Vec::new(),
-        };
         let host_namespace = match self.isolation {
             Isolation::Joined => mount_namespace(),
             _ => None,
         };
-        Ok(Opened {
+        let mut opened = Opened {
             identity: (stat.st_dev, stat.st_ino),
             root: Root::new(root),
-            above,
+            above: None,
             plan: self,
-            sources,
-            nodes,
+            sources: Sources::default(),
+            nodes: Vec::new(),
             world: World { cgroup, shared: false },
             dev: None,
             read_only_last: Vec::new(),
             anchors: Vec::new(),
             host_namespace,
-        })
+        };
+        if !later {
+            opened.above = opened.plan.cover(opened.root.fd(), user_namespace)?;
+            opened.take(user_namespace)?;
+        }
+        Ok(opened)
+    }
+
+    /// The overlay above the image, when there is to be one.
+    fn cover(&self, image: BorrowedFd<'_>, user_namespace: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>> {
+        let Above::Image(cover) = &self.above else { return Ok(None) };
+        // Its own is made later, from below the overlay.
+        let container = user_namespace.map_or_else(|| Container::Like(self.container_maps.clone()), Container::Joined);
+        cover.mount(image, &self.path, &mut Namespaces::new(container)).map(Some)
     }
 }
 
@@ -339,6 +343,29 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// What `open` left to be taken: in the container's process, in its user and new mount namespace, before it changes its
+    /// ids. There it still reaches what its creator reaches by user and groups, and has power over the mounts. The id maps
+    /// have to be there: an overlay's work directory can only be passed by power over its owner.
+    pub(crate) fn gather(&mut self) -> Result<()> {
+        self.take(None)?;
+        if let Some(mount) = self.sources.first_waiting() {
+            let field = self.plan.mounts[mount].pointer();
+            return Err(Error::new("owners can only be mapped with power over the file system").field(field));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, user_namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+        if let Above::Mount(mount) = &self.plan.above {
+            self.above = Some(mount.open(&mut Namespaces::new(Container::Later))?.0);
+        }
+        self.sources = Sources::open(&self.plan.mounts, user_namespace, &self.plan.container_maps)?;
+        if let Some(devices) = &self.plan.devices {
+            self.nodes = devices.open()?;
+        }
+        Ok(())
+    }
+
     /// On the host, right before the fork: makes the rootfs the working directory. A new mount namespace carries the
     /// working directory over to its own copy of the mount, so the child finds the rootfs as `.` with no lookup, also
     /// below directories that the container's root may not pass.
@@ -391,7 +418,11 @@ impl Opened {
             self.world.shared |= mount.shares();
         }
         if let Some(devices) = &self.plan.devices {
-            self.dev = Some(devices.make(&self.root, std::mem::take(&mut self.nodes))?);
+            self.dev = Some(devices.make(
+                &self.root,
+                std::mem::take(&mut self.nodes),
+                self.plan.isolation != Isolation::None,
+            )?);
         }
         Ok(())
     }
@@ -405,8 +436,12 @@ impl Opened {
         let same = joined || (stat.st_dev, stat.st_ino) == self.identity;
         ensure!(same, "the directory that the process stands in is not the one that was opened");
         let tree = match self.above.take() {
-            Some(overlay) => overlay,
-            None => clone_fd(&here, true)?,
+            Some(tree) => tree,
+            // An overlay was left to us, who are root of a user namespace: its layers have to be mounts of our own.
+            None => match self.plan.cover(here.as_fd(), None)? {
+                Some(overlay) => overlay,
+                None => clone_fd(&here, true)?,
+            },
         };
         attach(&tree, &here)?;
         Ok(Root::new(tree))

@@ -305,7 +305,8 @@ impl Mount {
         Err(error.context(format!("mount {what} on {}", self.target)).field(self.pointer()))
     }
 
-    fn pointer(&self) -> String {
+    /// Its field of `config.json`.
+    pub(super) fn pointer(&self) -> String {
         format!("/mounts/{}", self.index)
     }
 

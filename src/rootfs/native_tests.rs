@@ -130,7 +130,7 @@ impl Trial {
                 selinux: false,
             });
             let cgroup = cgroup2().map(|mount| CgroupPaths { cgroup: mount.clone(), mount });
-            let opened = plan.and_then(|plan| plan.open(cgroup, None)).map_err(|error| error.to_string())?;
+            let opened = plan.and_then(|plan| plan.open(cgroup, None, false)).map_err(|error| error.to_string())?;
             opened.stand().map_err(|error| error.to_string())?;
             Ok(opened)
         };

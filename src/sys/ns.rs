@@ -1,18 +1,25 @@
 //! What namespaces need beyond clone and setns: their type, the loopback device, names.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::{Errno, Result};
 
-/// `_IO(0xb7, 3)`, ioctl_ns(2).
+/// `_IO(0xb7, 1)` and `_IO(0xb7, 3)`, ioctl_ns(2).
+const NS_GET_USERNS: libc::Ioctl = 0xb701;
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
 /// The `CLONE_NEW*` flag of the namespace behind a descriptor; ENOTTY when it is no namespace.
 pub fn kind(fd: BorrowedFd<'_>) -> Result<u64> {
     // SAFETY: this request takes no argument and only returns a number.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) }).map(|kind| kind as u32 as u64)
+}
+
+/// The user namespace that owns the namespace behind a descriptor; EPERM when it is above our own.
+pub fn owner(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: this request takes no argument; its result is a new close-on-exec descriptor that nobody else owns.
+    unsafe { Errno::result(libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS)).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
 /// Brings the loopback device of the caller's network namespace up, netdevice(7).

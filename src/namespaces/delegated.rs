@@ -1,0 +1,139 @@
+//! Id maps for those who may not write them: through the set-uid helpers newuidmap(1) and newgidmap(1) of shadow
+//! (package `uidmap`), which hand out the ranges of `/etc/subuid` and `/etc/subgid`; without them for the caller's own
+//! id alone.
+//!
+//! The rules of the kernel are those of user_namespaces(7), "Defining user and group ID mappings".
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::{Pid, getegid, getuid};
+
+use crate::error::{Context, Error, Result};
+
+use super::user::{self, Range};
+
+/// A helper and the file that grants what it gives.
+pub(super) struct Helper {
+    program: &'static str,
+    grants: &'static str,
+    ids: &'static str,
+}
+
+pub(super) const USERS: Helper = Helper { program: "newuidmap", grants: "/etc/subuid", ids: "user ids" };
+const GROUPS: Helper = Helper { program: "newgidmap", grants: "/etc/subgid", ids: "group ids" };
+
+/// Writes the map of groups of an unprivileged caller. The one group that it may map without help is its own, and only
+/// once setgroups(2) is denied, or a process could drop groups by which files are kept from it.
+pub(super) fn write_groups(pid: Pid, ranges: &[Range], refusal: Error) -> Result<()> {
+    let own = matches!(ranges, [Range { outside, size: 1, .. }] if *outside == getegid().as_raw());
+    if !own {
+        return write(&GROUPS, pid, ranges);
+    }
+    let path = format!("/proc/{pid}/setgroups");
+    match fs::write(&path, "deny") {
+        // It is denied already, or not ours to say: then the first refusal tells more.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(refusal),
+        done => done.with_context(|| format!("write \"deny\" to {path}"))?,
+    }
+    user::write(pid, "gid_map", ranges)
+}
+
+/// Has a helper write a map.
+pub(super) fn write(helper: &Helper, pid: Pid, ranges: &[Range]) -> Result<()> {
+    let Helper { program, ids, .. } = helper;
+    let what = || format!("map {ids} through {program}");
+    let path = find(program).with_context(what)?;
+    let mut command = Command::new(&path);
+    command.arg(pid.to_string());
+    for Range { inside, outside, size } in ranges {
+        command.args([inside, outside, size].map(u32::to_string));
+    }
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {}", path.display()));
+    let output = output.with_context(what)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.trim().replace('\n', ", ");
+    let said = said.strip_prefix(program).map_or(&*said, |rest| rest.trim_start_matches(':').trim_start());
+    Err(helper.explain(&path, said)).with_context(what)
+}
+
+impl Helper {
+    /// What is missing on the host when the helper refuses.
+    fn explain(&self, path: &Path, said: &str) -> Error {
+        let Helper { program, grants, .. } = self;
+        let error = Error::new(format!("it says {said:?}"));
+        // File capabilities would do as well, and cannot be told from here: only its refusal to write points at them.
+        let set_uid = fs::metadata(path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & libc::S_ISUID != 0);
+        let user = caller();
+        if !set_uid && !said.contains("not allowed") {
+            return error.hint(format!("{program} must be set-uid root: chmod u+s {}", path.display()));
+        }
+        let text = fs::read_to_string(grants).unwrap_or_default();
+        if !has_range(&text, &user, getuid().as_raw()) {
+            return error
+                .hint(format!("{user} has no range in {grants}: usermod --add-sub{}s 100000-165535 {user}", {
+                    if *program == "newuidmap" { "uid" } else { "gid" }
+                }));
+        }
+        error.hint(format!(
+            "the map must lie in the ranges that {grants} grants {user}, and name no other ids but its own"
+        ))
+    }
+}
+
+/// The caller by name, or by number where there is none.
+fn caller() -> String {
+    let user = getuid();
+    let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    name_of(&text, user.as_raw()).map_or_else(|| user.to_string(), str::to_owned)
+}
+
+/// The first user with this number, passwd(5).
+fn name_of(passwd: &str, user: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        let name = parts.next()?;
+        (parts.nth(1)?.parse() == Ok(user)).then_some(name)
+    })
+}
+
+/// Whether a user is granted ids, by name or by number, subuid(5).
+fn has_range(grants: &str, name: &str, number: u32) -> bool {
+    let granted = |user: &str| user == name || user.parse() == Ok(number);
+    grants.lines().filter_map(|line| line.split(':').next()).any(granted)
+}
+
+/// A helper in PATH.
+fn find(program: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
+    found.ok_or_else(|| {
+        Error::new(format!("there is no {program} in PATH"))
+            .hint("install the package uidmap (shadow-utils on Fedora), or map only the caller's own user and group")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_name_comes_from_passwd() {
+        let passwd = "root:x:0:0::/root:/bin/sh\njo:x:1000:100::/home/jo:/bin/sh\n";
+        assert_eq!(name_of(passwd, 1000), Some("jo"));
+        assert_eq!(name_of(passwd, 100), None);
+    }
+
+    #[test]
+    fn ranges_are_granted_by_name_or_number() {
+        assert!(has_range("root:1:1\njo:100000:65536\n", "jo", 1000));
+        assert!(has_range("1000:100000:65536\n", "jo", 1000));
+        assert!(!has_range("joan:100000:65536\n", "jo", 1000));
+    }
+}

@@ -1,0 +1,511 @@
+//! Run by a user without any privilege: one with subordinate ids, one without the helpers, one without anything.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, Cmd, Kind, Outcome, Sandbox, Terminal, chown_all, kind, known_difference, runtime, skip};
+
+/// A user whom no machine has.
+const USER: u32 = 7777;
+/// The first of its subordinate ids.
+const SUBORDINATE: u32 = 300_000;
+
+/// A bundle of that user, and how it runs commands.
+struct Rootless {
+    bundle: Bundle,
+    path: PathBuf,
+    groups: &'static str,
+}
+
+/// Gives this test's sandbox an `/etc` in which the user is known.
+fn make_user(sandbox: &Sandbox, grants: &str) {
+    let dir = sandbox.dir().join("etc");
+    if dir.exists() {
+        return;
+    }
+    for sub in ["upper", "work"] {
+        fs::create_dir_all(dir.join(sub)).expect("make a directory for /etc");
+    }
+    let options = format!("lowerdir=/etc,upperdir={0}/upper,workdir={0}/work", dir.display());
+    mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::empty(), Some(&*options)).expect("mount an /etc");
+    let passwd = fs::read_to_string("/etc/passwd").expect("read passwd");
+    fs::write("/etc/passwd", format!("{passwd}tester:x:{USER}:{USER}::/:/bin/sh\n")).expect("write passwd");
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        fs::write(file, grants).expect("grant subordinate ids");
+    }
+    let copy = sandbox.dir().join("bin/runtime");
+    fs::copy(runtime(), &copy).expect("copy the runtime to where the user reaches it");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).expect("set its mode");
+    let runtime_dir = sandbox.dir().join("run");
+    fs::create_dir_all(&runtime_dir).expect("make the user's runtime directory");
+    chown(&runtime_dir, Some(USER), Some(USER)).expect("give it to the user");
+}
+
+/// A bundle with the user's own id alone.
+fn single() -> Rootless {
+    let bundle = Bundle::new().mount_options("/dev/pts", |options| options.retain(|option| option != "gid=5"));
+    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    rootless(bundle, map, &format!("tester:{SUBORDINATE}:65536\n"))
+}
+
+/// A bundle with subordinate ids as well; none where the helpers are not installed.
+fn many() -> Option<Rootless> {
+    many_granted(&format!("tester:{SUBORDINATE}:65536\n"))
+}
+
+fn many_granted(grants: &str) -> Option<Rootless> {
+    if !Path::new("/usr/bin/newuidmap").exists() || !Path::new("/usr/bin/newgidmap").exists() {
+        skip("newuidmap and newgidmap (package uidmap) are not installed");
+        return None;
+    }
+    let map = json!([
+        {"containerID": 0, "hostID": USER, "size": 1},
+        {"containerID": 1, "hostID": SUBORDINATE, "size": 65536}
+    ]);
+    Some(rootless(Bundle::new(), map, grants))
+}
+
+fn rootless(bundle: Bundle, map: Value, grants: &str) -> Rootless {
+    make_user(bundle.sandbox(), grants);
+    chown_all(bundle.path(), USER);
+    // An explicit one that cannot be made is an error for the peers.
+    let bundle = bundle
+        .unset("/linux/cgroupsPath")
+        .ns("user")
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    Rootless { bundle, path: "/usr/sbin:/usr/bin:/sbin:/bin".into(), groups: "--clear-groups" }
+}
+
+impl Rootless {
+    fn with(mut self, change: impl FnOnce(Bundle) -> Bundle) -> Rootless {
+        self.bundle = change(self.bundle);
+        self
+    }
+
+    /// With another PATH.
+    fn path(mut self, path: impl Into<PathBuf>) -> Rootless {
+        self.path = path.into();
+        self
+    }
+
+    /// The runtime with these arguments, as the user, with no option but the environment's.
+    fn cmd(&self, args: &[&str]) -> Cmd {
+        let sandbox = self.bundle.sandbox();
+        let (user, group) = (format!("--reuid={USER}"), format!("--regid={USER}"));
+        Cmd::bare(sandbox, args)
+            .program(sandbox.dir().join("bin/runtime"))
+            .started_by(["/usr/bin/setpriv", &user, &group, self.groups])
+            .env("XDG_RUNTIME_DIR", sandbox.dir().join("run"))
+            .env("PATH", &self.path)
+            .about(self.bundle.path().join("config.json"))
+            .cwd(self.bundle.path())
+    }
+
+    #[track_caller]
+    fn run(&self) -> Outcome {
+        self.bundle.write();
+        self.cmd(&["run", self.bundle.name()]).run()
+    }
+}
+
+#[test]
+fn a_user_with_subordinate_ids_runs_a_container() {
+    let Some(container) = many() else { return };
+    let script =
+        "id -u; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; touch /own /other; chown 5:6 /other";
+    let container = container.with(|bundle| bundle.sh(script).caps(&["CAP_CHOWN"]));
+    let outcome = container.run();
+    let seen: Vec<_> = outcome.ok().stdout().split_whitespace().map(str::to_owned).collect();
+    let map = format!("0 {USER} 1 1 {SUBORDINATE} 65536");
+    assert_eq!(seen.join(" "), format!("0 {map} {map} allow"));
+    let owner = |name: &str| {
+        let meta = fs::metadata(container.bundle.rootfs().join(name)).expect("a file of the container");
+        (meta.uid(), meta.gid())
+    };
+    assert_eq!(owner("own"), (USER, USER));
+    assert_eq!(owner("other"), (SUBORDINATE + 4, SUBORDINATE + 5));
+}
+
+#[test]
+fn a_single_id_needs_no_helper() {
+    let container = single().path("/nowhere");
+    let container = container.with(|bundle| bundle.sh("id -u; id -g; cat /proc/self/setgroups; touch /made"));
+    let outcome = container.run();
+    assert_eq!(outcome.ok().stdout().split_whitespace().collect::<Vec<_>>(), ["0", "0", "deny"]);
+    assert_eq!(fs::metadata(container.bundle.rootfs().join("made")).expect("the file").uid(), USER);
+}
+
+#[test]
+fn a_single_id_may_be_another_than_root() {
+    let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    let container = single().with(|bundle| bundle.set("/linux/gidMappings", map).args(["cat", "/proc/1/gid_map"]));
+    container.run().ok().shows(&format!("{USER}"));
+}
+
+#[test]
+fn missing_helpers_are_named_with_what_to_install() {
+    let Some(container) = many() else { return };
+    let outcome = container.with(|bundle| bundle.args(["true"])).path("/nowhere").run();
+    outcome.fails();
+    if kind() == Kind::Corten {
+        outcome.fails_with("newgidmap").fails_with("uidmap");
+    }
+}
+
+#[test]
+fn helpers_without_set_uid_are_named_with_what_to_set() {
+    let Some(container) = many() else { return };
+    let dir = container.bundle.sandbox().dir().join("plain");
+    fs::create_dir(&dir).expect("make a directory");
+    for helper in ["newuidmap", "newgidmap"] {
+        fs::copy(Path::new("/usr/bin").join(helper), dir.join(helper)).expect("copy a helper");
+        fs::set_permissions(dir.join(helper), fs::Permissions::from_mode(0o755)).expect("set its mode");
+    }
+    let outcome = container.with(|bundle| bundle.args(["true"])).path(dir).run();
+    outcome.fails();
+    if kind() == Kind::Corten {
+        outcome.fails_with("set-uid root: chmod u+s");
+    }
+}
+
+#[test]
+fn a_user_without_subordinate_ids_is_told_where_to_add_them() {
+    let Some(container) = many_granted("someone:100000:65536\n") else { return };
+    let outcome = container.with(|bundle| bundle.args(["true"])).run();
+    outcome.fails();
+    if kind() == Kind::Corten {
+        outcome.fails_with("tester has no range in /etc/subgid").fails_with("usermod --add-subgids");
+    }
+}
+
+#[test]
+fn a_map_beyond_the_subordinate_ids_is_told() {
+    let Some(container) = many_granted("tester:300000:10\n") else { return };
+    let outcome = container.with(|bundle| bundle.args(["true"])).run();
+    outcome.fails();
+    if kind() == Kind::Corten {
+        outcome.fails_with("must lie in the ranges that /etc/subgid grants tester");
+    }
+}
+
+#[test]
+fn a_users_container_goes_through_its_whole_life() {
+    for make in [|| Some(single()), many] {
+        let Some(container) = make() else { continue };
+        let container = container.with(|bundle| bundle.args(["sleep", "60"]).set("/process/oomScoreAdj", 100));
+        let id = container.bundle.name().to_owned();
+        container.bundle.write();
+        container.cmd(&["create", "--pid-file", "pid", &id]).run().ok();
+        assert_eq!(container.cmd(&["state", &id]).run().json()["status"], "created");
+        container.cmd(&["start", &id]).run().ok();
+        let outcome = container
+            .cmd(&["exec", &id, "sh", "-c", "id -u; cat /proc/self/oom_score_adj; ls /proc/1/cwd/bin/sh"])
+            .run();
+        let seen: Vec<_> = outcome.ok().stdout().split_whitespace().map(str::to_owned).collect();
+        assert_eq!(seen[0], "0", "{seen:?}");
+        if !known_difference("crun", "leaves the score of an exec alone") {
+            assert_eq!(seen[1], "100", "{seen:?}");
+        }
+        let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", container.bundle.pid())).expect("its score");
+        assert_eq!(score.trim(), "100");
+        container.cmd(&["exec", &id, "sh", "-c", "exit 7"]).run().code(7);
+        container.cmd(&["kill", &id, "KILL"]).run().ok();
+        container.bundle.wait();
+        container.cmd(&["delete", &id]).run().ok();
+        if kind() != Kind::Corten {
+            continue;
+        }
+        let state = container.bundle.sandbox().dir().join("run");
+        let left: Vec<_> = fs::read_dir(state).expect("the runtime directory").flatten().collect();
+        assert!(left.iter().all(|root| fs::read_dir(root.path()).is_ok_and(|mut dir| dir.next().is_none())));
+    }
+}
+
+#[test]
+fn the_default_state_root_lies_in_the_users_runtime_directory() {
+    if kind() != Kind::Corten {
+        return;
+    }
+    let container = single().with(|bundle| bundle.args(["true"]));
+    container.run().ok();
+    let root = container.bundle.sandbox().dir().join("run/corten");
+    assert_eq!(fs::metadata(root).expect("the state root").mode() & 0o7777, 0o1700);
+}
+
+#[test]
+fn without_limits_no_cgroup_is_needed_and_no_word_lost() {
+    let outcome = single().with(|bundle| bundle.args(["true"])).run();
+    assert_eq!(outcome.ok().stderr(), "");
+}
+
+#[test]
+fn a_cgroup_that_cannot_be_made_is_done_without_when_nothing_is_limited() {
+    let named = |bundle: Bundle| {
+        let path = format!("{}/mine", bundle.sandbox().cgroup_name());
+        bundle.set("/linux/cgroupsPath", path).args(["true"])
+    };
+    if kind() == Kind::Corten {
+        assert_eq!(single().with(named).run().ok().stderr(), "");
+    }
+}
+
+#[test]
+fn limits_without_a_delegated_cgroup_are_refused_by_name() {
+    if known_difference("crun", "ignores them") {
+        return;
+    }
+    let limit = |bundle: Bundle| bundle.set("/linux/resources/pids/limit", 20).args(["true"]);
+    let outcome = single().with(limit).run();
+    outcome.fails();
+    if kind() == Kind::Corten {
+        outcome.fails_with("/linux/resources/pids/limit").fails_with("delegated");
+    }
+}
+
+#[test]
+fn b92_a_bind_source_below_a_directory_that_only_the_user_may_pass() {
+    let container = single();
+    let file = container.bundle.host_file("private/s/f", "reached");
+    let private = file.parent().and_then(Path::parent).expect("a parent");
+    chown_all(private, USER);
+    fs::set_permissions(private, fs::Permissions::from_mode(0o700)).expect("set its mode");
+    let container = container.with(|bundle| bundle.bind(&file, "/m", &["rbind", "ro"]).args(["cat", "/m"]));
+    container.run().ok().prints("reached");
+}
+
+#[test]
+fn a_bundle_below_a_directory_that_only_the_user_may_pass() {
+    let Some(container) = many() else { return };
+    fs::set_permissions(container.bundle.path(), fs::Permissions::from_mode(0o700)).expect("set its mode");
+    let user = json!({"uid": 5, "gid": 5});
+    container.with(|bundle| bundle.set("/process/user", user).args(["id", "-u"])).run().ok().prints("5");
+}
+
+#[test]
+fn the_usual_devices_are_bound_and_the_usual_mounts_made() {
+    let script = "echo x >/dev/null && head -c 4 /dev/zero | wc -c && ls -d /sys/class /dev/mqueue /dev/pts/ptmx";
+    let outcome = single().with(|bundle| bundle.sh(script)).run();
+    assert_eq!(outcome.ok().stdout().lines().count(), 4);
+}
+
+#[test]
+fn the_users_groups_are_kept_where_asked_for() {
+    if kind() == Kind::Runc {
+        return;
+    }
+    let mut container = single();
+    container.groups = "--groups=8888";
+    let file = container.bundle.host_file("shared", "by group");
+    chown(&file, Some(0), Some(8888)).expect("give it to the group");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o040)).expect("set its mode");
+    let keep = |bundle: Bundle| bundle.set("/annotations", json!({"run.oci.keep_original_groups": "1"}));
+    let container = container.with(|bundle| keep(bundle).bind(&file, "/m", &["bind"]).args(["cat", "/m"]));
+    container.run().ok().prints("by group");
+}
+
+#[test]
+fn a_second_container_of_the_user_joins_the_first_ones_namespaces() {
+    if known_difference("crun", "tries the pid namespace too early") || known_difference("runc", "does so as well") {
+        return;
+    }
+    let first = single().with(|bundle| bundle.args(["sleep", "60"]));
+    first.bundle.write();
+    let detached = ["run", "--detach", "--pid-file", "pid", first.bundle.name()];
+    first.cmd(&detached).run().ok();
+    let mut bundle = Bundle::inside(first.bundle.sandbox().clone()).ns("user").unset("/hostname");
+    bundle = bundle.mount_options("/dev/pts", |options| options.retain(|option| option != "gid=5"));
+    chown_all(bundle.path(), USER);
+    for (word, kind) in [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")] {
+        bundle = bundle.join(word, format!("/proc/{}/ns/{kind}", first.bundle.pid()));
+    }
+    let bundle = bundle.sh("hostname; cat /proc/1/cmdline | tr '\\0' ' '");
+    let second = Rootless { bundle, path: first.path.clone(), groups: first.groups };
+    second.run().ok().shows("corten").shows("sleep 60");
+    first.cmd(&["delete", "--force", first.bundle.name()]).run().ok();
+}
+
+#[test]
+fn root_of_an_outer_user_namespace_runs_a_container() {
+    for outer in [&["--user", "--map-root-user"][..], &["--user", "--map-root-user", "--mount"]] {
+        let container = single();
+        let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+        let nested =
+            |bundle: Bundle| bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map.clone());
+        let container = container.with(|bundle| nested(bundle).sh("id -u; cat /proc/self/uid_map"));
+        container.bundle.write();
+        let user = [format!("--reuid={USER}"), format!("--regid={USER}")];
+        let mut words = vec!["/usr/bin/setpriv", &user[0], &user[1], "--clear-groups", "/usr/bin/unshare"];
+        words.extend(outer);
+        let outcome = container.cmd(&["run", container.bundle.name()]).started_by(words).run();
+        let seen: Vec<_> = outcome.ok().stdout().split_whitespace().map(str::to_owned).collect();
+        assert_eq!(seen, ["0", "0", "0", "1"], "{outer:?}");
+    }
+}
+
+#[test]
+fn user_namespaces_switched_off_are_told_with_the_setting() {
+    let container = single();
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let container = container
+        .with(|bundle| bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map).args(["true"]));
+    container.bundle.write();
+    let user = [format!("--reuid={USER}"), format!("--regid={USER}")];
+    let off = "echo 0 >/proc/sys/user/max_user_namespaces; exec \"$0\" \"$@\"";
+    let outer =
+        ["/usr/bin/setpriv", &user[0], &user[1], "--clear-groups", "/usr/bin/unshare", "--user", "--map-root-user"];
+    let words = outer.into_iter().chain(["/bin/sh", "-c", off]);
+    let outcome = container.cmd(&["run", container.bundle.name()]).started_by(words).run();
+    outcome.fails();
+    if kind() == Kind::Corten {
+        outcome.fails_with("sysctl user.max_user_namespaces");
+    }
+}
+
+#[test]
+fn a_user_without_a_user_namespace_is_told_to_add_one() {
+    if known_difference("crun", "makes one up") {
+        return;
+    }
+    let bare = |bundle: Bundle| bundle.without_ns("user").unset("/linux/uidMappings").unset("/linux/gidMappings");
+    let outcome = single().with(|bundle| bare(bundle).args(["true"])).run();
+    outcome.fails();
+    if kind() == Kind::Corten {
+        outcome.fails_with("to linux.namespaces, and id mappings");
+    }
+}
+
+/// Root of a user namespace with a mount namespace, as an engine that is not root makes them.
+fn as_outer_root(container: &Rootless, maps: &str) -> Outcome {
+    container.bundle.write();
+    let user = [format!("--reuid={USER}"), format!("--regid={USER}")];
+    let words = ["/usr/bin/setpriv", &user[0], &user[1], "--clear-groups", "/usr/bin/unshare", "--user", "--mount"];
+    let words = words.into_iter().chain(maps.split(' '));
+    container.cmd(&["run", container.bundle.name()]).started_by(words).run()
+}
+
+fn without_user_namespace(bundle: Bundle) -> Bundle {
+    bundle.without_ns("user").unset("/linux/uidMappings").unset("/linux/gidMappings")
+}
+
+#[test]
+fn a_container_without_a_user_namespace_inside_an_outer_one() {
+    if known_difference("runc", "wants the cgroup") {
+        return;
+    }
+    let script = "id -u; echo x >/dev/null && head -c 4 /dev/zero | wc -c; touch /made";
+    let container = single().with(|bundle| without_user_namespace(bundle).sh(script));
+    let outcome = as_outer_root(&container, "--map-root-user");
+    assert_eq!(outcome.ok().stdout().split_whitespace().collect::<Vec<_>>(), ["0", "4"]);
+    let Some(container) = many() else { return };
+    let container = container.with(|bundle| without_user_namespace(bundle).sh(script));
+    as_outer_root(&container, "--map-root-user --map-auto").ok();
+}
+
+#[test]
+fn an_outer_user_namespace_that_maps_all_ids_to_themselves() {
+    if known_difference("crun", "insists on bpf") || known_difference("runc", "insists on bpf") {
+        return;
+    }
+    let container = single().with(|bundle| without_user_namespace(bundle).sh("id -u; echo x >/dev/null"));
+    container.bundle.write();
+    // The maps are written from outside, which takes a second process.
+    let outside =
+        "unshare -U -m sh -c 'while ! grep -q . /proc/self/uid_map; do :; done; exec \"$0\" \"$@\"' \"$0\" \"$@\" &
+        until [ \"$(readlink /proc/$!/ns/user)\" != \"$(readlink /proc/self/ns/user)\" ]; do :; done
+        echo 0 0 4294967295 >/proc/$!/gid_map; echo 0 0 4294967295 >/proc/$!/uid_map; wait $!";
+    container.cmd(&["run", container.bundle.name()]).started_by(["/bin/sh", "-c", outside]).run().ok().prints("0");
+}
+
+#[test]
+fn a_delegated_cgroup_is_used_and_one_out_of_reach_done_without() {
+    let named = |bundle: Bundle, below: &str| {
+        let path = format!("{}/{below}", bundle.sandbox().cgroup_name());
+        bundle.set("/linux/cgroupsPath", path).without_ns("cgroup").sh("grep ^0: /proc/self/cgroup")
+    };
+    let delegate = |dir: &Path| {
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            chown(dir.join(file), Some(USER), Some(USER)).expect("delegate a cgroup");
+        }
+    };
+    if known_difference("crun", "leaves it for want of bpf") || known_difference("runc", "will not do without") {
+        return;
+    }
+    let container = single().with(|bundle| named(bundle, "mine/x"));
+    let sandbox = container.bundle.sandbox().clone();
+    let mine = sandbox.cgroup().join("mine");
+    fs::create_dir(&mine).expect("make a cgroup");
+    delegate(&mine);
+    container.run().ok().prints(&format!("0::{}/caller", sandbox.cgroup_name()));
+    assert!(!mine.join("x").exists());
+    delegate(sandbox.cgroup());
+    container.run().ok().prints(&format!("0::{}/mine/x", sandbox.cgroup_name()));
+    assert!(!mine.join("x").exists());
+}
+
+#[test]
+fn an_image_directory_is_shared_through_an_overlay_made_by_the_user() {
+    if kind() != Kind::Corten {
+        return;
+    }
+    for make in [|| Some(single()), many] {
+        let Some(container) = make() else { continue };
+        for (form, kept) in [("tmpfs", false), ("dir=kept", true)] {
+            let cover = json!({"run.corten.rootfs.overlay": form});
+            let script = "echo new >/made; rm /etc/group; cat /made; ls /etc";
+            let bundle = Bundle::inside(container.bundle.sandbox().clone());
+            chown_all(bundle.path(), USER);
+            let map = container.bundle.config()["linux"]["uidMappings"].clone();
+            let bundle = bundle.ns("user").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+            let bundle = bundle.mount_options("/dev/pts", |options| options.retain(|option| option != "gid=5"));
+            let bundle = bundle.set("/annotations", cover).sh(script);
+            let covered = Rootless { bundle, path: container.path.clone(), groups: container.groups };
+            covered.run().ok().prints("new\npasswd");
+            let rootfs = covered.bundle.rootfs();
+            assert!(!rootfs.join("made").exists() && rootfs.join("etc/group").exists());
+            assert_eq!(covered.bundle.path().join("kept/upper/made").exists(), kept);
+            if kept {
+                covered.with(|bundle| bundle.args(["cat", "/made"])).run().ok().prints("new");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_overlay_among_the_mounts() {
+    let container = single();
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| container.bundle.host_dir(name));
+    fs::write(lower.join("f"), "below").expect("write a file");
+    for dir in [&lower, &upper, &work] {
+        chown_all(dir, USER);
+    }
+    let options = [("lowerdir", &lower), ("upperdir", &upper), ("workdir", &work)];
+    let options = options.map(|(key, dir)| format!("{key}={}", dir.display()));
+    let options: Vec<&str> = options.iter().map(String::as_str).chain(["userxattr"]).collect();
+    let container = container
+        .with(|bundle| bundle.mount("/o", "overlay", "overlay", &options).sh("cat /o/f; echo above >/o/f; cat /o/f"));
+    assert_eq!(container.run().ok().stdout().split_whitespace().collect::<Vec<_>>(), ["belowabove"]);
+    assert_eq!(fs::read_to_string(upper.join("f")).expect("the file in the upper layer"), "above\n");
+}
+
+#[test]
+fn resource_limits_are_those_asked_for() {
+    let limits = json!([{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 65}]);
+    let Some(container) = many() else { return };
+    let container = container.with(|bundle| bundle.set("/process/rlimits", limits).sh("ulimit -Sn; ulimit -Hn"));
+    assert_eq!(container.run().ok().stdout().split_whitespace().collect::<Vec<_>>(), ["64", "65"]);
+}
+
+#[test]
+fn a_terminal_of_the_containers_own() {
+    let container = single().with(|bundle| bundle.set("/process/terminal", true).sh("tty; stat -c %u /dev/console"));
+    container.bundle.write();
+    let mut terminal = Terminal::new();
+    let running = container.cmd(&["run", container.bundle.name()]).on_terminal(terminal.replica()).spawn();
+    terminal.until("/dev/pts/0\r\n0\r\n");
+    running.wait().ok();
+}
