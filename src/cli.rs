@@ -194,6 +194,8 @@ mod tests {
             "exec --process /p --detach --pid-file /q c",
             "exec -t -e A=b --cwd / c sh -c true --detach",
             "ps --format json c",
+            "ps --sessions --format json c",
+            "kill --session 4711-5j3kz c KILL",
             "spec --bundle /b",
             "features",
         ] {

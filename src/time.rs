@@ -8,6 +8,11 @@ pub fn now_seconds() -> String {
     text(seconds) + "Z"
 }
 
+/// The moment this long ago, to the second.
+pub fn seconds_ago(seconds: u64) -> String {
+    text(now().0.saturating_sub(seconds)) + "Z"
+}
+
 /// Now, to the nanosecond: `2026-08-19T10:00:00.123456789Z`.
 pub fn now_nanoseconds() -> String {
     let (seconds, nanoseconds) = now();

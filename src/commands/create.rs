@@ -8,7 +8,7 @@ use crate::cgroup;
 use crate::cli::{CgroupManager, Global};
 use crate::container::create::Console;
 use crate::container::{self, id::Id};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::plan;
 use crate::process::check_preserved;
 
@@ -72,7 +72,7 @@ impl Options {
     /// Everything that is known before the first side effect.
     pub(super) fn request(self, global: &Global, detached: bool) -> Result<container::create::Request> {
         let id = Id::new(&self.id)?;
-        let listen_fds = listen_fds();
+        let listen_fds = super::listen_fds();
         check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
         let bundle = std::fs::canonicalize(&self.bundle)
             .with_context(|| format!("open the bundle {}", self.bundle.display()))?;
@@ -87,6 +87,9 @@ impl Options {
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
         let socket = self.console_socket.map(absolute).transpose()?;
         let console = Console::choose(terminal, detached, socket)?;
+        let notify = super::notify_socket();
+        let directory = notify.as_ref().map(|_| super::store(global).map(|store| store.directory(&id))).transpose()?;
+        let directory = directory.as_ref().map(container::notify::place);
         let plan = plan::compile(
             spec,
             &plan::Options {
@@ -97,21 +100,12 @@ impl Options {
                 new_keyring: !self.no_new_keyring,
                 listen_fds,
                 preserve_fds: self.preserve_fds,
+                notify: directory.as_deref(),
             },
         )?;
-        if self.pidfd_socket.is_some() {
-            return Err(Error::new("--pidfd-socket is not supported yet"));
-        }
-        Ok(container::create::Request { id, bundle, plan, console, pid_file: self.pid_file.map(absolute).transpose()? })
-    }
-}
-
-/// How many descriptors socket activation passes to this very process, sd_listen_fds(3).
-fn listen_fds() -> u32 {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    match number("LISTEN_PID") == Some(std::process::id()) {
-        true => number("LISTEN_FDS").unwrap_or(0),
-        false => 0,
+        let pid_file = self.pid_file.map(absolute).transpose()?;
+        let pidfd_socket = self.pidfd_socket.map(absolute).transpose()?;
+        Ok(container::create::Request { id, bundle, plan, console, pid_file, pidfd_socket, notify })
     }
 }
 

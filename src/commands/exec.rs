@@ -84,15 +84,15 @@ impl Exec {
     }
 
     fn request(self, container: &Container) -> Result<container::exec::Request> {
-        if self.pidfd_socket.is_some() {
-            return Err(Error::new("--pidfd-socket is not supported yet"));
-        }
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).with_context(|| format!("make the path {} absolute", path.display()))
         };
-        check_preserved(self.preserve_fds)?;
+        // Engines that were activated themselves leave the variables to their execs, with nothing behind them.
+        let listen_fds = Some(super::listen_fds()).filter(|&count| check_preserved(count).is_ok()).unwrap_or(0);
+        check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
         let pid_file = self.pid_file.clone().map(absolute).transpose()?;
         let (detach, ignore_paused, cgroup) = (self.detach, self.ignore_paused, self.cgroup.clone());
+        let pidfd_socket = self.pidfd_socket.clone().map(absolute).transpose()?;
         let socket = self.console_socket.clone().map(absolute).transpose()?;
         let preserve_fds = self.preserve_fds;
         let spec = self.spec(container)?;
@@ -103,10 +103,11 @@ impl Exec {
             personality: container.record.personality.as_ref(),
             memory_policy: container.record.memory_policy.as_ref(),
             user_namespace: container.record.namespaces.iter().any(|file| file == "user"),
+            listen_fds,
             preserve_fds,
         };
         let process = plan::compile_exec(&spec, &joined)?;
-        Ok(container::exec::Request { process, console, detach, pid_file, cgroup, ignore_paused })
+        Ok(container::exec::Request { process, console, detach, pid_file, pidfd_socket, cgroup, ignore_paused })
     }
 
     /// The program as the spec describes one: read from a file as it is, or the container's own with what the options

@@ -16,6 +16,9 @@ pub struct Kill {
     /// The id is a regular expression that names several containers
     #[arg(short, long)]
     regex: bool,
+    /// Send it to what an exec started, by a name or pid of `ps --sessions`
+    #[arg(long, value_name = "SESSION", conflicts_with_all = ["all", "regex"])]
+    session: Option<String>,
     /// The container's id
     id: String,
     /// Name, with or without SIG, or number
@@ -35,7 +38,13 @@ impl Kill {
             }
             return first.map_or(Ok(0), Err);
         }
-        let kill = || container::kill::kill(&store.open(&self.id)?, number, self.all);
+        let kill = || {
+            let container = store.open(&self.id)?;
+            match &self.session {
+                Some(session) => container::sessions::kill(&container, session, number),
+                None => container::kill::kill(&container, number, self.all),
+            }
+        };
         kill().with_context(|| format!("kill {}", self.id))?;
         Ok(0)
     }

@@ -103,6 +103,20 @@ impl Command {
     }
 }
 
+/// The socket of a service manager that waits for the container to be ready, sd_notify(3); an empty name is none.
+fn notify_socket() -> Option<std::ffi::OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())
+}
+
+/// How many descriptors socket activation passes to this very process, sd_listen_fds(3).
+fn listen_fds() -> u32 {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    match number("LISTEN_PID") == Some(std::process::id()) {
+        true => number("LISTEN_FDS").unwrap_or(0),
+        false => 0,
+    }
+}
+
 /// The state root that the options name.
 fn store(global: &Global) -> Result<Store> {
     Store::new(global.root.as_deref())

@@ -5,6 +5,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::cli::Global;
+use crate::container::sessions::{self, Session};
 use crate::error::{Context, Error, Result, ensure};
 
 use super::list::Format;
@@ -15,6 +16,9 @@ pub struct Ps {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Of exec'd programs only: each with a name for `kill --session`
+    #[arg(long, conflicts_with = "options")]
+    sessions: bool,
     /// The container's id
     id: String,
     /// Options of ps(1) for the table
@@ -26,6 +30,10 @@ impl Ps {
     pub(super) fn run(self, global: &Global) -> Result<u8> {
         let what = || format!("ps {}", self.id);
         let container = super::store(global)?.open(&self.id).with_context(what)?;
+        if self.sessions {
+            let sessions = sessions::list(&container).with_context(what)?;
+            return super::print(&show(&sessions, self.format)?).map(|()| 0);
+        }
         let pids: Vec<i32> = match &container.record.cgroup {
             Some(cgroup) => cgroup.pids().with_context(what)?.iter().map(|pid| pid.as_raw()).collect(),
             None => container.record.init().map(|pid| pid.as_raw()).into_iter().collect(),
@@ -38,6 +46,21 @@ impl Ps {
         super::print(&text)?;
         Ok(0)
     }
+}
+
+/// A line each. What a program calls itself may hold anything, but writes no control characters on a terminal.
+fn show(sessions: &[Session], format: Format) -> Result<String> {
+    if matches!(format, Format::Json) {
+        return serde_json::to_string(sessions).map(|text| text + "\n").map_err(|error| Error::new(error.to_string()));
+    }
+    let tame = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let line = |session: &Session| {
+        let args = session.args.join(" ").chars().map(tame).collect();
+        [session.id.clone(), session.pid.to_string(), session.since.clone(), args]
+    };
+    let head = ["SESSION", "PID", "SINCE", "ARGS"].map(str::to_owned);
+    let rows: Vec<[String; 4]> = std::iter::once(head).chain(sessions.iter().map(line)).collect();
+    Ok(super::table::lay_out(&rows))
 }
 
 /// The rows of ps(1) for these processes.

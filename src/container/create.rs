@@ -1,5 +1,6 @@
 //! `create`: from a plan to a container that waits at its gate, with an undo for every step.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use crate::seccomp::Program;
 use crate::{rootfs, sys};
 
 use super::id::Id;
+use super::notify::{self, Relay};
 use super::record::{Record, VERSION};
 use super::store::{Directory, Reserved, Store, replace};
 use super::{Container, start, state};
@@ -33,6 +35,10 @@ pub struct Request {
     pub console: Console,
     /// Absolute.
     pub pid_file: Option<PathBuf>,
+    /// A socket for the handle of the first process; absolute.
+    pub pidfd_socket: Option<PathBuf>,
+    /// The service manager's socket, for whose sake the plan has a mount of [`notify::place`].
+    pub notify: Option<OsString>,
 }
 
 /// Where the container's terminal goes.
@@ -72,6 +78,8 @@ pub struct Made {
     pub launched: Launched,
     /// The container's terminal, when this process relays it.
     pub terminal: Option<Terminal>,
+    /// Where it says that it is ready, unless a `start` is to make that.
+    pub relay: Option<Relay>,
     pieces: Pieces,
 }
 
@@ -120,23 +128,28 @@ pub fn create(request: Request, store: &Store) -> Result<()> {
 
 /// Creates and starts a container, and leaves it running.
 pub fn run_detached(request: Request, store: &Store) -> Result<()> {
-    let (container, _) = make(request, store, false)?.keep();
-    start::after(&container)
+    let mut made = make(request, store, false)?;
+    let relay = made.relay.take();
+    let (container, pidfd) = made.keep();
+    start::after(&container)?;
+    relay.map_or(Ok(()), |relay| relay.until_ready(pidfd.as_fd(), container.record.pid))
 }
 
 /// Makes a container: with a gate for `create`, without one for `run`. What fails undoes all that came before it, in
 /// reverse order, by the guards' drops.
 pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
-    let Request { id, bundle, plan, console, pid_file } = request;
+    let Request { id, bundle, plan, console, pid_file, pidfd_socket, notify } = request;
     // Whatever the caller leaked into this process reaches no hook.
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let (socket, controller) = open_console(console).phase("terminal")?;
+    let handle = pidfd_socket.map(|path| console::connect(&path, "pidfd")).transpose()?;
     store.ensure_free(&id)?;
     let place = |request: &cgroup::Request| request.place(cgroup::Mount::find()?);
     let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?;
     let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
     let record = Record { resctrl, ..intent(&id, bundle.clone(), &plan, place.clone()) };
     let mut pieces = Pieces { reserved: Some(store.reserve(&id, &record)?), cgroup: None, resctrl: None };
+    let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
     let make = |(request, place): (&cgroup::Request, _)| request.create(place);
     pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?;
     if let (Some(request), Some(group)) = (&plan.resctrl, &record.resctrl) {
@@ -159,7 +172,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             console: socket,
             // The program is to find the terminal as it stays; and once it runs it is too late to learn that its pid can
             // be written nowhere.
-            settle_first: controller.is_some() || (!gated && pid_file.is_some()),
+            settle_first: controller.is_some() || (!gated && (pid_file.is_some() || handle.is_some())),
             state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
         },
         |pid| {
@@ -176,6 +189,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
         },
         |pid| {
             terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
+            handle.map_or(Ok(()), |socket| send_pidfd(socket, false, pid))?;
             written = pid_file.map(|file| PidFile::write(file, pid)).transpose()?;
             Ok(())
         },
@@ -184,7 +198,13 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     if let Some(file) = written {
         file.keep();
     }
-    Ok(Made { record, launched, terminal, pieces })
+    Ok(Made { record, launched, terminal, relay, pieces })
+}
+
+/// The place where the container says that it is ready; of one that waits for `start`, that listens.
+fn make_relay(directory: &Directory, outer: OsString, gated: bool) -> Result<Option<Relay>> {
+    notify::prepare(directory)?;
+    if gated { Ok(None) } else { Relay::listen(directory, &outer).map(Some) }
 }
 
 /// Removes what the container's root left on the host and needs no longer.
@@ -224,12 +244,18 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
 pub fn open_console(console: Console) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
     match console {
         Console::None => Ok((None, None)),
-        Console::Socket(path) => console::connect(&path).map(|socket| (Some(socket), None)),
+        Console::Socket(path) => console::connect(&path, "console").map(|socket| (Some(socket), None)),
         Console::Foreground => {
             let (ours, theirs) = console::pair()?;
             Ok((Some(theirs), Some(ours)))
         }
     }
+}
+
+/// Sends the handle of our child, dead or alive, to whoever asked for it.
+pub fn send_pidfd(socket: OwnedFd, exec: bool, pid: Pid) -> Result<()> {
+    let pidfd = sys::pid::open(pid).with_context(|| format!("open process {pid}"))?;
+    console::send_pidfd(socket.as_fd(), exec, pidfd.as_fd())
 }
 
 /// A pid file just written; dropping it removes it, or its number would be taken for a container's.

@@ -15,7 +15,7 @@ use crate::process::foreground::{Foreground, Terminal};
 use crate::seccomp::Program;
 use crate::sys;
 
-use super::create::{Console, open_console, write_pid};
+use super::create::{Console, open_console, send_pidfd, write_pid};
 use super::{Container, Status};
 
 /// What `exec` is asked for.
@@ -28,6 +28,8 @@ pub struct Request {
     pub detach: bool,
     /// Absolute.
     pub pid_file: Option<PathBuf>,
+    /// A socket for the handle of the program; absolute.
+    pub pidfd_socket: Option<PathBuf>,
     /// A cgroup below the container's, to be born in.
     pub cgroup: Option<PathBuf>,
     /// Whether a frozen container will do: the program starts when it is thawed.
@@ -47,13 +49,11 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let foreground = (!request.detach).then(Foreground::block_signals).transpose().context("block signals")?;
     let (socket, controller) = open_console(request.console).phase("terminal")?;
+    let handle = request.pidfd_socket.map(|path| console::connect(&path, "pidfd")).transpose()?;
     let mut terminal = None;
-    let attach = controller.map(|socket| {
-        let terminal = &mut terminal;
-        move || {
-            *terminal = Some(Terminal::attach(console::receive(socket.as_fd())?)?);
-            Ok(())
-        }
+    let attach = (controller.is_some() || handle.is_some()).then_some(|pid| {
+        terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
+        handle.map_or(Ok(()), |socket| send_pidfd(socket, true, pid))
     });
     let launched = launch(container, request.process, socket, request.cgroup.as_deref(), attach)?;
     // Only now: whoever finds the file takes the exit code for the program's own.
@@ -69,7 +69,7 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
         // It may have ended a moment ago; that is what we wait for.
         let _ = sys::pid::signal(pidfd, signal);
     };
-    let ended = foreground.run(launched.pid, pidfd, terminal, forward).context("wait for the program")?;
+    let ended = foreground.run(launched.pid, pidfd, terminal, forward, None).context("wait for the program")?;
     launched.keep();
     Ok(ended.exit_code())
 }
@@ -79,7 +79,7 @@ fn launch(
     process: Process,
     socket: Option<OwnedFd>,
     below: Option<&Path>,
-    settle: Option<impl FnOnce() -> Result<()>>,
+    settle: Option<impl FnOnce(Pid) -> Result<()>>,
 ) -> Result<Launched> {
     let record = &container.record;
     let (pid, init) = container.init()?;

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::error::{Context, Result};
-use crate::process::foreground::Foreground;
+use crate::process::foreground::{Aside, Foreground};
 use crate::sys;
 
 use super::create::{Request, make};
@@ -14,14 +14,17 @@ use super::{delete, start};
 pub fn run(request: Request, store: &Store, keep: bool) -> Result<u8> {
     let foreground = Foreground::block_signals().context("block signals")?;
     let mut made = make(request, store, false)?;
-    let terminal = made.terminal.take();
+    let (terminal, relay) = (made.terminal.take(), made.relay.take());
     let pid = made.launched.pid;
     let (container, pidfd) = made.keep();
     let forward = |signal: i32| {
         // It may have ended a moment ago; that is what we wait for.
         let _ = sys::pid::signal(pidfd.as_fd(), signal);
     };
-    let wait = || foreground.run(pid, pidfd.as_fd(), terminal, forward).context("wait for the container");
+    // We are the service then, and end as the container does.
+    let mut tell = relay.as_ref().map(|relay| || relay.turn(std::process::id() as i32));
+    let aside = relay.as_ref().zip(tell.as_mut()).map(|(relay, act)| Aside { fd: relay.fd(), act });
+    let wait = || foreground.run(pid, pidfd.as_fd(), terminal, forward, aside).context("wait for the container");
     match start::after(&container).and_then(|()| wait()) {
         Ok(ended) => {
             if !keep {

@@ -1,22 +1,34 @@
 //! `start`: the gate opens, the program runs.
 
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+
 use crate::error::{Context, Result, bail};
 use crate::hooks::{Stage, Surroundings};
 use crate::launch::gate::Gate;
 
+use super::notify::{self, Relay};
 use super::{Container, Status, state};
 
 /// Starts a created container and runs its poststart hooks. A program that cannot be run is this call's error; a
 /// failing poststart hook ends the container (runtime-spec 1.3, "Lifecycle").
-pub fn start(container: &Container) -> Result<()> {
+/// With the socket of a service manager it returns when the container is ready, or has ended.
+pub fn start(container: &Container, notify: Option<&OsStr>) -> Result<()> {
     match container.status()? {
         Status::Created => {}
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Running => bail!("cannot start an already running container"),
         other => bail!("cannot start a container in the {} status", other.word()),
     }
+    // A container made without a manager in mind has no place for it.
+    let notify = notify.filter(|_| notify::place(&container.directory).is_dir());
+    let relay = notify.map(|outer| Relay::listen(&container.directory, outer)).transpose()?;
+    // Before init can end, or its handle might be that of another.
+    let init = relay.is_some().then(|| container.init()).transpose()?;
     Gate::open(container.directory.path()).phase("start")?;
-    after(container)
+    after(container)?;
+    let (Some(relay), Some((pid, pidfd))) = (relay, init) else { return Ok(()) };
+    relay.until_ready(pidfd.as_fd(), pid.as_raw())
 }
 
 /// The hooks that run once the program does.

@@ -222,7 +222,7 @@ pub struct ExecRequest<'a> {
 }
 
 /// Makes another process in a container and sees it through to its program; `settle` comes before that.
-pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce() -> Result<()>>) -> Result<Launched> {
+pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<()>>) -> Result<Launched> {
     let ExecRequest { join, own_pid_namespace, process, cgroup, console, seccomp } = request;
     let (wire, child_wire) = Wire::pair()?;
     process.apply_initial_affinity().phase("process")?;
@@ -253,7 +253,7 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce() -> Result<()>
     let ahead = process.limits_nothing() && settle.is_none();
     let settle = |pid| {
         process.limit(pid).phase("process")?;
-        settle.map_or(Ok(()), |settle| settle())
+        settle.map_or(Ok(()), |settle| settle(pid))
     };
     Talk { wire, waits: false, ahead, oom_kills: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
 }

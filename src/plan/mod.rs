@@ -2,6 +2,7 @@
 //! fields checked, before the first side effect. The configuration is not seen after that.
 
 pub mod config;
+pub mod notify;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub struct Options<'a> {
     pub listen_fds: u32,
     /// Descriptors after those that the program gets.
     pub preserve_fds: u32,
+    /// The directory of the host with the socket on which the container says that it is ready.
+    pub notify: Option<&'a Path>,
 }
 
 /// A container, worked out.
@@ -101,6 +104,9 @@ pub struct Kept {
 
 /// Compiles a configuration.
 pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
+    if let Some(directory) = options.notify {
+        notify::add_mount(&mut spec, directory);
+    }
     let namespaces = Namespaces::plan(spec.linux().as_ref())?;
     validate::validate(&spec, &namespaces)?;
     let process = spec.process_mut().take();
@@ -173,6 +179,7 @@ fn facts<'a>(spec: &'a Spec, process: &SpecProcess, options: &Options<'a>, user_
     Facts {
         listen_fds: options.listen_fds,
         preserve_fds: options.preserve_fds,
+        env: options.notify.map(|_| notify::variable()).into_iter().collect(),
         personality: linux.and_then(|linux| linux.personality().as_ref()),
         memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
         keyring: options.new_keyring.then_some(options.id),
@@ -193,7 +200,9 @@ pub struct Joined<'a> {
     pub memory_policy: Option<&'a LinuxMemoryPolicy>,
     /// Whether it has a user namespace of its own.
     pub user_namespace: bool,
-    /// Descriptors from 3 on that the program gets.
+    /// Descriptors from 3 on that the caller passes by socket activation.
+    pub listen_fds: u32,
+    /// Descriptors after those that the program gets.
     pub preserve_fds: u32,
 }
 
@@ -201,6 +210,7 @@ pub struct Joined<'a> {
 pub fn compile_exec(process: &SpecProcess, container: &Joined<'_>) -> Result<Process> {
     let facts = Facts {
         exec: true,
+        listen_fds: container.listen_fds,
         preserve_fds: container.preserve_fds,
         personality: container.personality,
         memory_policy: container.memory_policy,

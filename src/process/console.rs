@@ -103,10 +103,10 @@ impl Pty {
     }
 }
 
-/// Connects to a console socket (`--console-socket`), whose path may be relative and longer than a socket address.
-pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let socket = connect_to(path).with_context(|| format!("connect to console socket {}", path.display()))?;
-    Ok(socket)
+/// Connects to a socket of the caller's: `kind` is `console` (`--console-socket`) or `pidfd` (`--pidfd-socket`). The path
+/// may be longer than a socket address.
+pub fn connect(path: &Path, kind: &str) -> Result<OwnedFd> {
+    connect_to(path).with_context(|| format!("connect to {kind} socket {}", path.display()))
 }
 
 fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
@@ -145,11 +145,21 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// Sends the controller over a console socket: one message, one name, one descriptor.
 pub fn send(socket: BorrowedFd<'_>, pty: &Pty) -> Result<()> {
-    let fds = [pty.controller.as_raw_fd()];
+    send_named(socket, NAME, pty.controller.as_fd()).context("send the terminal over the console socket")
+}
+
+/// Sends the handle of a process over a pidfd socket. runc's names for it: that of an init is `standard`, that of an exec
+/// `setns`.
+pub fn send_pidfd(socket: BorrowedFd<'_>, exec: bool, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let name: &[u8] = if exec { b"setns" } else { b"standard" };
+    send_named(socket, name, pidfd).context("send the pidfd over the pidfd socket")
+}
+
+/// One message, one name, one descriptor.
+fn send_named(socket: BorrowedFd<'_>, name: &[u8], fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let fds = [fd.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(NAME)], &rights, MsgFlags::MSG_NOSIGNAL, None)
-        .context("send the terminal over the console socket")?;
-    Ok(())
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(name)], &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
 }
 
 #[cfg(test)]
@@ -245,7 +255,7 @@ mod tests {
             let directory_of_socket = directory(&long);
             let short = format!("/proc/thread-self/fd/{}/sock", directory_of_socket.as_raw_fd());
             let listener = UnixListener::bind(short).unwrap();
-            let socket = connect(&long.join("sock")).unwrap();
+            let socket = connect(&long.join("sock"), "console").unwrap();
             let (peer, _) = listener.accept().unwrap();
             let pty = Pty::open(directory(path).as_fd(), 0, Size::default()).unwrap();
             send(socket.as_fd(), &pty).unwrap();

@@ -69,6 +69,14 @@ impl Drop for Raw {
     }
 }
 
+/// Something else to do meanwhile, whenever its descriptor is readable; until it says that it is done.
+pub struct Aside<'a> {
+    /// What to wait for.
+    pub fd: BorrowedFd<'a>,
+    /// What to do then.
+    pub act: &'a mut dyn FnMut() -> bool,
+}
+
 /// Bytes on their way; empty when `from` has reached `to`.
 #[derive(Debug)]
 struct Buffer {
@@ -215,6 +223,7 @@ impl Terminal {
 enum Source {
     Signals,
     Child,
+    Aside,
     Stdin,
     Controller,
     Stdout,
@@ -237,10 +246,11 @@ impl Foreground {
         pidfd: BorrowedFd<'_>,
         mut terminal: Option<Terminal>,
         mut forward: impl FnMut(i32),
+        mut aside: Option<Aside<'_>>,
     ) -> Result<Ended> {
         let mut ended = None;
         loop {
-            for source in self.wait(pidfd, terminal.as_ref(), ended.is_some())? {
+            for source in self.wait(pidfd, terminal.as_ref(), aside.as_ref(), ended.is_some())? {
                 match (source, &mut terminal) {
                     (Source::Signals, terminal) => {
                         let enough = self.take_signals(terminal.as_ref(), &mut forward, ended.is_some())?;
@@ -249,6 +259,11 @@ impl Foreground {
                         }
                     }
                     (Source::Child, _) => {}
+                    (Source::Aside, _) => {
+                        if aside.as_mut().is_some_and(|aside| (aside.act)()) {
+                            aside = None;
+                        }
+                    }
                     (Source::Stdin, Some(terminal)) => terminal.read_input(),
                     (Source::Controller, Some(terminal)) => terminal.turn_controller(),
                     (Source::Stdout, Some(terminal)) => terminal.write_output(),
@@ -268,11 +283,18 @@ impl Foreground {
     }
 
     /// Sleeps until something happens and says what.
-    fn wait(&self, pidfd: BorrowedFd<'_>, terminal: Option<&Terminal>, ended: bool) -> Result<Vec<Source>> {
+    fn wait(
+        &self,
+        pidfd: BorrowedFd<'_>,
+        terminal: Option<&Terminal>,
+        aside: Option<&Aside<'_>>,
+        ended: bool,
+    ) -> Result<Vec<Source>> {
         let mut wanted = vec![(Source::Signals, self.signals.as_fd(), PollFlags::POLLIN)];
         if !ended {
             wanted.push((Source::Child, pidfd, PollFlags::POLLIN));
         }
+        wanted.extend(aside.map(|aside| (Source::Aside, aside.fd, PollFlags::POLLIN)));
         wanted.extend(terminal.iter().flat_map(|terminal| terminal.interests(ended)));
         let mut polled: Vec<PollFd<'_>> = wanted.iter().map(|&(_, fd, events)| PollFd::new(fd, events)).collect();
         let hung_up = terminal.is_some_and(|terminal| terminal.hung_up);

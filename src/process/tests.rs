@@ -366,9 +366,15 @@ fn foreground(script: &'static str, stdio: [OwnedFd; 2], pair: Option<OpenptyRes
         });
         drop(replica);
         let pidfd = pidfd(child);
-        let ended = foreground.run(child, pidfd.as_fd(), terminal, |signal| {
-            let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::try_from(signal).unwrap());
-        });
+        let ended = foreground.run(
+            child,
+            pidfd.as_fd(),
+            terminal,
+            |signal| {
+                let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::try_from(signal).unwrap());
+            },
+            None,
+        );
         i32::from(ended.unwrap().exit_code())
     })
 }

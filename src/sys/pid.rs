@@ -69,10 +69,26 @@ pub fn exit_now(code: i32) -> ! {
 /// What tells one process from a later one with the same pid: its start time in clock ticks since boot, field 22 of
 /// proc_pid_stat(5). `None` when the process is gone or a zombie.
 pub fn start_time(pid: Pid) -> Result<Option<u64>> {
+    stat(pid).map(|stat| stat.map(|stat| stat.start_time))
+}
+
+/// Some fields of proc_pid_stat(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// 0 for one that cannot be seen from here.
+    pub parent: i32,
+    /// The pid of the session's leader.
+    pub session: i32,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// Looks at a process; `None` when it is gone or a zombie.
+pub fn stat(pid: Pid) -> Result<Option<Stat>> {
     // One read(2) of a buffer that holds it all: procfs makes the text anew for each.
     let mut buffer = [0; 1024];
     match fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)) {
-        Ok(length) => Ok(parse_start_time(&buffer[..length])),
+        Ok(length) => Ok(parse_stat(&buffer[..length])),
         Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
             Errno::ENOENT | Errno::ESRCH => Ok(None),
             errno => Err(errno),
@@ -80,14 +96,23 @@ pub fn start_time(pid: Pid) -> Result<Option<u64>> {
     }
 }
 
-fn parse_start_time(stat: &[u8]) -> Option<u64> {
+fn parse_stat(stat: &[u8]) -> Option<Stat> {
     // The name (field 2) may hold anything, a closing parenthesis too; the last one ends it.
     let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..))?;
     let mut fields = std::str::from_utf8(rest).ok()?.split(' ');
     if matches!(fields.next()?, "Z" | "X") {
         return None;
     }
-    fields.nth(18)?.parse().ok()
+    let (parent, _group, session) = (fields.next()?, fields.next()?, fields.next()?);
+    let start_time = fields.nth(15)?;
+    Some(Stat { parent: parent.parse().ok()?, session: session.parse().ok()?, start_time: start_time.parse().ok()? })
+}
+
+/// How many clock ticks, the unit of [`Stat::start_time`], make a second.
+pub fn ticks_per_second() -> u64 {
+    // SAFETY: a number goes in and one comes out.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    ticks.max(1) as u64
 }
 
 /// The pid of the process behind a pidfd, as this process' pid namespace sees it.
@@ -106,6 +131,13 @@ mod tests {
         assert!(start_time(Pid::this()).unwrap().is_some());
         assert_eq!(start_time(Pid::from_raw(i32::MAX)), Ok(None));
         assert!(find(Pid::from_raw(i32::MAX)).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_name_with_parentheses_hides_no_field() {
+        let line = b"7 (a) b) S 3 7 5 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3";
+        assert_eq!(parse_stat(line), Some(Stat { parent: 3, session: 5, start_time: 4242 }));
+        assert_eq!(parse_stat(b"7 (a) Z 3 7 5 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3"), None);
     }
 
     #[test]

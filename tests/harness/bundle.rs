@@ -296,12 +296,15 @@ impl Bundle {
     /// `run --detach`.
     #[track_caller]
     pub fn run_detached(&self) -> Outcome {
+        self.keep_output(self.run_detached_cmd().run())
+    }
+
+    /// `run --detach`, still to be started.
+    pub fn run_detached_cmd(&self) -> Cmd {
         self.write();
         let pid_file = self.pid_file();
         let args = [OsStr::new("run"), OsStr::new("--detach"), OsStr::new("--bundle"), self.dir.as_os_str()];
-        let made =
-            self.cmd(args.into_iter().chain([OsStr::new("--pid-file"), pid_file.as_os_str(), OsStr::new(&self.id)]));
-        self.keep_output(made.run())
+        self.cmd(args.into_iter().chain([OsStr::new("--pid-file"), pid_file.as_os_str(), OsStr::new(&self.id)]))
     }
 
     /// `create`.

@@ -25,6 +25,7 @@ fn main() {
         ["syscall", rest @ ..] => syscalls(rest),
         ["tty"] => terminal(),
         ["limits"] => print!("{}", std::fs::read_to_string("/proc/self/limits").unwrap_or_default()),
+        ["notify", lines @ ..] => notify(lines),
         ["args", rest @ ..] => rest.iter().for_each(|arg| println!("{arg}")),
         ["swap", pairs @ ..] => attack::swap(pairs),
         ["hunt", name] => attack::hunt(name),
@@ -98,6 +99,14 @@ fn fds() {
         .collect();
     found.sort();
     found.iter().for_each(|(fd, target)| println!("{fd} {target}"));
+}
+
+/// `notify LINE…`: says them in one datagram to the service manager; the verdict.
+fn notify(lines: &[&str]) {
+    let path = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let sent = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(lines.join("\n").as_bytes(), path));
+    println!("{}", sent.map_or_else(|error| error.to_string(), |_| "ok".into()));
 }
 
 /// `ns`: `pid pid:[4026531836]`, one line for each kind.

@@ -1,0 +1,189 @@
+//! Readiness of a service: what the container says to the socket in its `NOTIFY_SOCKET`, passed on to that of the service
+//! manager, sd_notify(3).
+//!
+//! The container never sees the manager's own socket: it gets one of ours, in a directory that is mounted read-only, and
+//! of all that it sends only `READY=1` goes on, with the pid that the manager is to watch. A container may not name that
+//! pid itself, nor ask for anything else.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Permissions};
+use std::io::{ErrorKind, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, recv, sendmsg, socket,
+};
+use nix::sys::stat::Mode;
+use nix::unistd::pipe2;
+
+use crate::error::{Context, Result, bail};
+use crate::sys::Errno;
+
+use super::store::Directory;
+
+/// How long the manager may take to have read what was sent.
+const BARRIER_MS: u16 = 30_000;
+
+/// The socket that the container writes to, and where its word goes.
+pub struct Relay {
+    inner: OwnedFd,
+    outer: OsString,
+}
+
+/// The directory that is mounted in the container.
+pub fn place(directory: &Directory) -> PathBuf {
+    directory.file("notify")
+}
+
+/// Makes that directory.
+pub fn prepare(directory: &Directory) -> Result<()> {
+    let place = place(directory);
+    let make = || {
+        fs::create_dir(&place)?;
+        // Whatever the umask: the container's user has to pass.
+        fs::set_permissions(&place, Permissions::from_mode(0o755))
+    };
+    make().with_context(|| format!("make the directory {}", place.display()))
+}
+
+impl Relay {
+    /// Makes the container's socket, before its program runs; `outer` is the manager's: a path, or `@` and an abstract
+    /// name.
+    pub fn listen(directory: &Directory, outer: &OsStr) -> Result<Relay> {
+        let place = place(directory);
+        let path = place.join(crate::plan::notify::SOCKET);
+        let make = || -> std::io::Result<OwnedFd> {
+            let inner = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                // Of a start that was killed.
+                _ => {}
+            }
+            // By a short name: the state root may be longer than a socket's address.
+            let dir = open(&place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+            let short = format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), crate::plan::notify::SOCKET);
+            bind(inner.as_raw_fd(), &UnixAddr::new(short.as_str())?)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o777))?;
+            Ok(inner)
+        };
+        let inner = make().with_context(|| format!("make the notify socket {}", path.display()))?;
+        Ok(Relay { inner, outer: outer.to_owned() })
+    }
+
+    /// What becomes readable when the container has said something.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+
+    /// Reads what the container has said; true when it is ready, and the manager was told.
+    pub fn turn(&self, main: i32) -> bool {
+        let mut bytes = [0; 4096];
+        // What does not come is no word of readiness; an error of ours would not end the container either.
+        let length = recv(self.inner.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).unwrap_or(0);
+        let ready = says_ready(&bytes[..length]);
+        if ready && let Err(error) = self.tell(main) {
+            log::warn!("{error}");
+        }
+        ready
+    }
+
+    /// Waits until the container is ready or its init has ended. Then for the manager to have read that we told it, since
+    /// it finds out who we are while we live.
+    pub fn until_ready(&self, init: BorrowedFd<'_>, main: i32) -> Result<()> {
+        loop {
+            let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN), PollFd::new(init, PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("wait for the container to be ready"),
+            }
+            let has_come = |fd: &PollFd<'_>| fd.any() == Some(true);
+            // Its last words first.
+            if has_come(&fds[0]) {
+                if self.turn(main) {
+                    if let Err(error) = self.wait_for_manager() {
+                        log::warn!("{error}");
+                    }
+                    return Ok(());
+                }
+            } else if has_come(&fds[1]) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell(&self, main: i32) -> Result<()> {
+        self.send(format!("READY=1\nMAINPID={main}").as_bytes(), &[])
+    }
+
+    /// sd_notify_barrier(3).
+    fn wait_for_manager(&self) -> Result<()> {
+        let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).context("make a pipe for the service manager")?;
+        self.send(b"BARRIER=1", &[theirs.as_raw_fd()])?;
+        drop(theirs);
+        match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::empty())], PollTimeout::from(BARRIER_MS)) {
+            Ok(0) => bail!("the service manager has not read its notify socket within 30 seconds"),
+            done => done.map(drop).context("wait for the service manager"),
+        }
+    }
+
+    fn send(&self, message: &[u8], fds: &[i32]) -> Result<()> {
+        let send = || -> Result<(), Errno> {
+            let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+            let (address, _place) = address(&self.outer)?;
+            let rights = [ControlMessage::ScmRights(fds)];
+            let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+            let message = [IoSlice::new(message)];
+            sendmsg(socket.as_raw_fd(), &message, control, MsgFlags::MSG_NOSIGNAL, Some(&address)).map(drop)
+        };
+        send().with_context(|| format!("notify the service manager at {}", self.outer.display()))
+    }
+}
+
+/// The address of a manager's socket, and what has to stay open while it is used.
+fn address(name: &OsStr) -> Result<(UnixAddr, Option<OwnedFd>), Errno> {
+    match name.as_bytes() {
+        [b'@', name @ ..] => Ok((UnixAddr::new_abstract(name)?, None)),
+        // 108 bytes with the NUL (unix(7)).
+        path if path.starts_with(b"/") && path.len() < 108 => Ok((UnixAddr::new(Path::new(name))?, None)),
+        path if path.starts_with(b"/") => {
+            let place = open(Path::new(name), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+            let short = format!("/proc/self/fd/{}", place.as_raw_fd());
+            Ok((UnixAddr::new(short.as_str())?, Some(place)))
+        }
+        // Such as `vsock:`, of virtual machines.
+        _ => Err(Errno::EAFNOSUPPORT),
+    }
+}
+
+fn says_ready(message: &[u8]) -> bool {
+    message.split(|&byte| byte == b'\n').any(|line| line == b"READY=1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_line_of_its_own_is_readiness() {
+        for message in [&b"READY=1"[..], b"READY=1\n", b"STATUS=x\nREADY=1\nMAINPID=1"] {
+            assert!(says_ready(message));
+        }
+        for message in [&b""[..], b"READY=0", b"STATUS=READY=1", b"READY=10", b"XREADY=1"] {
+            assert!(!says_ready(message));
+        }
+    }
+
+    #[test]
+    fn a_manager_listens_at_a_path_or_under_an_abstract_name() {
+        assert!(address(OsStr::new("@corten")).unwrap().0.as_abstract().is_some());
+        assert_eq!(address(OsStr::new("/run/x")).unwrap().0.path(), Some(Path::new("/run/x")));
+        for wrong in ["vsock:2:1", "run/x", ""] {
+            assert_eq!(address(OsStr::new(wrong)).err(), Some(Errno::EAFNOSUPPORT), "{wrong}");
+        }
+    }
+}

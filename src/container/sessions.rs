@@ -1,0 +1,149 @@
+//! Exec sessions: what `exec` has put into a container and still lives there.
+//!
+//! Nothing is written down about them, so that an exec pays nothing: the kernel knows them. In a pid namespace all
+//! orphans go to its init (or to a subreaper in it), so that a process whose parent lies outside has come from outside.
+//! Where the container shares the runtime's own pid namespace that tells nothing; there, a session is whatever leads a
+//! session in the kernel's sense and has no parent in the container's cgroup, be it an exec or a daemon of the container.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use nix::unistd::Pid;
+use serde::Serialize;
+
+use crate::error::{Context, Error, Result, bail};
+use crate::sys::pid::Stat;
+use crate::sys::{self, Errno};
+
+use super::Container;
+
+/// An exec'd process that lives.
+#[derive(Debug, Serialize)]
+pub struct Session {
+    /// [`id`].
+    pub id: String,
+    /// As this process sees it.
+    pub pid: i32,
+    /// RFC 3339, to the second.
+    pub since: String,
+    /// Its command line now, which a program may change.
+    pub args: Vec<String>,
+}
+
+/// The sessions of a container, by pid. A container that has ended has none.
+pub fn list(container: &Container) -> Result<Vec<Session>> {
+    let found = find(container)?;
+    let (uptime, ticks) = (if found.is_empty() { 0 } else { uptime()? }, sys::pid::ticks_per_second());
+    let session = |(pid, stat): (Pid, Stat)| Session {
+        id: id(pid, stat.start_time),
+        pid: pid.as_raw(),
+        since: crate::time::seconds_ago(uptime.saturating_sub(stat.start_time / ticks)),
+        args: arguments(pid),
+    };
+    Ok(found.into_iter().map(session).collect())
+}
+
+/// Sends a signal by number to the process of a session, given by its id or its pid.
+pub fn kill(container: &Container, session: &str, number: i32) -> Result<()> {
+    let none = || Error::new(format!("no session {session} lives in the container")).hint("see ps --sessions");
+    let digits = session.split_once('-').map_or(session, |(pid, _)| pid);
+    let pid = digits.parse().ok().filter(|&pid: &i32| pid > 0).map(Pid::from_raw).ok_or_else(none)?;
+    let what = || format!("signal session {session}");
+    // Before it is looked at: the handle then is that of the process seen, or of one that ended before it.
+    let pidfd = sys::pid::find(pid).with_context(what)?.ok_or_else(none)?;
+    let named =
+        |&(found, stat): &(Pid, Stat)| found == pid && (session == digits || session == id(pid, stat.start_time));
+    find(container)?.iter().find(|found| named(found)).ok_or_else(none)?;
+    match sys::pid::signal(pidfd.as_fd(), number) {
+        Err(Errno::ESRCH) => Err(none()),
+        done => done.with_context(what),
+    }
+}
+
+/// The id of a session: pid and start time, which no later process shares.
+fn id(pid: Pid, start_time: u64) -> String {
+    format!("{pid}-{}", base36(start_time))
+}
+
+/// A number in few characters.
+fn base36(mut number: u64) -> String {
+    let mut digits = Vec::new();
+    loop {
+        digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or_default());
+        number /= 36;
+        if number == 0 {
+            return digits.iter().rev().collect();
+        }
+    }
+}
+
+fn find(container: &Container) -> Result<Vec<(Pid, Stat)>> {
+    let Some((init, _)) = container.living_init()? else { return Ok(Vec::new()) };
+    let Some(inside) = pid_namespace(init) else {
+        bail!("cannot look at the pid namespace of the container's process {init}");
+    };
+    let shared = pid_namespace(Pid::this()) == Some(inside);
+    let members: BTreeSet<Pid> = match &container.record.cgroup {
+        Some(cgroup) => cgroup.pids()?.into_iter().collect(),
+        None if shared => {
+            bail!("without a cgroup and a pid namespace of its own the container has no sessions to tell")
+        }
+        None => everybody()?,
+    };
+    let from_outside = |pid: Pid, stat: &Stat| match shared {
+        true => stat.session == pid.as_raw() && !members.contains(&Pid::from_raw(stat.parent)),
+        // Of a nested container, only the outermost belongs here: that is for whoever runs it.
+        false => pid_namespace(pid) == Some(inside) && pid_namespace(Pid::from_raw(stat.parent)) != Some(inside),
+    };
+    let mut found = Vec::new();
+    for &pid in members.iter().filter(|&&pid| pid != init) {
+        let what = || format!("look at process {pid}");
+        let Some(stat) = sys::pid::stat(pid).with_context(what)? else { continue };
+        // Twice, unless the parent stays: one that ends while it is looked at is no longer to be found anywhere.
+        if from_outside(pid, &stat)
+            && sys::pid::stat(pid).with_context(what)?.is_some_and(|now| from_outside(pid, &now))
+        {
+            found.push((pid, stat));
+        }
+    }
+    Ok(found)
+}
+
+/// What tells a pid namespace from others; `None` when the process is gone, or is not ours to look at.
+fn pid_namespace(pid: Pid) -> Option<(u64, u64)> {
+    let file = std::fs::metadata(format!("/proc/{pid}/ns/pid")).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// Every process that can be seen from here.
+fn everybody() -> Result<BTreeSet<Pid>> {
+    let entries = std::fs::read_dir("/proc").context("list /proc")?;
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    Ok(entries.flatten().filter_map(number).map(Pid::from_raw).collect())
+}
+
+fn arguments(pid: Pid) -> Vec<String> {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    bytes.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// Seconds since boot, by the clock of start times.
+fn uptime() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/uptime").context("read /proc/uptime")?;
+    let seconds = text.split('.').next().and_then(|seconds| seconds.parse().ok());
+    seconds.ok_or_else(|| Error::new("/proc/uptime holds no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_short_and_tells_processes_with_one_pid_apart() {
+        assert_eq!(id(Pid::from_raw(4711), 0), "4711-0");
+        assert_eq!(id(Pid::from_raw(4711), 36 * 36 + 35), "4711-10z");
+        assert_ne!(id(Pid::from_raw(4711), 8_640_000), id(Pid::from_raw(4711), 8_640_001));
+    }
+}
