@@ -246,7 +246,7 @@ fn delete_removes_the_cgroups_that_the_container_made() {
 // B55: looking while containers end.
 
 #[test]
-fn b55_state_and_list_never_stumble_over_an_ending_container() {
+fn b55_state_list_and_ps_never_stumble_over_an_ending_container() {
     if known_difference("crun", "a state file that is not there yet is an error") {
         return;
     }
@@ -255,13 +255,15 @@ fn b55_state_and_list_never_stumble_over_an_ending_container() {
     let done = std::sync::atomic::AtomicBool::new(false);
     let id = container.name().to_owned();
     std::thread::scope(|scope| {
-        for look in [vec!["state", &id], vec!["list", "-f", "json"]] {
+        for look in [vec!["state", &id], vec!["list", "-f", "json"], vec!["ps", "-f", "json", &id]] {
             let (sandbox, done) = (&sandbox, &done);
             scope.spawn(move || {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     let seen = Cmd::new(sandbox, &look).run();
                     if seen.succeeded() {
                         seen.json();
+                    } else if look[0] == "ps" && seen.says_one_of(&["not running", "stopped"]) {
+                        continue;
                     } else if look[0] == "list" || !seen.says_one_of(&["does not exist"]) {
                         done.store(true, std::sync::atomic::Ordering::Relaxed);
                         seen.fail("neither a state nor gone");
