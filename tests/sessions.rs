@@ -99,6 +99,25 @@ fn without_a_pid_namespace_the_programs_of_exec_are_found_by_their_cgroup() {
 }
 
 #[test]
+fn without_a_cgroup_the_pid_namespace_has_to_be_the_containers_own() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = Bundle::new().global("--cgroup-manager=disabled").args(["sleep", "60"]);
+    container.run_detached().ok();
+    let pid = exec(&container, &["sleep", "601"]);
+    assert_eq!(sessions(&container).iter().map(|session| &session["pid"]).collect::<Vec<_>>(), [&pid]);
+    let namespace = format!("/proc/{}/ns/pid", container.pid());
+    let guest = Bundle::inside(container.sandbox().clone()).global("--cgroup-manager=disabled");
+    let guest = guest.join("pid", namespace).args(["sleep", "60"]);
+    guest.run_detached().ok();
+    let list = guest.cmd(["ps", "--sessions", guest.name()]).run();
+    list.fails_with("no sessions to tell");
+    kill(&guest, &container.pid().to_string()).fails();
+    assert_eq!(container.status(), "running");
+}
+
+#[test]
 fn a_program_writes_nothing_on_the_terminal_of_who_lists_it() {
     if peers_lack_it() {
         return;

@@ -86,21 +86,22 @@ fn find(container: &Container) -> Result<Vec<(Pid, Stat)>> {
     let shared = pid_namespace(Pid::this()) == Some(inside);
     let members: BTreeSet<Pid> = match &container.record.cgroup {
         Some(cgroup) => cgroup.pids()?.into_iter().collect(),
-        None if shared => {
+        // In a namespace of several containers the inits of the others have come from outside as well.
+        None if !container.owns_pid_namespace() => {
             bail!("without a cgroup and a pid namespace of its own the container has no sessions to tell")
         }
         None => everybody()?,
     };
     let from_outside = |pid: Pid, stat: &Stat| match shared {
         true => stat.session == pid.as_raw() && !members.contains(&Pid::from_raw(stat.parent)),
-        // Of a nested container, only the outermost belongs here: that is for whoever runs it.
+        // A process of a nested container is for whoever runs that one.
         false => pid_namespace(pid) == Some(inside) && pid_namespace(Pid::from_raw(stat.parent)) != Some(inside),
     };
     let mut found = Vec::new();
     for &pid in members.iter().filter(|&&pid| pid != init) {
         let what = || format!("look at process {pid}");
         let Some(stat) = sys::pid::stat(pid).with_context(what)? else { continue };
-        // Twice, unless the parent stays: one that ends while it is looked at is no longer to be found anywhere.
+        // Twice: a parent that ends while it is looked at is found nowhere, and the process has another by then.
         if from_outside(pid, &stat)
             && sys::pid::stat(pid).with_context(what)?.is_some_and(|now| from_outside(pid, &now))
         {
