@@ -6,12 +6,13 @@
 //! than this is what `hack/bench` shows. One deliberate difference from a runtime: paths are plain strings.
 #![no_main]
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
-use std::ptr::null;
+mod floors;
+
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong};
+
+use floors::{become_true, born, end, must, place, syscall, words};
 
 unsafe extern "C" {
-    fn syscall(number: c_long, ...) -> c_long;
-    fn open(path: *const c_char, flags: c_int, ...) -> c_int;
     fn mkdir(path: *const c_char, mode: c_uint) -> c_int;
     fn rmdir(path: *const c_char) -> c_int;
     fn chdir(path: *const c_char) -> c_int;
@@ -21,20 +22,11 @@ unsafe extern "C" {
     -> c_int;
     fn umount2(path: *const c_char, flags: c_int) -> c_int;
     fn sethostname(name: *const c_char, length: usize) -> c_int;
-    fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int;
-    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
-    fn perror(what: *const c_char);
-    fn _exit(status: c_int) -> !;
 }
 
-const SYS_CLONE3: c_long = 435;
 const SYS_PIVOT_ROOT: c_long = if cfg!(target_arch = "x86_64") { 155 } else { 41 };
-const O_PATH_DIRECTORY_CLOEXEC: c_int =
-    0o10000000 | 0o2000000 | if cfg!(target_arch = "x86_64") { 0o200000 } else { 0o40000 };
 const NEW_NS_CGROUP_UTS_IPC_PID_NET: u64 =
     0x0002_0000 | 0x0200_0000 | 0x0400_0000 | 0x0800_0000 | 0x2000_0000 | 0x4000_0000;
-const INTO_CGROUP: u64 = 0x2_0000_0000;
-const SIGCHLD: u64 = 17;
 const RDONLY: c_ulong = 1;
 const NOSUID: c_ulong = 2;
 const NODEV: c_ulong = 4;
@@ -79,19 +71,6 @@ const READ_ONLY: [&CStr; 5] = [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/
 const MASKED_FILES: [&CStr; 4] = [c"/proc/interrupts", c"/proc/kcore", c"/proc/keys", c"/proc/timer_list"];
 const MASKED_DIRECTORIES: [&CStr; 2] = [c"/proc/acpi", c"/sys/firmware"];
 
-/// Ends with the words of errno when a call says -1.
-fn must(what: &CStr, result: impl Into<i64>) -> i64 {
-    let result = result.into();
-    if result < 0 {
-        // SAFETY: both take what they are given by value or as a C string, and the process ends here.
-        unsafe {
-            perror(what.as_ptr());
-            _exit(1)
-        }
-    }
-    result
-}
-
 fn attach(from: &CStr, to: &CStr, kind: &CStr, flags: c_ulong, data: &CStr) {
     // SAFETY: five C strings and a number; the kernel copies them.
     must(to, unsafe { mount(from.as_ptr(), to.as_ptr(), kind.as_ptr(), flags, data.as_ptr()) });
@@ -134,34 +113,20 @@ fn container(rootfs: &CStr) -> ! {
         cover(c"tmpfs", path, c"tmpfs", RDONLY);
     }
     must(c"sethostname", unsafe { sethostname(c"floor".as_ptr(), 5) });
-    let argv = [c"true".as_ptr(), null()];
-    let envp = [c"PATH=/bin".as_ptr(), null()];
-    // SAFETY: both arrays end in null and outlive the call.
-    must(c"/bin/true", unsafe { execve(c"/bin/true".as_ptr(), argv.as_ptr(), envp.as_ptr()) });
-    unreachable!()
+    become_true()
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
-    assert!(argc == 3, "usage: floor ROOTFS CGROUP");
-    // SAFETY: the C library hands over argc C strings that live as long as the process.
-    let [rootfs, cgroup] = [1, 2].map(|at| CString::from(unsafe { CStr::from_ptr(*argv.add(at)) }));
+    let [rootfs, cgroup] = words(argc, argv, "floor ROOTFS CGROUP");
+    // SAFETY: a C string and a number; the kernel copies it.
     must(&cgroup, unsafe { mkdir(cgroup.as_ptr(), 0o755) });
-    let place = must(&cgroup, unsafe { open(cgroup.as_ptr(), O_PATH_DIRECTORY_CLOEXEC) });
-
-    // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
-    // set_tid_size, cgroup.
-    let mut ask = [0u64; 11];
-    ask[0] = NEW_NS_CGROUP_UTS_IPC_PID_NET | INTO_CGROUP;
-    ask[4] = SIGCHLD;
-    ask[10] = place as u64;
-    // SAFETY: without CLONE_VM or a stack of its own the child is a plain fork of a process with one thread.
-    let child = must(c"clone3", unsafe { syscall(SYS_CLONE3, ask.as_ptr() as *const c_void, size_of_val(&ask)) });
+    let child = born(NEW_NS_CGROUP_UTS_IPC_PID_NET, place(&cgroup));
     if child == 0 {
         container(&rootfs);
     }
-    let mut status = 0;
-    must(c"wait", unsafe { waitpid(child as c_int, &mut status, 0) });
+    let code = end(child);
+    // SAFETY: a C string; the kernel copies it.
     must(&cgroup, unsafe { rmdir(cgroup.as_ptr()) });
-    status >> 8
+    code
 }

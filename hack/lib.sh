@@ -75,7 +75,7 @@ runtime() {
 small() {
     local out=$PWD/target/hack/$1
     mkdir -p target/hack
-    [ "$out" -nt "hack/$1.rs" ] || rustc --edition 2024 -C opt-level=3 -C panic=abort -C strip=symbols \
+    [ "$out" -nt "hack/$1.rs" ] && [ "$out" -nt hack/floors/mod.rs ] || rustc --edition 2024 -C opt-level=3 -C panic=abort -C strip=symbols \
         -C target-feature=+crt-static -C relocation-model=static -o "$out" "hack/$1.rs" >&2 || die "$1 does not build"
     echo "$out"
 }
