@@ -76,16 +76,13 @@ impl Options {
         check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
         let bundle = std::fs::canonicalize(&self.bundle)
             .with_context(|| format!("open the bundle {}", self.bundle.display()))?;
-        let absolute = |path: PathBuf| {
-            std::path::absolute(&path).with_context(|| format!("make the path {} absolute", path.display()))
-        };
         let config = match self.config {
-            Some(file) => absolute(file)?,
+            Some(file) => super::absolute(file)?,
             None => bundle.join("config.json"),
         };
         let spec = plan::config::read(&config)?;
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-        let socket = self.console_socket.map(absolute).transpose()?;
+        let socket = self.console_socket.map(super::absolute).transpose()?;
         let console = Console::choose(terminal, detached, socket)?;
         let notify = super::notify_socket();
         let directory = notify.as_ref().map(|_| super::store(global).map(|store| store.directory(&id))).transpose()?;
@@ -103,8 +100,8 @@ impl Options {
                 notify: directory.as_deref(),
             },
         )?;
-        let pid_file = self.pid_file.map(absolute).transpose()?;
-        let pidfd_socket = self.pidfd_socket.map(absolute).transpose()?;
+        let pid_file = self.pid_file.map(super::absolute).transpose()?;
+        let pidfd_socket = self.pidfd_socket.map(super::absolute).transpose()?;
         Ok(container::create::Request { id, bundle, plan, console, pid_file, pidfd_socket, notify })
     }
 }

@@ -84,16 +84,13 @@ impl Exec {
     }
 
     fn request(self, container: &Container) -> Result<container::exec::Request> {
-        let absolute = |path: PathBuf| {
-            std::path::absolute(&path).with_context(|| format!("make the path {} absolute", path.display()))
-        };
         // Engines that were activated themselves leave the variables to their execs, with nothing behind them.
         let listen_fds = Some(super::listen_fds()).filter(|&count| check_preserved(count).is_ok()).unwrap_or(0);
         check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
-        let pid_file = self.pid_file.clone().map(absolute).transpose()?;
+        let pid_file = self.pid_file.clone().map(super::absolute).transpose()?;
         let (detach, ignore_paused, cgroup) = (self.detach, self.ignore_paused, self.cgroup.clone());
-        let pidfd_socket = self.pidfd_socket.clone().map(absolute).transpose()?;
-        let socket = self.console_socket.clone().map(absolute).transpose()?;
+        let pidfd_socket = self.pidfd_socket.clone().map(super::absolute).transpose()?;
+        let socket = self.console_socket.clone().map(super::absolute).transpose()?;
         let preserve_fds = self.preserve_fds;
         let spec = self.spec(container)?;
         let console = Console::choose(spec.terminal().unwrap_or(false), detach, socket)?;

@@ -117,6 +117,11 @@ fn listen_fds() -> u32 {
     }
 }
 
+/// A path of an option, whatever becomes of the working directory.
+fn absolute(path: std::path::PathBuf) -> Result<std::path::PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("make the path {} absolute", path.display()))
+}
+
 /// The state root that the options name.
 fn store(global: &Global) -> Result<Store> {
     Store::new(global.root.as_deref())
