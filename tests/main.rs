@@ -22,6 +22,7 @@ mod netdev;
 mod notify;
 mod overlay;
 mod process;
+mod resources;
 mod rootfs;
 mod rootless;
 mod schedule;

@@ -51,6 +51,14 @@ impl Set {
         self.0 |= 1 << controller.0;
     }
 
+    /// All that the root of the hierarchy has.
+    pub(super) fn of_host(location: &Location) -> Set {
+        let names = files::read(&format!("{}/cgroup.controllers", location.mount())).unwrap_or_default();
+        let mut set = Set::default();
+        names.split_whitespace().filter_map(Controller::of).for_each(|controller| set.insert(controller));
+        set
+    }
+
     /// Those that only a cgroup with whole processes in it can have ("domain" controllers).
     pub(super) fn only_for_domains(self) -> impl Iterator<Item = Controller> {
         self.iter().filter(|controller| matches!(controller.name(), "memory" | "io" | "hugetlb" | "rdma" | "misc"))
@@ -108,7 +116,26 @@ pub(super) fn missing(file: &str, controller: Controller, location: &Location) -
             _ => error.hint("enable it there, or leave the limit out"),
         };
     }
-    says(format!("this kernel's {name} controller does not have it"))
+    let error = says(format!("this kernel's {name} controller does not have it"));
+    match page_sizes() {
+        sizes if name == "hugetlb" && !sizes.is_empty() => error.hint(format!("huge pages here are of {sizes}")),
+        _ => error,
+    }
+}
+
+/// The sizes of huge pages, as file names and `config.json` have them: `2MB, 1GB`.
+fn page_sizes() -> String {
+    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let mut sizes: Vec<u64> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok())
+        .collect();
+    sizes.sort_unstable();
+    let words = |kib: &u64| match kib {
+        kib if kib % (1 << 20) == 0 => format!("{}GB", kib >> 20),
+        kib if kib % (1 << 10) == 0 => format!("{}MB", kib >> 10),
+        kib => format!("{kib}KB"),
+    };
+    sizes.iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
 #[derive(Debug, PartialEq)]

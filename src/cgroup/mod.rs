@@ -27,7 +27,7 @@ use controllers::Set;
 use devices::Program;
 use limits::Limits;
 
-pub use create::Cgroup;
+pub use create::{Cgroup, Inner};
 pub use location::Location;
 pub use mount::Mount;
 

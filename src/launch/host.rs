@@ -151,8 +151,14 @@ pub fn launch(
         enter_record(pid)?;
         if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
             cgroup.apply(request).phase("cgroup")?;
+            if plan.steers_cgroups {
+                cgroup.offer_controllers();
+            }
             if let Some(owner) = plan.delegate_to {
                 cgroup.delegate(owner).phase("cgroup")?;
+            }
+            if let Some(inner) = &plan.inner_cgroup {
+                cgroup.step_in(inner, pid, plan.delegate_to).phase("cgroup")?;
             }
         }
         Ok(())
@@ -168,7 +174,7 @@ pub fn launch(
         settle(pid)
     };
     let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
-    let talk = Talk { wire, waits, ahead, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
+    let talk = Talk { wire, waits, ahead, out_of_memory: &|| cgroup?.location().out_of_memory() };
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
@@ -259,7 +265,7 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
         process.limit(pid).phase("process")?;
         settle.map_or(Ok(()), |settle| settle(pid))
     };
-    Talk { wire, waits: false, ahead, oom_kills: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
+    Talk { wire, waits: false, ahead, out_of_memory: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
 }
 
 /// The conversation with the container's half.
@@ -270,7 +276,8 @@ struct Talk<'a> {
     /// Whether nothing has to be done between the mounts and the last steps: the container's half then finds the word to
     /// go on when it gets there, and neither half wakes the other up in between.
     ahead: bool,
-    oom_kills: &'a dyn Fn() -> Option<u64>,
+    /// What to say of its death, if it was for want of memory.
+    out_of_memory: &'a dyn Fn() -> Option<Error>,
 }
 
 impl Talk<'_> {
@@ -323,9 +330,8 @@ impl Talk<'_> {
     fn explain(&self, launched: &mut Launched) -> Error {
         let Some(pidfd) = launched.pidfd.take() else { return Error::new("the container's process is gone") };
         let how = fork::fate(pidfd.as_fd());
-        if (self.oom_kills)().is_some_and(|kills| kills > 0) {
-            return Error::new("container init was OOM-killed (memory limit too low?)")
-                .hint("raise linux.resources.memory.limit");
+        if let Some(error) = (self.out_of_memory)() {
+            return error;
         }
         Error::new(format!("the container's process {how} while it was set up"))
     }
