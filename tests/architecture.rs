@@ -61,6 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["commands", "log"]),
+    ("pages", &["cli", "error"]),
 ];
 
 /// What every room may use.
