@@ -47,6 +47,9 @@ pub struct Global {
     /// Write messages for debugging, too
     #[arg(long)]
     pub debug: bool,
+    /// File to which is appended how long each step took
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Let systemd make the cgroups
     #[arg(long)]
     pub systemd_cgroup: bool,
@@ -123,7 +126,8 @@ impl Global {
 }
 
 /// Options before the command that take the next word as their value.
-const VALUED: [&str; 6] = ["--root", "--log", "--log-format", "--log-level", "--cgroup-manager", "--rootless"];
+const VALUED: [&str; 7] =
+    ["--root", "--log", "--trace", "--log-format", "--log-level", "--cgroup-manager", "--rootless"];
 
 /// Whether the arguments only ask for the version.
 pub fn asks_version(arguments: &[OsString]) -> bool {

@@ -32,4 +32,5 @@ mod state;
 mod stress;
 mod sysctl;
 mod terminal;
+mod trace;
 mod validation;
