@@ -12,7 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{AccessFlags, Pid, access};
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, Events};
+use super::files::{self, Events, MemoryEvents};
+use super::limits::Limits;
 use super::mount::Mount;
 use crate::error::{Context, Result, bail, ensure};
 use crate::sys::Errno;
@@ -158,6 +159,13 @@ impl Location {
         openat2(self.open()?, below, how).with_context(what)
     }
 
+    /// Tells whoever made the cgroup of new limits before they are written, so that it does not put its own back.
+    pub(super) fn tell_driver(&self, _limits: &Limits) -> Result<()> {
+        match self.driver {
+            Driver::Cgroupfs => Ok(()),
+        }
+    }
+
     /// Whether it is frozen, by itself or through an ancestor. A cgroup that is gone is not.
     pub fn is_frozen(&self) -> Result<bool> {
         self.event("frozen")
@@ -264,6 +272,12 @@ impl Location {
     pub fn oom_kills(&self) -> Option<u64> {
         let text = files::read(&self.file("memory.events")).ok()?;
         files::value_of(&text, "oom_kill")?.parse().ok()
+    }
+
+    /// What tells of the next such kill.
+    pub fn memory_events(&self) -> Result<Option<MemoryEvents>> {
+        let file = self.file("memory.events");
+        MemoryEvents::open(&file).with_context(|| format!("open {file}"))
     }
 
     /// Removes it, all below it, and those directories above it that this container made and nobody else uses.
