@@ -241,7 +241,7 @@ mod tests {
         ] {
             assert_eq!(size(text), Some(bytes), "{text}");
         }
-        for text in ["-2", "m", "1x", "1mm", "1 ", "1ib", "99999999999g", "1..5k", "k1", "1km"] {
+        for text in ["-2", "m", "1x", "1mm", "1  ", "1ib", "99999999999g", "1..5k", "k1", "1km"] {
             assert_eq!(size(text), None, "{text}");
         }
     }
