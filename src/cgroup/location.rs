@@ -196,6 +196,18 @@ impl Location {
         outcome
     }
 
+    /// Whether it is frozen or about to be, by itself. A cgroup that is gone is not.
+    pub fn is_to_freeze(&self) -> bool {
+        files::read(&self.file("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// The directory above it that keeps it frozen.
+    fn frozen_above(&self) -> Option<String> {
+        self.upwards()
+            .skip(1)
+            .find(|above| files::read(&format!("{above}/cgroup.freeze")).is_ok_and(|t| t.trim() == "1"))
+    }
+
     /// Lets it run again, and waits until it does. A frozen ancestor is an error: thawing below it changes nothing.
     pub fn thaw(&self) -> Result<()> {
         self.set_frozen_within(false, FREEZING)
@@ -206,6 +218,9 @@ impl Location {
         let change = || {
             let events = Events::open(&self.file("cgroup.events"))?;
             files::write(&self.file("cgroup.freeze"), value)?;
+            if !frozen && self.frozen_above().is_some() {
+                return events.is("frozen", value);
+            }
             events.wait("frozen", value, Instant::now() + patience)
         };
         if change().with_context(|| format!("{verb} cgroup {self}"))? {
@@ -214,7 +229,10 @@ impl Location {
         if frozen {
             bail!("cgroup {self} did not freeze within {} seconds", patience.as_secs());
         }
-        bail!("cgroup {self} stays frozen: a cgroup above it is");
+        match self.frozen_above() {
+            Some(above) => bail!("cgroup {self} stays frozen: a cgroup above it is ({above})"),
+            None => bail!("cgroup {self} did not thaw within {} seconds", patience.as_secs()),
+        }
     }
 
     /// Kills every process in it and below it, also those that are being forked and those that are frozen.
