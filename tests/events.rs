@@ -97,6 +97,10 @@ fn statistics_follow_what_the_container_does() {
 #[test]
 fn the_stream_ends_with_the_container() {
     let Some(container) = running() else { return };
+    let blind = !container.cgroup().join("memory.events").exists();
+    if blind && known_difference("runc", "has no stream without the memory controller") {
+        return;
+    }
     let stream = container.cmd(["events", "--interval", "100ms", container.name()]).spawn();
     eventually("statistics come again and again", || stream.stdout().lines().count() >= 3);
     assert!(stream.is_running());

@@ -63,7 +63,9 @@ fn a_created_container_can_be_paused_and_started_later() {
     let container = Bundle::new().args(["true"]);
     container.create().ok();
     act(&container, "pause").ok();
-    assert_eq!(container.status(), "paused");
+    if !known_difference("crun", "says that it is created") {
+        assert_eq!(container.status(), "paused");
+    }
     act(&container, "resume").ok();
     assert_eq!(container.status(), "created");
     container.start().ok();
@@ -80,6 +82,10 @@ fn a_paused_container_is_killed_and_deleted_at_once() {
         let killed = container.kill("KILL");
         assert!(killed.ok().took() < Duration::from_secs(2), "{:?}", killed.took());
         container.wait();
+        if known_difference("runc", "says of a dead one that it is paused") {
+            container.delete_force().ok();
+            continue;
+        }
         eventually("it is stopped", || container.status() == "stopped");
         container.delete().ok();
         assert!(!container.cgroup().exists(), "the cgroup is left");
@@ -178,7 +184,7 @@ fn b53_a_process_of_the_host_in_the_containers_cgroup_keeps_nothing_alive() {
     assert!(deleted.took() < Duration::from_secs(15), "{:?}", deleted.took());
     if deleted.succeeded() {
         assert!(!container.cgroup().exists(), "the cgroup is left");
-    } else {
+    } else if !known_difference("runc", "names no process") {
         deleted.fails_with(&stranger.id().to_string());
     }
     let _ = stranger.kill();

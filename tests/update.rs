@@ -121,6 +121,9 @@ fn every_field_is_written_and_read_back() {
         if reserved && known_difference("crun", "limits no reservations") {
             continue;
         }
+        if controller == "hugetlb" && known_difference("runc", "changes no limit of huge pages") {
+            continue;
+        }
         update(&container, &resources).prints("");
         assert_eq!(holds(&container, file), held, "{file} after {resources}");
     }
@@ -155,7 +158,7 @@ fn b85_huge_pages_are_limited_by_standard_input_too() {
     if !has("hugetlb") {
         return skip("cgroup2 has no hugetlb controller here");
     }
-    if known_difference("crun", "reads no standard input") {
+    if known_difference("crun", "reads no standard input") || known_difference("runc", "changes no such limit") {
         return;
     }
     let container = running();
