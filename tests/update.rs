@@ -353,7 +353,7 @@ fn b74_memory_below_what_is_in_use_is_refused_when_that_is_asked_for() {
     }
     let container = Bundle::new()
         .set("/linux/resources/memory", json!({"limit": 134_217_728}))
-        .sh("head -c 50000000 /dev/zero >/tmp/held; echo ready; sleep 60")
+        .sh("busybox dd if=/dev/zero of=/tmp/held bs=1M count=50 2>/dev/null; echo ready; sleep 60")
         .mount("/tmp", "tmpfs", Path::new("tmpfs"), &["size=64m"]);
     container.run_detached().ok();
     container.until_output("ready");
