@@ -147,7 +147,10 @@ fn lack_of_memory_is_told_when_it_happens() {
     fs::write(container.rootfs().join("go"), "").expect("let it begin");
     container.until_output("killed");
     eventually("it is told", || stream.stdout().contains(r#"{"type":"oom","id":"#));
-    assert_eq!(stream.stdout().lines().filter(|line| line.contains("oom\"")).count(), 1, "once");
+    if !known_difference("runc", "tells it again with each change of the file") {
+        let told = stream.stdout().lines().filter(|line| line.contains("oom\"")).count();
+        assert_eq!(told, 1, "once");
+    }
     container.delete_force().ok();
     stream.wait().ok();
 }

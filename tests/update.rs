@@ -53,7 +53,7 @@ fn fields() -> Vec<(&'static str, Value, &'static str, String)> {
         ("pids", json!({"pids": {"limit": 0}}), "pids.max", "1".into()),
         ("pids", json!({"pids": {"limit": -1}}), "pids.max", "max".into()),
         ("memory", json!({"memory": {"limit": 67_108_864, "swap": 100_663_296}}), "memory.max", "67108864".into()),
-        ("memory", json!({"memory": {"limit": 134_217_728}}), "memory.max", "134217728".into()),
+        ("memory", json!({"memory": {"limit": 83_886_080}}), "memory.max", "83886080".into()),
         ("memory", json!({"memory": {"reservation": 33_554_432}}), "memory.low", "33554432".into()),
         ("memory", json!({"memory": {"reservation": -1}}), "memory.low", "max".into()),
         ("memory", json!({"memory": {"limit": -1}}), "memory.max", "max".into()),
@@ -119,6 +119,17 @@ fn every_field_is_written_and_read_back() {
         }
         let reserved = file.contains("rsvd");
         if reserved && known_difference("crun", "limits no reservations") {
+            continue;
+        }
+        let none = resources["pids"]["limit"] == 0;
+        if none && (known_difference("crun", "takes 0 for none given") || known_difference("runc", "the same")) {
+            continue;
+        }
+        if resources["memory"]["kernel"].is_u64() && known_difference("crun", "refuses what cgroup v2 has not") {
+            continue;
+        }
+        let half = resources["cpu"]["quota"].is_u64() != resources["cpu"]["period"].is_u64();
+        if half && known_difference("crun", "knows nothing of the other half") {
             continue;
         }
         if controller == "hugetlb" && known_difference("runc", "changes no limit of huge pages") {
@@ -255,10 +266,18 @@ fn options_are_written_and_read_back() {
         if crun && known_difference("crun", "knows neither units nor idleness") {
             continue;
         }
+        if words[0] == "--cpu-quota" && known_difference("crun", "takes no such quota") {
+            continue;
+        }
+        if words[0] == "--blkio-weight" && known_difference("runc", "leaves the weight as it is") {
+            continue;
+        }
         options(&container, words).prints("");
         assert_eq!(holds(&container, file), held, "{file} after {words:?}");
     }
-    options(&container, &["--memory", "lots"]).fails();
+    if !known_difference("crun", "takes anything for a number") {
+        options(&container, &["--memory", "lots"]).fails();
+    }
     options(&container, &[]).ok();
 }
 
@@ -376,11 +395,22 @@ fn b73_swap_and_memory_change_in_both_directions() {
     for (memory, max, swap) in [
         (json!({"limit": m(64), "swap": m(64)}), "67108864", "0"),
         (json!({"limit": m(64), "swap": m(96)}), "67108864", "33554432"),
-        (json!({"limit": m(32)}), "33554432", "33554432"),
+        (json!({"limit": m(32)}), "33554432", "67108864"),
+        (json!({"swap": m(80)}), "33554432", "50331648"),
         (json!({"limit": m(64), "swap": -1}), "67108864", "max"),
         (json!({"limit": m(64), "swap": m(64)}), "67108864", "0"),
         (json!({"limit": -1}), "max", "max"),
     ] {
+        if memory["limit"] == -1 && known_difference("crun", "leaves swap limited") {
+            continue;
+        }
+        let half = memory["limit"].is_null() || memory["swap"].is_null();
+        if half && known_difference("crun", "knows nothing of the other half") {
+            continue;
+        }
+        if memory["limit"].is_null() && known_difference("runc", "wants memory beside swap") {
+            continue;
+        }
         update(&container, &json!({"memory": memory})).ok();
         assert_eq!(
             (holds(&container, "memory.max").as_str(), holds(&container, "memory.swap.max").as_str()),
@@ -389,5 +419,7 @@ fn b73_swap_and_memory_change_in_both_directions() {
         );
     }
     update(&container, &json!({"memory": {"limit": m(64), "swap": m(32)}})).fails();
-    assert_eq!(holds(&container, "memory.max"), "max");
+    if !known_difference("crun", "leaves swap limited") {
+        assert_eq!(holds(&container, "memory.max"), "max");
+    }
 }

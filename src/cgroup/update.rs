@@ -1,7 +1,7 @@
 //! New limits and device rules for a cgroup in use: all or nothing.
 //!
-//! Half of a pair that is not given stays as the kernel has it: a quota without a period, memory and swap together
-//! without memory. Nothing is kept on record for that, so what others have written meanwhile counts, too.
+//! Half of a pair that is not given stays as the kernel has it: the period of a quota, the memory below memory and swap,
+//! the sum of the two. Nothing is kept on record for that, so what others have written meanwhile counts, too.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -94,11 +94,17 @@ fn complete(resources: &mut LinuxResources, has: impl Fn(&str) -> Option<String>
             }
         }
     }
-    if let Some(memory) = resources.memory_mut()
-        && memory.swap().is_some_and(|both| both > 0)
-        && memory.limit().unwrap_or(0) == 0
-    {
-        memory.set_limit(has("memory.max").and_then(|text| text.trim().parse().ok()));
+    if let Some(memory) = resources.memory_mut() {
+        let number = |file: &str| has(file).and_then(|text| text.trim().parse::<i64>().ok());
+        match (memory.limit().unwrap_or(0), memory.swap().unwrap_or(0)) {
+            (0, 1..) => drop(memory.set_limit(number("memory.max"))),
+            // The sum of the two stays, which is what the container was given.
+            (1.., 0) => {
+                let both = number("memory.max").zip(number("memory.swap.max"));
+                memory.set_swap(both.map(|(memory, swap)| memory.saturating_add(swap)));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -246,17 +252,22 @@ mod tests {
     }
 
     #[test]
-    fn b73_swap_alone_is_what_is_beyond_the_memory_that_the_cgroup_has() {
+    fn b73_memory_or_swap_alone_leave_the_sum_or_the_memory_that_the_cgroup_has() {
         let tree = Tree::new("swap", &[("memory.max", "67108864\n"), ("memory.swap.max", "max\n")]);
         tree.update(r#"{"memory":{"swap":100663296}}"#).unwrap();
         assert_eq!((tree.read("memory.max"), tree.read("memory.swap.max")), ("67108864".into(), "33554432".into()));
-        tree.update(r#"{"memory":{"limit":134217728}}"#).unwrap();
-        assert_eq!((tree.read("memory.max"), tree.read("memory.swap.max")), ("134217728".into(), "33554432".into()));
+        tree.update(r#"{"memory":{"limit":83886080}}"#).unwrap();
+        assert_eq!((tree.read("memory.max"), tree.read("memory.swap.max")), ("83886080".into(), "16777216".into()));
+        let error = tree.update(r#"{"memory":{"limit":134217728}}"#).unwrap_err();
+        assert_eq!(error.field_name(), Some("/linux/resources/memory/swap"), "{error}");
+        tree.update(r#"{"memory":{"limit":134217728,"swap":134217728}}"#).unwrap();
         let error = tree.update(r#"{"memory":{"swap":100663296}}"#).unwrap_err();
         assert_eq!(error.field_name(), Some("/linux/resources/memory/swap"), "{error}");
         tree.update(r#"{"memory":{"limit":-1}}"#).unwrap();
         assert_eq!((tree.read("memory.max"), tree.read("memory.swap.max")), ("max".into(), "max".into()));
         assert!(tree.update(r#"{"memory":{"swap":100663296}}"#).is_err(), "there is no limit on memory");
+        tree.update(r#"{"memory":{"limit":1048576}}"#).unwrap();
+        assert_eq!((tree.read("memory.max"), tree.read("memory.swap.max")), ("1048576".into(), "max".into()));
         tree.update(r#"{"memory":{"limit":67108864,"swap":67108864}}"#).unwrap();
         assert_eq!(tree.read("memory.swap.max"), "0");
         tree.update(r#"{"memory":{"swap":-1}}"#).unwrap();
