@@ -202,6 +202,12 @@ mod tests {
             "kill --session 4711-5j3kz c KILL",
             "spec --bundle /b",
             "features",
+            "update --resources - c",
+            "update --resources=/tmp/r c",
+            "update --cpu-quota -1 --memory -1 --pids-limit -1 c",
+            "update c --blkio-weight 10 --cpu-share 2 --cpuset-cpus 0 --kernel-memory 1 --l3-cache-schema L3:0=f",
+            "events --stats c",
+            "events --interval=5s c",
         ] {
             assert!(parse(words(line)).is_ok(), "{line}: {}", parse(words(line)).unwrap_err());
         }

@@ -234,6 +234,7 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         pid: 0,
         start_time: 0,
         cgroup,
+        device_rules: plan.cgroup.as_ref().map(cgroup::Request::device_rules),
         resctrl: None,
         namespaces: plan.namespaces.own_files().into_iter().map(str::to_owned).collect(),
         own_pid_namespace: plan.namespaces.origin(libc::CLONE_NEWPID as u64) == Origin::New,

@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 pub mod foreground;
 pub mod freeze;
@@ -13,6 +14,7 @@ pub mod sessions;
 pub mod start;
 pub mod state;
 pub mod store;
+pub mod update;
 
 use std::os::fd::{AsFd, OwnedFd};
 
