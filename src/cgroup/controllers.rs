@@ -117,25 +117,16 @@ pub(super) fn missing(file: &str, controller: Controller, location: &Location) -
         };
     }
     let error = says(format!("this kernel's {name} controller does not have it"));
-    match page_sizes() {
-        sizes if name == "hugetlb" && !sizes.is_empty() => error.hint(format!("huge pages here are of {sizes}")),
-        _ => error,
-    }
+    if name == "hugetlb" { error.hint(page_sizes(location)) } else { error }
 }
 
-/// The sizes of huge pages, as file names and `config.json` have them: `2MB, 1GB`.
-fn page_sizes() -> String {
-    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
-    let mut sizes: Vec<u64> = entries
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok())
-        .collect();
-    sizes.sort_unstable();
-    let words = |kib: &u64| match kib {
-        kib if kib % (1 << 20) == 0 => format!("{}GB", kib >> 20),
-        kib if kib % (1 << 10) == 0 => format!("{}MB", kib >> 10),
-        kib => format!("{kib}KB"),
-    };
-    sizes.iter().map(words).collect::<Vec<_>>().join(", ")
+/// The sizes of huge pages that can be limited.
+fn page_sizes(location: &Location) -> String {
+    let names = fs::read_dir(location.directory()).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let size = |name: &str| Some(name.strip_prefix("hugetlb.")?.strip_suffix(".current")?.to_owned());
+    let mut sizes: Vec<String> = names.filter_map(|name| size(name.to_str()?)).filter(|s| !s.contains('.')).collect();
+    sizes.sort();
+    format!("the page sizes are {}", sizes.join(", "))
 }
 
 #[derive(Debug, PartialEq)]

@@ -394,7 +394,7 @@ mod tests {
     fn quota_and_period_share_a_file_and_burst_may_come_after() {
         assert_eq!(lines(r#"{"cpu":{"quota":50000}}"#), ["cpu.max=50000 100000"]);
         assert_eq!(lines(r#"{"cpu":{"quota":-1}}"#), ["?cpu.max=max 100000"]);
-        assert_eq!(lines(r#"{"cpu":{"quota":0,"period":20000}}"#), ["?cpu.max=max 20000"]);
+        assert_eq!(lines(r#"{"cpu":{"quota":0,"period":20000}}"#), ["cpu.max=max 20000"]);
         assert_eq!(lines(r#"{"cpu":{"quota":5000,"period":20000}}"#), ["cpu.max=5000 20000"]);
         let burst = plan(r#"{"cpu":{"quota":50000,"burst":1000}}"#).unwrap();
         assert!(burst.writes()[0].again && burst.writes()[0].file == "cpu.max.burst");
