@@ -42,8 +42,8 @@ impl Profile {
             default,
             unknown_is_enosys: !matches!(
                 profile.default_action(),
-                // A tracer answers for calls of the future itself.
-                Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace
+                // A tracer or an agent answers for calls of the future itself.
+                Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace | Action::ScmpActNotify
             ),
             archs: architectures(profile)?,
             entries: Vec::new(),
@@ -121,9 +121,7 @@ fn verdict(action: Action, data: Option<u32>) -> std::result::Result<u32, (Fault
         Action::ScmpActTrap => (libc::SECCOMP_RET_TRAP, 0),
         Action::ScmpActLog => (libc::SECCOMP_RET_LOG, 0),
         Action::ScmpActAllow => (libc::SECCOMP_RET_ALLOW, 0),
-        Action::ScmpActNotify => {
-            return Err((Fault::Action, Error::new("SCMP_ACT_NOTIFY is not supported yet")));
-        }
+        Action::ScmpActNotify => (libc::SECCOMP_RET_USER_NOTIF, 0),
     };
     match data {
         None if largest == 0 => Ok(ret),
