@@ -8,6 +8,7 @@
 #[allow(dead_code, unused_imports, reason = "a vocabulary for tests to come")]
 mod harness;
 
+mod agent;
 mod cgroup;
 mod cli;
 mod entering;

@@ -20,6 +20,7 @@ use crate::sys;
 use crate::sys::proc::Procfs;
 
 use super::gate::Waiting;
+use super::listener;
 use super::wire::{Message, Wire};
 
 /// What the container's process has to do.
@@ -115,7 +116,7 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     wire.send(&Message::Ready)?;
     wire.wait_go()?;
     script.shed_descriptors(wire)?;
-    script.confine()?;
+    script.confine(wire)?;
     script.finish(wire)
 }
 
@@ -268,11 +269,26 @@ impl Script {
 
     /// From here on the container's own rights. Without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded
     /// before the capabilities go.
-    fn confine(&mut self) -> Result<()> {
-        if let Some(filter) = self.seccomp.as_ref().filter(|_| !self.process.no_new_privs()) {
-            filter.load().phase("seccomp")?;
+    ///
+    /// One that notifies needs the host to reach its agent, who is there until the gate and not beyond.
+    fn confine(&mut self, wire: &Wire) -> Result<()> {
+        if !self.process.no_new_privs() {
+            self.load_filter(wire)?;
         }
-        self.process.become_user().phase("process")
+        self.process.become_user().phase("process")?;
+        if self.gate.is_some() && self.seccomp.as_ref().is_some_and(Program::notifies) {
+            self.load_filter(wire)?;
+        }
+        Ok(())
+    }
+
+    fn load_filter(&mut self, wire: &Wire) -> Result<()> {
+        match self.seccomp.take() {
+            Some(filter) if filter.notifies() => listener::load(&filter, wire),
+            Some(filter) => filter.load(),
+            None => Ok(()),
+        }
+        .phase("seccomp")
     }
 
     fn finish(&mut self, wire: &Wire) -> Result<Infallible> {
@@ -280,18 +296,16 @@ impl Script {
         // The record is written: from now on the container lives without its creator.
         nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
         wire.send(&Message::Done)?;
-        let Some(gate) = self.gate.take() else { return self.start(|| Ok(())) };
-        let Err(error) = gate.wait().and_then(|()| self.start(|| gate.mark()));
+        let Some(gate) = self.gate.take() else { return self.start(wire, || Ok(())) };
+        let Err(error) = gate.wait().and_then(|()| self.start(wire, || gate.mark()));
         gate.answer(&error);
         sys::pid::exit_now(1)
     }
 
     /// What happens after `start`: the filter that needed no privilege, hooks, the program, right before which it is
     /// `announced`.
-    fn start(&mut self, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
-        if let Some(filter) = self.seccomp.as_ref().filter(|_| self.process.no_new_privs()) {
-            filter.load().phase("seccomp")?;
-        }
+    fn start(&mut self, wire: &Wire, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
+        self.load_filter(wire)?;
         if !self.start_container.is_empty() {
             let state = (self.state)("created", nix::unistd::getpid().as_raw());
             let environment = self.process.environment();

@@ -19,7 +19,7 @@ use crate::namespaces::sysctl::{Owner, Sysctls};
 use crate::namespaces::{Namespaces, Origin};
 use crate::process::{Facts, Process};
 use crate::rootfs::{self, Rootfs};
-use crate::seccomp::Program;
+use crate::seccomp::{Listener, Program};
 
 /// What the command line adds to the configuration.
 pub struct Options<'a> {
@@ -53,6 +53,8 @@ pub struct Plan {
     pub process: Process,
     /// The filter of system calls.
     pub seccomp: Option<Program>,
+    /// Who decides on the calls of which it notifies.
+    pub seccomp_agent: Option<Listener>,
     /// The cgroup and its limits; `None` when it stays in the caller's.
     pub cgroup: Option<cgroup::Request>,
     /// Its share of caches and memory bandwidth.
@@ -142,9 +144,12 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         namespaces.is_hosts_own(flag as u64).map(|host| !host)
     })?;
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
+    let seccomp = seccomp.map(|profile| compile_seccomp(profile, options.bundle)).transpose()?;
+    let (seccomp, seccomp_agent) = seccomp.map_or((None, None), |(program, agent)| (Some(program), agent));
     Ok(Plan {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
-        seccomp: seccomp.map(compile_seccomp).transpose()?,
+        seccomp,
+        seccomp_agent,
         cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
         resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
         delegate_to: delegate_to(&spec, &namespaces, &process),
@@ -167,10 +172,11 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     })
 }
 
-fn compile_seccomp(profile: &LinuxSeccomp) -> Result<Program> {
+fn compile_seccomp(profile: &LinuxSeccomp, bundle: &Path) -> Result<(Program, Option<Listener>)> {
     let program = Program::compile(profile)?;
     program.warnings().iter().for_each(|warning| log::warn!("{warning}"));
-    Ok(program)
+    let agent = Listener::plan(profile, &program, bundle)?;
+    Ok((program, agent))
 }
 
 fn facts<'a>(spec: &'a Spec, process: &SpecProcess, options: &Options<'a>, user_namespace: bool) -> Facts<'a> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tables::Arch;
 use super::{Program, pointer};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::sys::Errno;
 use crate::sys::seccomp::{self as sys, Instruction};
 
@@ -62,7 +62,9 @@ impl Program {
             let error = Error::from(errno).context(what);
             let waits = self.flags & libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32 != 0;
             match errno {
-                Errno::EBUSY => error.hint("the runtime itself runs under a filter with a listener; one is all there can be"),
+                Errno::EBUSY => {
+                    error.hint("the runtime itself runs under a filter with a listener; one is all there can be")
+                }
                 Errno::EINVAL if waits && !sys::knows_flags(WAIT_KILLABLE) => error
                     .field(pointer(format_args!("/flags")))
                     .hint("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs Linux 5.19"),
