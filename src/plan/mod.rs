@@ -17,7 +17,7 @@ use crate::hooks::{Hooks, Stage};
 use crate::host;
 use crate::namespaces::sysctl::{Owner, Sysctls};
 use crate::namespaces::{Namespaces, Origin};
-use crate::process::{Facts, Process};
+use crate::process::{Facts, LANDLOCK, Process};
 use crate::rootfs::{self, Rootfs};
 use crate::seccomp::{Listener, Program};
 
@@ -190,6 +190,7 @@ fn facts<'a>(spec: &'a Spec, process: &SpecProcess, options: &Options<'a>, user_
         memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
         keyring: options.new_keyring.then_some(options.id),
         keep_groups: keep_groups.is_some_and(|value| value == "1"),
+        landlock: spec.annotations().as_ref().and_then(|labels| labels.get(LANDLOCK)).map(String::as_str),
         ..host_facts(process, user_namespace)
     }
 }
@@ -222,6 +223,7 @@ pub fn compile_exec(process: &SpecProcess, container: &Joined<'_>) -> Result<Pro
         memory_policy: container.memory_policy,
         keyring: Some(container.id),
         keep_groups: container.annotations.get(KEEP_GROUPS).is_some_and(|value| value == "1"),
+        landlock: container.annotations.get(LANDLOCK).map(String::as_str),
         ..host_facts(process, container.user_namespace)
     };
     Process::plan(process, &facts)

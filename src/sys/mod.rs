@@ -8,6 +8,7 @@ pub mod clone;
 pub mod exe;
 pub mod fd;
 pub mod key;
+pub mod landlock;
 pub mod mount;
 pub mod netlink;
 pub mod ns;
