@@ -16,6 +16,8 @@ mod host;
 mod launch;
 mod log;
 mod namespaces;
+#[cfg(feature = "pages")]
+mod pages;
 mod plan;
 mod process;
 mod rootfs;
@@ -35,6 +37,12 @@ fn corten() -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if cli::asks_version(&arguments) {
         return conclude(commands::version::print(), 1);
+    }
+    #[cfg(feature = "pages")]
+    if let [_, command, directory] = &arguments[..]
+        && command == "pages"
+    {
+        return conclude(pages::write(directory.as_ref()), 1);
     }
     let protected = if cli::enters_container(&arguments) { selfexe::protect() } else { Ok(()) };
     let cli = match cli::parse(arguments) {

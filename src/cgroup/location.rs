@@ -137,7 +137,7 @@ impl Location {
     /// Opens the cgroup in which a process of the container is now: it may have moved itself below its own (which
     /// then takes no processes: `exec` gets EBUSY there).
     pub fn open_that_of(&self, pid: Pid) -> Result<OwnedFd> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        let text = files::read(&format!("/proc/{pid}/cgroup"))
             .with_context(|| format!("look up the cgroup of process {pid}"))?;
         let Some(path) = super::own_of(&text) else { bail!("process {pid} is in no cgroup of version 2") };
         let place = Location { path: super::clean(path), made: 0, ..self.clone() };
