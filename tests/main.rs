@@ -15,6 +15,7 @@ mod entering;
 mod exec;
 mod hooks;
 mod idmap;
+mod labels;
 mod landlock;
 mod lifecycle;
 mod mount_words;
