@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::commands::version::SPEC;
 use crate::error::{Error, Result};
-use crate::{namespaces, process, rootfs, seccomp};
+use crate::{cgroup, namespaces, process, rootfs, seccomp};
 
 /// Print what this runtime can do, as JSON
 #[derive(Args, Debug)]
@@ -34,7 +34,7 @@ fn document() -> serde_json::Value {
         "linux": {
             "namespaces": kinds,
             "capabilities": process::capability_names().collect::<Vec<_>>(),
-            "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": seccomp.actions,
@@ -54,7 +54,7 @@ fn document() -> serde_json::Value {
             "run.corten.version": env!("CARGO_PKG_VERSION"),
             rootfs::OVERLAY: rootfs::OVERLAY_FORMS,
         },
-        // It names a directory of the host: not for an engine to take from strangers.
-        "potentiallyUnsafeConfigAnnotations": [rootfs::OVERLAY],
+        // They name a directory of the host, and steer its systemd: not for an engine to take from strangers.
+        "potentiallyUnsafeConfigAnnotations": [rootfs::OVERLAY, cgroup::systemd::ANNOTATION],
     })
 }

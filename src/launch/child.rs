@@ -62,6 +62,9 @@ pub struct Build {
     pub new_user_namespace: bool,
     /// Whether the host moves network devices.
     pub net_devices: bool,
+    /// Whether systemd makes the cgroup, around this process; and `CLONE_NEWCGROUP` when there is to be a namespace that
+    /// starts there.
+    pub unit: Option<u64>,
     /// `CLONE_NEW*` flags of namespaces that this root has to make itself.
     pub late_namespaces: u64,
     /// Whether the network namespace is new, with its loopback device down.
@@ -143,7 +146,8 @@ impl Build {
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
         self.rootfs.isolate().phase("mounts")?;
-        self.rootfs.mount().phase("mounts")?;
+        let unit = self.unit.take();
+        self.rootfs.mount(unit.map(|namespace| move || enter_unit(wire, namespace))).phase("mounts")?;
         self.run_early_hooks(state, wire)?;
         self.rootfs.pivot().phase("mounts")?;
         // The host's /dev/null, with the mount it lies on, is nothing for the container.
@@ -219,6 +223,15 @@ impl Build {
         let surroundings = Surroundings { state: &state, ..Surroundings::default() };
         self.create_container.run(Stage::CreateContainer, &surroundings).phase("createContainer")
     }
+}
+
+/// Waits until systemd has put this process into its cgroup.
+fn enter_unit(wire: &Wire, namespace: u64) -> Result<()> {
+    wire.wait_go()?;
+    if namespace != 0 {
+        sys::clone::unshare(namespace).context("make the cgroup namespace").phase("namespaces")?;
+    }
+    Ok(())
 }
 
 impl Join {

@@ -145,7 +145,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     Ok(Plan {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
         seccomp: seccomp.map(compile_seccomp).transpose()?,
-        cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
+        cgroup: cgroup::Request::plan(linux, options.id, options.manager, spec.annotations().as_ref())?,
         resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
         delegate_to: delegate_to(&spec, &namespaces, &process),
         hooks: planned_hooks(&spec)?,
