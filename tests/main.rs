@@ -31,5 +31,6 @@ mod shared;
 mod state;
 mod stress;
 mod sysctl;
+mod systemd;
 mod terminal;
 mod validation;

@@ -171,8 +171,8 @@ impl Cgroup {
         let Some((unit, job)) = self.unit.as_ref().and_then(|unit| Some((unit, unit.job.take()?))) else {
             return Ok(());
         };
-        job.finish().map_err(|(taken, error)| {
-            unit.asked.set(!taken);
+        job.finish().map_err(|(error, made)| {
+            unit.asked.set(made);
             error
         })?;
         let location = if unit.plan.is_slice() {
@@ -196,8 +196,12 @@ impl Cgroup {
 
     fn undo_once(&mut self) -> Result<()> {
         if let Some(unit) = self.unit.take() {
-            let planned = self.undo.0.take();
-            self.undo.0 = unit.found.into_inner().or(planned).filter(|_| unit.asked.get());
+            let (planned, found) = (self.undo.0.take().filter(|_| unit.asked.get()), unit.found.into_inner());
+            if let (Some(planned), None) = (&planned, &found) {
+                // Whatever has become of it, nothing is known of it but the name.
+                planned.unit().map_or(Ok(()), |unit| unit.stop())?;
+            }
+            self.undo.0 = found.or(planned);
         }
         let Some(location) = &self.undo.0 else { return Ok(()) };
         location.kill_all()?;

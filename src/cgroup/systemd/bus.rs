@@ -139,8 +139,14 @@ impl Connection {
         }
     }
 
-    /// Waits for the end of a job; its result, `done` when all is well.
-    pub(super) fn job(&mut self, job: &str) -> Result<String> {
+    /// Whether the other end has taken us in.
+    pub(super) fn is_heard(&self) -> bool {
+        self.welcome
+    }
+
+    /// Waits for the end of the job that an answer names; its result, `done` when all is well.
+    pub(super) fn end_of(&mut self, answer: &Message) -> Result<String> {
+        let Some(job) = answer.first_text() else { bail!("systemd at {} names no job", self.socket) };
         loop {
             let message = self.receive()?;
             if (message.kind, message.member.as_str(), message.signature.as_str())

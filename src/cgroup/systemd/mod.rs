@@ -130,25 +130,24 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Waits until the unit is there. `Err(true, _)`: there is one of that name, and it isn't ours.
-    pub(super) fn finish(mut self) -> std::result::Result<(), (bool, Error)> {
-        self.wait().map_err(|(taken, error)| (taken, error.context(format!("make the systemd unit {}", self.unit))))
+    /// Waits until the unit is there. With an error comes whether there may be one all the same.
+    pub(super) fn finish(mut self) -> std::result::Result<(), (Error, bool)> {
+        let outcome = self.wait();
+        outcome.map_err(|(error, made)| (error.context(format!("make the systemd unit {}", self.unit)), made))
     }
 
-    fn wait(&mut self) -> std::result::Result<(), (bool, Error)> {
-        let ours = |error: Error| (false, error);
+    fn wait(&mut self) -> std::result::Result<(), (Error, bool)> {
+        let refused = |error: Error| (error, false);
         for attempt in 0.. {
-            let refusal = match self.connection.answer(self.call).map_err(ours)? {
-                Ok(answer) => {
-                    let Some(job) = answer.first_text() else { return Err(ours(Error::new("the answer has no job"))) };
-                    return done(&self.connection.job(job).map_err(ours)?).map_err(ours);
-                }
-                Err(refusal) => refusal,
+            let refusal = match self.connection.answer(self.call) {
+                Ok(Ok(answer)) => return self.connection.end_of(&answer).and_then(done).map_err(|error| (error, true)),
+                Ok(Err(refusal)) => refusal,
+                Err(error) => return Err((error, self.connection.is_heard())),
             };
             if refusal.is("UnitExists") {
                 if attempt >= TRIES {
                     let error = Error::new("there is a unit of that name already").field("/linux/cgroupsPath");
-                    return Err((true, error.hint("delete the container that has it, or give another cgroupsPath")));
+                    return Err(refused(error.hint("delete the container that has it, or give another cgroupsPath")));
                 }
                 if attempt > 0 {
                     std::thread::sleep(BETWEEN);
@@ -159,9 +158,9 @@ impl Job {
                 log::debug!("systemd does not know all properties: {}", refusal.text);
                 self.properties.0.retain(|property| !property.newer);
             } else {
-                return Err(ours(Error::new(refusal.text)));
+                return Err(refused(Error::new(refusal.text)));
             }
-            self.call = start(&mut self.connection, &self.unit, &self.properties).map_err(ours)?;
+            self.call = start(&mut self.connection, &self.unit, &self.properties).map_err(refused)?;
         }
         Ok(())
     }
@@ -173,8 +172,8 @@ fn is_of_property(refusal: &Refusal) -> bool {
     refusal.name.strip_prefix("org.freedesktop.DBus.Error.").is_some_and(|name| names.contains(&name))
 }
 
-fn done(result: &str) -> Result<()> {
-    ensure!(matches!(result, "done" | "skipped"), "its job ended with {result:?}");
+fn done(result: String) -> Result<()> {
+    ensure!(matches!(result.as_str(), "done" | "skipped"), "its job ended with {result:?}");
     Ok(())
 }
 
@@ -211,11 +210,8 @@ impl Recorded {
             out.text("replace");
         });
         match call.and_then(|call| connection.answer(call)).with_context(what)? {
-            Ok(answer) => {
-                let Some(job) = answer.first_text() else { bail!("the answer to StopUnit has no job") };
-                // A stop that another one has taken the place of is one that will be done.
-                connection.job(job).map(drop).with_context(what)
-            }
+            // A stop that another one has taken the place of is one that will be done.
+            Ok(answer) => connection.end_of(&answer).map(drop).with_context(what),
             Err(refusal) if refusal.is("NoSuchUnit") => Ok(()),
             Err(refusal) => Err(Error::new(refusal.text)).with_context(what),
         }
