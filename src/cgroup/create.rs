@@ -11,8 +11,8 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, Pid, Uid, access, fchownat, geteuid, mkdir};
 
-use super::limits::{Absent, Write};
-use super::{Location, Mount, Request, controllers, devices, files, systemd};
+use super::apply::Files;
+use super::{Location, Mount, Request, devices, files, systemd};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
 
@@ -160,9 +160,9 @@ impl Cgroup {
     /// [`Cgroup::gathered`] does.
     pub fn gather(&self, pid: Pid) -> Result<()> {
         let Some(unit) = &self.unit else { return Ok(()) };
+        unit.job.set(Some(unit.plan.begin(self.location(), pid)?));
         // From here on there may be one.
         unit.asked.set(true);
-        unit.job.set(Some(unit.plan.begin(self.location(), pid)?));
         Ok(())
     }
 
@@ -237,52 +237,9 @@ impl Cgroup {
         }
     }
 
-    /// Writes the limits. Controllers are switched on in the ancestors only when a file is missing.
+    /// Writes the limits.
     pub fn apply_limits(&self, request: &Request) -> Result<()> {
-        let mut switched_on = false;
-        let mut later: Vec<&Write> = Vec::new();
-        for write in request.limits.writes() {
-            let mut outcome = self.write(write);
-            if outcome == Err(Errno::ENOENT) && write.controller().is_some() && !switched_on {
-                controllers::switch_on(request.controllers(), self.location());
-                switched_on = true;
-                outcome = self.write(write);
-            }
-            if outcome == Err(Errno::EINVAL) && write.again {
-                later.push(write);
-                continue;
-            }
-            self.told(write, outcome)?;
-        }
-        later.into_iter().try_for_each(|write| self.told(write, self.write(write)))
-    }
-
-    fn write(&self, write: &Write) -> Result<(), Errno> {
-        let first = files::write_at(self.dir(), &write.file, &write.value);
-        match (first, &write.absent) {
-            (Err(Errno::ENOENT), Absent::Ignore) => Ok(()),
-            (Err(Errno::ENOENT), Absent::Instead(file, value)) => files::write_at(self.dir(), file, value),
-            (outcome, _) => outcome,
-        }
-    }
-
-    /// The outcome of a write as an error that names field, file and cgroup.
-    fn told(&self, write: &Write, outcome: Result<(), Errno>) -> Result<()> {
-        let place = self.location();
-        let file = match &write.absent {
-            Absent::Instead(file, _) => file,
-            _ => &write.file,
-        };
-        let error = match (outcome, write.controller()) {
-            (Ok(()), _) => return Ok(()),
-            (Err(Errno::ENOENT), Some(controller)) => controllers::missing(file, controller, place),
-            (Err(Errno::ENOENT), None) => Error::new(format!("cgroup {place} has no {}", write.file))
-                .hint("no controller of that name is known; is it spelt right?"),
-            (Err(errno), _) => {
-                Error::from(errno).context(format!("write {:?} to {} of cgroup {place}", write.value, write.file))
-            }
-        };
-        Err(error.field(write.field()))
+        Files { dir: self.dir(), place: self.location() }.apply(&request.limits, |_, _| {})
     }
 
     /// What to do when `clone3` or an attach was refused because of this cgroup. `Ok`: it was mended, try once more.

@@ -109,9 +109,12 @@ fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
     Ok(rules)
 }
 
+/// Nodes and the access to them; `None` for all.
+pub(super) type Allowed = Option<Vec<(String, String)>>;
+
 /// What the rules allow at most, for systemd, which knows no rule that denies: nodes and the letters of access to them,
 /// as `DeviceAllow=` of systemd.resource-control(5) has them. `None`: they allow most.
-pub(super) fn allowed(config: &[LinuxDeviceCgroup]) -> Result<Option<Vec<(String, String)>>> {
+pub(super) fn allowed(config: &[LinuxDeviceCgroup]) -> Result<Allowed> {
     let table = Table::new(rules(config)?.into_iter());
     if table.otherwise {
         return Ok(None);
@@ -192,6 +195,12 @@ impl Program {
     fn load(&self) -> Result<OwnedFd, Errno> {
         bpf::load_device_program(&self.0, c"Apache-2.0")
     }
+}
+
+/// A number by which two programs can be told apart: FNV-1a over their instructions.
+pub(super) fn digest(program: &Option<Program>) -> u64 {
+    let instructions = program.iter().flat_map(|program| &program.0);
+    instructions.fold(0xcbf2_9ce4_8422_2325, |sum, one| (sum ^ one.bits()).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Makes `wanted` the only program on a cgroup, without a moment in which there is none.

@@ -12,7 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{AccessFlags, Pid, access};
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, Events};
+use super::files::{self, Events, MemoryEvents};
+use super::limits::Limits;
 use super::mount::Mount;
 use super::systemd::Recorded;
 use crate::error::{Context, Result, bail, ensure};
@@ -82,7 +83,7 @@ impl Location {
 
     /// The same one where a process of it really is.
     pub(super) fn of_process(&self, pid: Pid) -> Result<Location> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        let text = files::read(&format!("/proc/{pid}/cgroup"))
             .with_context(|| format!("look up the cgroup of process {pid}"))?;
         let Some(path) = super::own_of(&text) else { bail!("process {pid} is in no cgroup of version 2") };
         Ok(Location { path: super::clean(path), ..self.clone() })
@@ -178,6 +179,11 @@ impl Location {
         openat2(self.open()?, below, how).with_context(what)
     }
 
+    /// Tells systemd of new limits, so that it does not put its own back; false where nobody has to be told.
+    pub(super) fn tell_driver(&self, limits: &Limits) -> Result<bool> {
+        self.unit().map_or(Ok(false), |unit| unit.set_limits(limits).map(|()| true))
+    }
+
     /// Whether it is frozen, by itself or through an ancestor. A cgroup that is gone is not.
     pub fn is_frozen(&self) -> Result<bool> {
         self.event("frozen")
@@ -208,6 +214,18 @@ impl Location {
         outcome
     }
 
+    /// Whether it is frozen or about to be, by itself. A cgroup that is gone is not.
+    pub fn is_to_freeze(&self) -> bool {
+        files::read(&self.file("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// The directory above it that keeps it frozen.
+    fn frozen_above(&self) -> Option<String> {
+        self.upwards()
+            .skip(1)
+            .find(|above| files::read(&format!("{above}/cgroup.freeze")).is_ok_and(|t| t.trim() == "1"))
+    }
+
     /// Lets it run again, and waits until it does. A frozen ancestor is an error: thawing below it changes nothing.
     pub fn thaw(&self) -> Result<()> {
         self.set_frozen_within(false, FREEZING)
@@ -218,6 +236,9 @@ impl Location {
         let change = || {
             let events = Events::open(&self.file("cgroup.events"))?;
             files::write(&self.file("cgroup.freeze"), value)?;
+            if !frozen && self.frozen_above().is_some() {
+                return events.is("frozen", value);
+            }
             events.wait("frozen", value, Instant::now() + patience)
         };
         if change().with_context(|| format!("{verb} cgroup {self}"))? {
@@ -226,7 +247,10 @@ impl Location {
         if frozen {
             bail!("cgroup {self} did not freeze within {} seconds", patience.as_secs());
         }
-        bail!("cgroup {self} stays frozen: a cgroup above it is");
+        match self.frozen_above() {
+            Some(above) => bail!("cgroup {self} stays frozen: a cgroup above it is ({above})"),
+            None => bail!("cgroup {self} did not thaw within {} seconds", patience.as_secs()),
+        }
     }
 
     /// Kills every process in it and below it, also those that are being forked and those that are frozen.
@@ -284,6 +308,12 @@ impl Location {
     pub fn oom_kills(&self) -> Option<u64> {
         let text = files::read(&self.file("memory.events")).ok()?;
         files::value_of(&text, "oom_kill")?.parse().ok()
+    }
+
+    /// What tells of the next such kill.
+    pub fn memory_events(&self) -> Result<Option<MemoryEvents>> {
+        let file = self.file("memory.events");
+        MemoryEvents::open(&file).with_context(|| format!("open {file}"))
     }
 
     /// Removes it, all below it, and those directories above it that this container made and nobody else uses.

@@ -8,6 +8,7 @@
 //! The order in `create`: [`Request::plan`] (pure) → [`Request::place`] (looks, changes nothing; the result goes into the
 //! intent record) → [`Request::create`] (makes the directories) → [`Cgroup::apply`] → clone → [`Cgroup::keep`].
 
+mod apply;
 mod controllers;
 mod create;
 mod devices;
@@ -18,7 +19,9 @@ mod mount;
 #[cfg(test)]
 mod native;
 pub mod rdt;
+pub mod stats;
 pub mod systemd;
+mod update;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,8 +35,10 @@ use devices::Program;
 use limits::Limits;
 
 pub use create::Cgroup;
+pub use files::MemoryEvents;
 pub use location::Location;
 pub use mount::Mount;
+pub use update::Change;
 
 /// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +95,11 @@ impl Request {
             }
         };
         Ok(Some(Request { path: wanted, limits, devices: Program::plan(rules)?, unit }))
+    }
+
+    /// The number of the device rules, by which an `update` that brings the same ones is known.
+    pub fn device_rules(&self) -> u64 {
+        devices::digest(&self.devices)
     }
 
     /// The controllers without which the limits can't be kept.

@@ -100,6 +100,7 @@ pub fn launch(
     let gathers = user != Origin::Host && new & libc::CLONE_NEWNS as u64 != 0 && host::cannot_mount();
     let rootfs = plan.rootfs.open(paths, user_namespace, gathers).phase("mounts")?;
     rootfs.stand().phase("mounts")?;
+    ::log::trace!("namespaces, root and mount sources opened");
     let waits = gate.is_some();
     let host_waits = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
     let side = fork_into(new, &mut entries, plan.namespaces.joining_offsets(), cgroup.zip(plan.cgroup.as_ref()));
@@ -132,6 +133,7 @@ pub fn launch(
             )
         }
     };
+    ::log::trace!("container's process made");
     let launched = Launched { pid, pidfd: Some(pidfd) };
     // The container's half has these; ours would keep its ends open.
     drop((child_wire, gate, console));
@@ -154,6 +156,7 @@ pub fn launch(
         // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
         // before; the record before the container may outlive us.
         enter_record(pid)?;
+        ::log::trace!("record written");
         if unit {
             wire.let_go()?;
         }
@@ -162,6 +165,7 @@ pub fn launch(
             if let Some(owner) = plan.delegate_to {
                 cgroup.delegate(owner).phase("cgroup")?;
             }
+            ::log::trace!("limits and device rules set");
         }
         Ok(())
     };
@@ -259,6 +263,7 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
         }
         Side::Host(pid, pidfd) => (pid, pidfd),
     };
+    ::log::trace!("process made in the container");
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
     let from_outside = |_: &Wire| if adopted { Ok(()) } else { process.adopt(pid).phase("process") };
@@ -302,6 +307,7 @@ impl Talk<'_> {
                 Some(Message::Warning(line)) => log::hold(line),
                 Some(Message::Hooks) => {
                     self.blame(host_hooks(), &mut launched)?;
+                    ::log::trace!("prestart and createRuntime hooks run");
                     self.wire.let_go()?;
                 }
                 Some(Message::Ready) => {
@@ -311,12 +317,18 @@ impl Talk<'_> {
                         self.wire.let_go()?;
                     }
                 }
-                Some(Message::Done) if self.waits => return Ok(launched),
+                Some(Message::Done) if self.waits => {
+                    ::log::trace!("container waits at its gate");
+                    return Ok(launched);
+                }
                 Some(Message::Done) => done = true,
                 Some(Message::Failed(error)) => return Err(Error::decode(&error)),
                 Some(Message::Go) => bail!("the container's half sent a message of the host's"),
                 // The socket closes on exec: the program runs.
-                None if done => return Ok(launched),
+                None if done => {
+                    ::log::trace!("program runs");
+                    return Ok(launched);
+                }
                 None => return Err(self.explain(&mut launched)),
             }
         }

@@ -209,6 +209,7 @@ impl Line {
                 fs::remove_dir(self.units.join(&name)).expect("a unit that is to stop is empty");
                 self.job(call, &name, "done")
             }
+            ("SetUnitProperties", _) => self.send(2, &[(5, "u", json!(call))], "", &[]),
             (other, _) => panic!("{other} is called"),
         }
     }

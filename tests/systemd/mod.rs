@@ -164,6 +164,25 @@ fn annotations_become_properties_and_nonsense_is_refused() {
 }
 
 #[test]
+fn other_device_rules_are_told_to_systemd_and_the_list_is_cleared_first() {
+    let Some((sandbox, manager)) = managed(PRIVATE) else { return };
+    let container = bundle(&sandbox);
+    container.create().ok();
+    manager.calls();
+    let rules = json!({"devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "b", "major": 8, "access": "rw"}]});
+    let update = ["update", "--resources", "-", container.name()];
+    crate::harness::Cmd::new(&sandbox, update).stdin(&rules.to_string()).run().ok();
+    let calls = manager.calls();
+    let [set] = &calls[..] else { panic!("{calls:?}") };
+    assert_eq!((set.member.as_str(), set.signature.as_str()), ("SetUnitProperties", "sba(sv)"));
+    assert_eq!((&set.body[0], &set.body[1]), (&json!(unit(&container)), &json!(true)));
+    let list = set.body[2].as_array().unwrap();
+    assert_eq!(list[0], json!(["DevicePolicy", {"type": "s", "value": "strict"}]));
+    assert_eq!(list[1], json!(["DeviceAllow", {"type": "a(ss)", "value": []}]));
+    assert!(list[2][1]["value"].as_array().unwrap().contains(&json!(["block-8", "rw"])), "{list:?}");
+}
+
+#[test]
 fn a_unit_of_that_name_that_has_failed_is_reset() {
     let Some((sandbox, manager)) = managed(PRIVATE) else { return };
     manager.set(Mood::Taken);

@@ -1,7 +1,6 @@
 //! The line to systemd: its private socket, or a message bus.
 //!
-//! A client of our own, since what is asked of systemd is three calls: it is synchronous, has no thread, and sends the
-//! greeting and the first call in one write. On the private socket the other end is systemd itself: there is no name to
+//! A client of our own, since what is asked of systemd is three calls: it is synchronous and has no thread. On the private socket the other end is systemd itself: there is no name to
 //! ask for, and its signals come without being asked for.
 
 use std::io::{ErrorKind, Read, Write};
@@ -22,7 +21,8 @@ use crate::error::{Context, Error, Result, bail};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who we are is told by the socket (EXTERNAL), so no name is given: in a user namespace ours is not the one that the
-/// other end knows. All in one go; nobody minds what comes before it asks.
+/// other end knows. All in one go, since nobody minds what comes before it asks; but no message goes with it: systemd
+/// lets one that it has read together with these lines lie until something else comes.
 const GREETING: &[u8] = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n";
 
 const BUS: Object =
@@ -71,7 +71,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects; nothing is sent before the first call.
+    /// Connects and is taken in; nothing is asked yet.
     pub(super) fn open(address: &Address) -> Result<Connection> {
         let socket = &address.socket;
         let stream = dial(socket).with_context(|| format!("connect to systemd at {socket}"))?;
@@ -80,11 +80,17 @@ impl Connection {
             stream,
             socket: socket.clone(),
             received: Vec::new(),
-            waiting: GREETING.to_vec(),
+            waiting: Vec::new(),
             welcome: false,
             serial: 0,
             deadline,
         };
+        let greeted = connection.stream.write_all(GREETING);
+        greeted.with_context(|| format!("greet systemd at {socket}"))?;
+        while !connection.welcome {
+            connection.fill()?;
+            connection.read_welcome()?;
+        }
         if address.bus {
             connection.queue(&BUS, "Hello", false, "", |_| {});
             connection.queue(&BUS, "AddMatch", false, "s", |out| out.text(JOBS));
@@ -139,11 +145,6 @@ impl Connection {
         }
     }
 
-    /// Whether the other end has taken us in.
-    pub(super) fn is_heard(&self) -> bool {
-        self.welcome
-    }
-
     /// Waits for the end of the job that an answer names; its result, `done` when all is well.
     pub(super) fn end_of(&mut self, answer: &Message) -> Result<String> {
         let Some(job) = answer.first_text() else { bail!("systemd at {} names no job", self.socket) };
@@ -174,12 +175,6 @@ impl Connection {
 
     /// The next message of those received.
     fn next(&mut self) -> Result<Option<Message>> {
-        if !self.welcome {
-            self.read_welcome()?;
-        }
-        if !self.welcome {
-            return Ok(None);
-        }
         let found = Message::parse(&self.received);
         let found = found.map_err(|what| Error::new(format!("systemd at {} sent {what}", self.socket)))?;
         Ok(found.map(|(message, length)| {

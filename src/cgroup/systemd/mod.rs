@@ -18,8 +18,9 @@ use nix::unistd::{AccessFlags, Pid, access, geteuid};
 use oci_spec::runtime::LinuxDeviceCgroup;
 use serde::{Deserialize, Serialize};
 
+use super::devices::{self, Allowed};
 use super::limits::Limits;
-use super::{Location, Mount, clean, devices, own_of};
+use super::{Location, Mount, clean, own_of};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
 use bus::{Address, Connection, Refusal};
@@ -64,7 +65,7 @@ impl Wanted {
     ) -> Result<Wanted> {
         let unit = Unit::plan(path, id).field(|| "/linux/cgroupsPath")?;
         let mut properties = Properties::of(limits.writes())?;
-        allow_devices(&mut properties, devices::allowed(rules)?);
+        allow_devices(&mut properties, &devices::allowed(rules)?);
         Ok(Wanted { unit, id: id.to_owned(), limits: properties, wishes: wishes(annotations)? })
     }
 
@@ -142,7 +143,7 @@ impl Job {
             let refusal = match self.connection.answer(self.call) {
                 Ok(Ok(answer)) => return self.connection.end_of(&answer).and_then(done).map_err(|error| (error, true)),
                 Ok(Err(refusal)) => refusal,
-                Err(error) => return Err((error, self.connection.is_heard())),
+                Err(error) => return Err((error, true)),
             };
             if refusal.is("UnitExists") {
                 if attempt >= TRIES {
@@ -217,7 +218,18 @@ impl Recorded {
         }
     }
 
-    /// Changes limits of a unit that is there, until the next start of the machine. One message.
+    /// Tells of other limits, as far as there are properties for them; the files are the caller's. One message.
+    pub(super) fn set_limits(&self, limits: &Limits) -> Result<()> {
+        self.set(Properties::of(limits.writes())?)
+    }
+
+    /// Tells of other device rules.
+    pub(super) fn set_devices(&self, allowed: &Allowed) -> Result<()> {
+        let mut properties = Properties::default();
+        allow_devices(&mut properties, allowed);
+        self.set(properties)
+    }
+
     fn set(&self, mut properties: Properties) -> Result<()> {
         let what = || format!("set properties of the systemd unit {}", self.unit);
         // systemd takes it at a unit's start only.
@@ -243,20 +255,10 @@ impl Recorded {
     }
 }
 
-/// Changes the limits of a container's unit, as far as systemd has properties for them; the files are the caller's.
-/// `rules`: the device rules, when they change, too.
-#[allow(dead_code)] // `update` is to call it.
-pub(super) fn set_properties(unit: &Recorded, limits: &Limits, rules: Option<&[LinuxDeviceCgroup]>) -> Result<()> {
-    let mut properties = Properties::of(limits.writes())?;
-    if let Some(rules) = rules {
-        allow_devices(&mut properties, devices::allowed(rules)?);
-    }
-    unit.set(properties)
-}
-
 /// systemd's own device program must let through whatever ours does: of two programs both have to allow a request.
-fn allow_devices(properties: &mut Properties, allowed: Option<Vec<(String, String)>>) {
-    let row = |(node, access): (String, String)| Value::Struct(vec![Value::text(node), Value::text(access)]);
+fn allow_devices(properties: &mut Properties, allowed: &Allowed) {
+    let row =
+        |(node, access): &(String, String)| Value::Struct(vec![Value::text(node.clone()), Value::text(access.clone())]);
     let policy = if allowed.is_some() { "strict" } else { "auto" };
     properties.set("DevicePolicy", Value::text(policy));
     // An empty list clears what was there; another one only adds to it.
@@ -268,7 +270,7 @@ fn allow_devices(properties: &mut Properties, allowed: Option<Vec<(String, Strin
     if let Some(allowed) = allowed {
         properties.0.push(Property {
             name: "DeviceAllow".to_owned(),
-            value: Value::Array("(ss)".into(), allowed.into_iter().map(row).collect()),
+            value: Value::Array("(ss)".into(), allowed.iter().map(row).collect()),
             newer: false,
         });
     }
