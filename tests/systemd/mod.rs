@@ -2,6 +2,7 @@
 //! systemd makes the order and number of messages a test anywhere.
 
 mod manager;
+mod real;
 
 use std::fs;
 use std::sync::Arc;
