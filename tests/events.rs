@@ -154,3 +154,25 @@ fn lack_of_memory_is_told_when_it_happens() {
     container.delete_force().ok();
     stream.wait().ok();
 }
+
+#[test]
+fn the_state_of_an_ended_container_tells_that_memory_was_short() {
+    let container = Bundle::new().args(["true"]);
+    container.run_detached().ok();
+    container.wait();
+    let state = container.until("stopped").state().json();
+    assert_eq!((&state["outOfMemory"], &state["exitCode"]), (&Value::Null, &Value::Null));
+    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    if !controllers.split_whitespace().any(|word| word == "memory") {
+        return skip("cgroup2 has no memory controller here");
+    }
+    if known_difference("crun", "does not tell") || known_difference("runc", "does not tell") {
+        return;
+    }
+    let container = Bundle::inside(container.sandbox().clone())
+        .set("/linux/resources/memory", json!({"limit": 16_777_216, "swap": 16_777_216}))
+        .args(["busybox", "tail", "/dev/zero"]);
+    container.run_detached().ok();
+    container.wait();
+    container.until("stopped").state().shows("\"outOfMemory\": true");
+}

@@ -26,6 +26,9 @@ impl Files<'_> {
                 switched_on = true;
                 outcome = self.write(write, &mut before);
             }
+            if outcome == Err(Errno::ENOENT) && write.absent == Absent::IfPossible {
+                continue;
+            }
             if outcome == Err(Errno::EINVAL) && write.again {
                 later.push(write);
                 continue;

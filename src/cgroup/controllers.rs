@@ -51,6 +51,14 @@ impl Set {
         self.0 |= 1 << controller.0;
     }
 
+    /// All that the root of the hierarchy has.
+    pub(super) fn of_host(location: &Location) -> Set {
+        let names = files::read(&format!("{}/cgroup.controllers", location.mount())).unwrap_or_default();
+        let mut set = Set::default();
+        names.split_whitespace().filter_map(Controller::of).for_each(|controller| set.insert(controller));
+        set
+    }
+
     /// Those that only a cgroup with whole processes in it can have ("domain" controllers).
     pub(super) fn only_for_domains(self) -> impl Iterator<Item = Controller> {
         self.iter().filter(|controller| matches!(controller.name(), "memory" | "io" | "hugetlb" | "rdma" | "misc"))

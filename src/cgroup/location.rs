@@ -16,8 +16,11 @@ use super::files::{self, Events, MemoryEvents};
 use super::limits::Limits;
 use super::mount::Mount;
 use super::systemd::Recorded;
-use crate::error::{Context, Result, bail, ensure};
+use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
+
+/// What memory.max lets a container be set up, in bytes: measured, with a static program of little size.
+const SET_UP: u64 = 192 << 10;
 
 /// How long freezing may take; the kernel needs milliseconds unless a process is stuck in it.
 const FREEZING: Duration = Duration::from_secs(10);
@@ -95,6 +98,11 @@ impl Location {
             Driver::Systemd(unit) => Some(unit),
             Driver::Cgroupfs => None,
         }
+    }
+
+    /// A cgroup below another, by a cleaned path.
+    pub(super) fn new_below(above: &Location, path: &str) -> Location {
+        Location { path: format!("{}/{path}", above.path), made: 0, ..above.clone() }
     }
 
     /// Where cgroup v2 is mounted.
@@ -308,6 +316,25 @@ impl Location {
     pub fn oom_kills(&self) -> Option<u64> {
         let text = files::read(&self.file("memory.events")).ok()?;
         files::value_of(&text, "oom_kill")?.parse().ok()
+    }
+
+    /// The sentence for a container that died while it was set up, if the kernel has killed it for want of memory.
+    pub fn out_of_memory(&self) -> Option<Error> {
+        if self.oom_kills()? == 0 {
+            return None;
+        }
+        // Callers search for the words before the colon.
+        let killed = "container init was OOM-killed (memory limit too low?)";
+        // The limit may be that of a cgroup above.
+        let limit = |place: &str| files::read(&format!("{place}/memory.max")).ok()?.trim().parse::<u64>().ok();
+        let least = self.upwards().filter_map(|place| limit(&place)).min();
+        let sentence = match least {
+            Some(bytes) => {
+                format!("{killed}: its memory.max is {bytes} bytes, and setting it up takes about {SET_UP} bytes")
+            }
+            None => format!("{killed}: the machine has none left"),
+        };
+        Some(Error::new(sentence).hint("raise linux.resources.memory.limit"))
     }
 
     /// What tells of the next such kill.

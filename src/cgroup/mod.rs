@@ -34,7 +34,7 @@ use controllers::Set;
 use devices::Program;
 use limits::Limits;
 
-pub use create::Cgroup;
+pub use create::{Cgroup, Inner};
 pub use files::MemoryEvents;
 pub use location::Location;
 pub use mount::Mount;

@@ -22,6 +22,7 @@ use crate::sys::{self, Errno};
 use super::child::{self, Build, Entrance, Join, Script};
 use super::fork::{self, Side, fork};
 use super::gate::Waiting;
+use super::listener::{self, TellAgent};
 use super::wire::{Message, Wire};
 
 /// What a launch needs beside the plan.
@@ -40,6 +41,8 @@ pub struct Request<'a> {
     pub settle_first: bool,
     /// The state for hooks, for a status and pid.
     pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
+    /// What to do with the listener of its seccomp filter, when that has one.
+    pub tell_agent: Option<TellAgent<'a>>,
 }
 
 /// The container's first process. Dropping it ends the process, unless it was kept.
@@ -78,7 +81,7 @@ pub fn launch(
     enter_record: impl FnOnce(Pid) -> Result<()>,
     settle: impl FnOnce(Pid) -> Result<()>,
 ) -> Result<Launched> {
-    let Request { plan, bundle, cgroup, gate, console, settle_first, state } = request;
+    let Request { plan, bundle, cgroup, gate, console, settle_first, state, tell_agent } = request;
     let (wire, child_wire) = Wire::pair()?;
     let mut entries = plan.namespaces.open().phase("namespaces")?;
     // systemd makes a cgroup around a process that is there; the namespace that starts at it comes after that.
@@ -162,8 +165,14 @@ pub fn launch(
         }
         if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
             cgroup.apply(request).phase("cgroup")?;
+            if plan.steers_cgroups {
+                cgroup.offer_controllers();
+            }
             if let Some(owner) = plan.delegate_to {
                 cgroup.delegate(owner).phase("cgroup")?;
+            }
+            if let Some(inner) = &plan.inner_cgroup {
+                cgroup.step_in(inner, pid, plan.delegate_to).phase("cgroup")?;
             }
             ::log::trace!("limits and device rules set");
         }
@@ -180,7 +189,7 @@ pub fn launch(
         settle(pid)
     };
     let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
-    let talk = Talk { wire, waits, ahead, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
+    let talk = Talk { wire, waits, ahead, tell_agent, out_of_memory: &|| cgroup?.location().out_of_memory() };
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
@@ -239,11 +248,13 @@ pub struct ExecRequest<'a> {
     pub console: Option<OwnedFd>,
     /// The filter of system calls.
     pub seccomp: Option<Program>,
+    /// What to do with its listener, when it has one.
+    pub tell_agent: Option<TellAgent<'a>>,
 }
 
 /// Makes another process in a container and sees it through to its program; `settle` comes before that.
 pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<()>>) -> Result<Launched> {
-    let ExecRequest { mut join, own_pid_namespace, process, cgroup, console, seccomp } = request;
+    let ExecRequest { mut join, own_pid_namespace, process, cgroup, console, seccomp, tell_agent } = request;
     let (wire, child_wire) = Wire::pair()?;
     process.apply_initial_affinity().phase("process")?;
     let kinds = join.kinds;
@@ -272,7 +283,8 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
         process.limit(pid).phase("process")?;
         settle.map_or(Ok(()), |settle| settle(pid))
     };
-    Talk { wire, waits: false, ahead, oom_kills: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
+    let talk = Talk { wire, waits: false, ahead, tell_agent, out_of_memory: &|| None };
+    talk.see_through(launched, from_outside, || Ok(()), settle)
 }
 
 /// The conversation with the container's half.
@@ -283,7 +295,9 @@ struct Talk<'a> {
     /// Whether nothing has to be done between the mounts and the last steps: the container's half then finds the word to
     /// go on when it gets there, and neither half wakes the other up in between.
     ahead: bool,
-    oom_kills: &'a dyn Fn() -> Option<u64>,
+    tell_agent: Option<TellAgent<'a>>,
+    /// What to say of its death, if it was for want of memory.
+    out_of_memory: &'a dyn Fn() -> Option<Error>,
 }
 
 impl Talk<'_> {
@@ -317,6 +331,10 @@ impl Talk<'_> {
                         self.wire.let_go()?;
                     }
                 }
+                Some(Message::Listening(number)) => {
+                    let outcome = self.pass_listener(number, &launched);
+                    self.blame(outcome, &mut launched)?;
+                }
                 Some(Message::Done) if self.waits => {
                     ::log::trace!("container waits at its gate");
                     return Ok(launched);
@@ -334,6 +352,16 @@ impl Talk<'_> {
         }
     }
 
+    /// Gives the listener of the container's filter to the agent, on whom each further call of that half may depend.
+    fn pass_listener(&self, number: Option<u32>, launched: &Launched) -> Result<()> {
+        let Some(listener) = listener::take(&self.wire, number, launched.pidfd()).phase("seccomp")? else {
+            return Ok(());
+        };
+        let Some(tell) = &self.tell_agent else { bail!("the listener of a seccomp filter has no agent to go to") };
+        tell(launched.pid, listener.as_fd()).phase("seccomp")?;
+        if number.is_some() { self.wire.let_go() } else { Ok(()) }
+    }
+
     /// What of ours fails on a process that has died is only a sign of that: its death is the error then.
     fn blame(&self, outcome: Result<()>, launched: &mut Launched) -> Result<()> {
         outcome.map_err(|error| if self.wire.ended_silently() { self.explain(launched) } else { error })
@@ -343,9 +371,8 @@ impl Talk<'_> {
     fn explain(&self, launched: &mut Launched) -> Error {
         let Some(pidfd) = launched.pidfd.take() else { return Error::new("the container's process is gone") };
         let how = fork::fate(pidfd.as_fd());
-        if (self.oom_kills)().is_some_and(|kills| kills > 0) {
-            return Error::new("container init was OOM-killed (memory limit too low?)")
-                .hint("raise linux.resources.memory.limit");
+        if let Some(error) = (self.out_of_memory)() {
+            return error;
         }
         Error::new(format!("the container's process {how} while it was set up"))
     }

@@ -9,6 +9,7 @@
 
 mod bpf;
 mod dispatch;
+mod listener;
 mod profile;
 mod rules;
 mod tables;
@@ -22,6 +23,7 @@ use oci_spec::runtime::{Arch as Listed, LinuxSeccomp};
 
 use self::bpf::Assembler;
 use self::dispatch::{Chains, Leaf, Ranges};
+pub use self::listener::Listener;
 use self::profile::{Profile, pointer};
 use self::rules::{Condition, Rule, Rules, Test};
 use self::tables::{AUDIT_X86_64, Arch, X32_BIT};
@@ -279,13 +281,14 @@ pub struct Features {
     pub supported_flags: Vec<&'static str>,
 }
 
-const ACTIONS: [&str; 8] = [
+const ACTIONS: [&str; 9] = [
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_ERRNO",
     "SCMP_ACT_KILL",
     "SCMP_ACT_KILL_PROCESS",
     "SCMP_ACT_KILL_THREAD",
     "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
     "SCMP_ACT_TRACE",
     "SCMP_ACT_TRAP",
 ];

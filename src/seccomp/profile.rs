@@ -37,13 +37,13 @@ pub(super) fn pointer(below: std::fmt::Arguments) -> String {
 impl Profile {
     pub(super) fn read(profile: &LinuxSeccomp) -> Result<Profile> {
         let default = verdict(profile.default_action(), profile.default_errno_ret())
-            .map_err(|(field, error)| error.field(pointer(format_args!("/{}", field.of_default()))))?;
+            .map_err(|error| error.field(pointer(format_args!("/defaultErrnoRet"))))?;
         let mut read = Profile {
             default,
             unknown_is_enosys: !matches!(
                 profile.default_action(),
-                // A tracer answers for calls of the future itself.
-                Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace
+                // A tracer or an agent answers for calls of the future itself.
+                Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace | Action::ScmpActNotify
             ),
             archs: architectures(profile)?,
             entries: Vec::new(),
@@ -71,7 +71,7 @@ impl Profile {
             self.named.push((call, at as u16));
         }
         let verdict = verdict(syscall.action(), syscall.errno_ret())
-            .map_err(|(field, error)| error.field(pointer(format_args!("/syscalls/{at}/{}", field.of_entry()))))?;
+            .map_err(|error| error.field(pointer(format_args!("/syscalls/{at}/errnoRet"))))?;
         let alternatives = alternatives(syscall.args().as_deref().unwrap_or_default())
             .map_err(|(arg, error)| error.field(pointer(format_args!("/syscalls/{at}/args/{arg}/index"))))?;
         self.entries.push(Entry { verdict, alternatives });
@@ -86,33 +86,11 @@ fn ensure_name(name: &str, field: &str) -> Result<()> {
     Ok(())
 }
 
-/// Which of the two fields of a verdict is at fault.
-pub(super) enum Fault {
-    Action,
-    Errno,
-}
-
-impl Fault {
-    fn of_default(&self) -> &'static str {
-        match self {
-            Fault::Action => "defaultAction",
-            Fault::Errno => "defaultErrnoRet",
-        }
-    }
-
-    fn of_entry(&self) -> &'static str {
-        match self {
-            Fault::Action => "action",
-            Fault::Errno => "errnoRet",
-        }
-    }
-}
-
 /// The largest errno (`MAX_ERRNO`): beyond it a return value is not an error.
 const MAX_ERRNO: u32 = 4095;
 
 /// `SECCOMP_RET_*` with its data. runtime-spec: an errnoRet on an action that cannot carry one must fail.
-fn verdict(action: Action, data: Option<u32>) -> std::result::Result<u32, (Fault, Error)> {
+fn verdict(action: Action, data: Option<u32>) -> Result<u32> {
     let (ret, largest) = match action {
         Action::ScmpActErrno => (libc::SECCOMP_RET_ERRNO, MAX_ERRNO),
         Action::ScmpActTrace => (libc::SECCOMP_RET_TRACE, libc::SECCOMP_RET_DATA),
@@ -121,16 +99,14 @@ fn verdict(action: Action, data: Option<u32>) -> std::result::Result<u32, (Fault
         Action::ScmpActTrap => (libc::SECCOMP_RET_TRAP, 0),
         Action::ScmpActLog => (libc::SECCOMP_RET_LOG, 0),
         Action::ScmpActAllow => (libc::SECCOMP_RET_ALLOW, 0),
-        Action::ScmpActNotify => {
-            return Err((Fault::Action, Error::new("SCMP_ACT_NOTIFY is not supported yet")));
-        }
+        Action::ScmpActNotify => (libc::SECCOMP_RET_USER_NOTIF, 0),
     };
     match data {
         None if largest == 0 => Ok(ret),
         None => Ok(ret | libc::EPERM as u32),
-        Some(_) if largest == 0 => Err((Fault::Errno, Error::new(format!("{action} carries no errno")))),
+        Some(_) if largest == 0 => Err(Error::new(format!("{action} carries no errno"))),
         Some(data) if data > largest => {
-            Err((Fault::Errno, Error::new(format!("{data} is too large, {action} carries at most {largest}"))))
+            Err(Error::new(format!("{data} is too large, {action} carries at most {largest}")))
         }
         Some(data) => Ok(ret | data),
     }
