@@ -155,7 +155,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
         seccomp,
         seccomp_agent,
-        cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
+        cgroup: cgroup::Request::plan(linux, options.id, options.manager, spec.annotations().as_ref())?,
         resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
         steers_cgroups,
         delegate_to: steers_cgroups.then(|| delegate_to(&namespaces, &process)).flatten(),
