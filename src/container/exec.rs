@@ -59,6 +59,7 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
         handle.map_or(Ok(()), |socket| send_pidfd(socket, true, pid))
     });
     let init = init.ok_or_else(|| Error::new("container not running"))?;
+    log::trace!("container found");
     let launched = launch(container, init, request.process, socket, request.cgroup.as_deref(), attach)?;
     // Only now: whoever finds the file takes the exit code for the program's own.
     if let Some(file) = &request.pid_file {
@@ -74,6 +75,7 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
         let _ = sys::pid::signal(pidfd, signal);
     };
     let ended = foreground.run(launched.pid, pidfd, terminal, forward, None).context("wait for the program")?;
+    log::trace!("program ended");
     launched.keep();
     Ok(ended.exit_code())
 }

@@ -3,6 +3,7 @@
 mod agent;
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 pub mod foreground;
 pub mod freeze;
@@ -14,6 +15,7 @@ pub mod sessions;
 pub mod start;
 pub mod state;
 pub mod store;
+pub mod update;
 
 use std::os::fd::{AsFd, OwnedFd};
 
