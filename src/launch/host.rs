@@ -181,8 +181,7 @@ pub fn launch(
         settle(pid)
     };
     let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
-    let out_of_memory = &|| cgroup?.location().out_of_memory();
-    let talk = Talk { wire, waits, ahead, tell_agent, out_of_memory };
+    let talk = Talk { wire, waits, ahead, tell_agent, out_of_memory: &|| cgroup?.location().out_of_memory() };
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
 

@@ -148,9 +148,9 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         namespaces.is_hosts_own(flag as u64).map(|host| !host)
     })?;
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
+    let steers_cgroups = steers_cgroups(&spec, &namespaces);
     let seccomp = seccomp.map(|profile| compile_seccomp(profile, options.bundle)).transpose()?;
     let (seccomp, seccomp_agent) = seccomp.map_or((None, None), |(program, agent)| (Some(program), agent));
-    let steers_cgroups = steers_cgroups(&spec, &namespaces);
     Ok(Plan {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
         seccomp,
