@@ -35,7 +35,11 @@ pub(super) fn pointer(below: std::fmt::Arguments) -> String {
 }
 
 impl Profile {
-    pub(super) fn read(profile: &LinuxSeccomp) -> Result<Profile> {
+    pub(super) fn read(profile: &LinuxSeccomp, native: &'static Arch) -> Result<Profile> {
+        if profile.default_action() == Action::ScmpActNotify {
+            return Err(Error::new("SCMP_ACT_NOTIFY cannot be the default: whoever answers makes calls, too")
+                .field(pointer(format_args!("/defaultAction"))));
+        }
         let default = verdict(profile.default_action(), profile.default_errno_ret())
             .map_err(|(field, error)| error.field(pointer(format_args!("/{}", field.of_default()))))?;
         let mut read = Profile {
@@ -45,7 +49,7 @@ impl Profile {
                 // A tracer answers for calls of the future itself.
                 Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace
             ),
-            archs: architectures(profile)?,
+            archs: architectures(profile, native)?,
             entries: Vec::new(),
             named: Vec::new(),
             warnings: Vec::new(),
@@ -68,6 +72,11 @@ impl Profile {
                 self.warnings.push(format!("{field}: unknown system call {name:?} is ignored"));
                 continue;
             };
+            // As runc has it: what is reported with `write` would wait for its own answer.
+            if syscall.action() == Action::ScmpActNotify && name == "write" {
+                return Err(Error::new("SCMP_ACT_NOTIFY cannot be used for the system call \"write\"")
+                    .field(pointer(format_args!("/syscalls/{at}/names/{place}"))));
+            }
             self.named.push((call, at as u16));
         }
         let verdict = verdict(syscall.action(), syscall.errno_ret())
@@ -121,9 +130,7 @@ fn verdict(action: Action, data: Option<u32>) -> std::result::Result<u32, (Fault
         Action::ScmpActTrap => (libc::SECCOMP_RET_TRAP, 0),
         Action::ScmpActLog => (libc::SECCOMP_RET_LOG, 0),
         Action::ScmpActAllow => (libc::SECCOMP_RET_ALLOW, 0),
-        Action::ScmpActNotify => {
-            return Err((Fault::Action, Error::new("SCMP_ACT_NOTIFY is not supported yet")));
-        }
+        Action::ScmpActNotify => (libc::SECCOMP_RET_USER_NOTIF, 0),
     };
     match data {
         None if largest == 0 => Ok(ret),
@@ -174,8 +181,7 @@ fn condition(arg: &LinuxSeccompArg) -> Condition {
 }
 
 /// libseccomp begins a filter with the native architecture, whether the profile lists it or not.
-fn architectures(profile: &LinuxSeccomp) -> Result<Vec<&'static Arch>> {
-    let native = Arch::native();
+fn architectures(profile: &LinuxSeccomp, native: &'static Arch) -> Result<Vec<&'static Arch>> {
     let mut archs = vec![native];
     for (at, &listed) in profile.architectures().iter().flatten().enumerate() {
         let field = || pointer(format_args!("/architectures/{at}"));

@@ -42,7 +42,7 @@ fn number(name: &str) -> u32 {
 
 /// What a program says of a call of x86_64.
 fn says(program: &Program, name: &str, args: [u64; 6]) -> u32 {
-    verdict(&program.code, x86_64(), number(name), args)
+    verdict(&program.parts[0], x86_64(), number(name), args)
 }
 
 /// The standard read plainly: what may happen to a call. More than one verdict only where rules with conditions
@@ -150,7 +150,7 @@ fn agrees(profile: &LinuxSeccomp, tries: usize, dice: &mut Dice) {
             for _ in 0..tries {
                 let args = std::array::from_fn(|_| *dice.pick(&values));
                 let (seen, wanted) =
-                    (run(&program.code, number, audit, args).verdict, expected(profile, &archs, audit, number, args));
+                    (run(&program.parts[0], number, audit, args).verdict, expected(profile, &archs, audit, number, args));
                 assert!(
                     wanted.contains(&seen),
                     "number {number:#x} of {audit:#x}, {args:x?}: {seen:#x}, not {wanted:x?}\n{}",
@@ -179,7 +179,7 @@ fn the_profiles_of_engines_mean_what_the_standard_says() {
 fn the_profiles_of_engines_are_short_and_short_lived() {
     for (engine, text) in ENGINES {
         let program = Program::compile(&serde_json::from_str(text).unwrap()).unwrap();
-        let steps = |name| run(&program.code, number(name), AUDIT_X86_64, [0; 6]).steps;
+        let steps = |name| run(&program.parts[0], number(name), AUDIT_X86_64, [0; 6]).steps;
         let usual = ["read", "write", "futex", "openat", "mmap", "clone3", "epoll_wait", "sendmsg"].map(steps);
         eprintln!("{engine}: {} instructions; {usual:?} for usual calls", program.instructions());
         assert!(program.instructions() <= 340, "{engine}: {} instructions", program.instructions());
@@ -297,7 +297,7 @@ fn what_seccompiler_can_express_it_decides_alike() {
         for number in 0..450 {
             for _ in 0..20 {
                 let args = std::array::from_fn(|_| *dice.pick(&values));
-                let [ours, theirs] = [&ours.code, &theirs].map(|code| run(code, number, AUDIT_X86_64, args).verdict);
+                let [ours, theirs] = [&ours.parts[0], &theirs].map(|code| run(code, number, AUDIT_X86_64, args).verdict);
                 assert!(ours == theirs, "{number} {args:x?}\n{}", serde_json::to_string(&profile).unwrap());
             }
         }
@@ -312,7 +312,7 @@ fn a_call_newer_than_the_profile_does_not_exist() {
     ]);
     for archs in [Value::Null, json!([]), json!(["SCMP_ARCH_X86_64"])] {
         let program = compile(json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": archs, "syscalls": rules}));
-        assert_eq!(verdict(&program.code, x86_64(), 600, [0; 6]), errno(libc::ENOSYS));
+        assert_eq!(verdict(&program.parts[0], x86_64(), 600, [0; 6]), errno(libc::ENOSYS));
         assert_eq!(says(&program, "openat2", [0; 6]), errno(libc::ENOSYS));
         assert_eq!(says(&program, "clone3", [0; 6]), errno(libc::ENOSYS));
         assert_eq!(says(&program, "bpf", [0; 6]), errno(libc::EPERM));
@@ -325,7 +325,7 @@ fn a_call_newer_than_the_profile_does_not_exist() {
     let denies = compile(json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 13, "syscalls": rules}));
     assert_eq!(says(&denies, "bpf", [0; 6]), errno(libc::EACCES));
     let allows = compile(json!({"defaultAction": "SCMP_ACT_LOG", "syscalls": rules}));
-    assert_eq!(verdict(&allows.code, x86_64(), 600, [0; 6]), libc::SECCOMP_RET_LOG);
+    assert_eq!(verdict(&allows.parts[0], x86_64(), 600, [0; 6]), libc::SECCOMP_RET_LOG);
 }
 
 #[test]
@@ -410,9 +410,9 @@ fn a_rule_that_says_what_happens_anyway_is_none() {
 fn a_profile_without_rules_still_kills_other_architectures() {
     let program = compile(json!({"defaultAction": "SCMP_ACT_ALLOW"}));
     assert_eq!(says(&program, "read", [0; 6]), ALLOW);
-    assert_eq!(verdict(&program.code, arch(Listed::ScmpArchX86), 3, [0; 6]), KILL);
-    assert_eq!(verdict(&program.code, arch(Listed::ScmpArchX32), X32_BIT, [0; 6]), KILL);
-    assert_eq!(verdict(&program.code, x86_64(), u32::MAX, [0; 6]), ALLOW, "a tracer skips calls with -1");
+    assert_eq!(verdict(&program.parts[0], arch(Listed::ScmpArchX86), 3, [0; 6]), KILL);
+    assert_eq!(verdict(&program.parts[0], arch(Listed::ScmpArchX32), X32_BIT, [0; 6]), KILL);
+    assert_eq!(verdict(&program.parts[0], x86_64(), u32::MAX, [0; 6]), ALLOW, "a tracer skips calls with -1");
 }
 
 #[test]
@@ -545,5 +545,15 @@ fn the_kernel_takes_the_profiles_of_engines() {
             Program::compile(&serde_json::from_str(text).unwrap()).unwrap().load()
         });
         loaded.join().unwrap().unwrap_or_else(|error| panic!("{engine}: {error}"));
+    }
+}
+
+#[test]
+fn zz_dump() {
+    for (engine, text) in ENGINES {
+        let program = Program::compile(&serde_json::from_str(text).unwrap()).unwrap();
+        std::fs::write(format!("/tmp/sc/{engine}.bpf"), &program.to_bytes()[8..]).unwrap();
+        let listing: String = program.parts[0].iter().enumerate().map(|(at, i)| format!("{at}: {:#x} {} {} {:#x}\n", i.code, i.jt, i.jf, i.k)).collect();
+        std::fs::write(format!("/tmp/sc/{engine}.txt"), listing).unwrap();
     }
 }
