@@ -144,7 +144,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
     Ok(Plan {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
-        seccomp: seccomp.map(compile_seccomp).transpose()?,
+        seccomp: seccomp.map(|profile| compile_seccomp(profile, &spec)).transpose()?,
         cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
         resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
         delegate_to: delegate_to(&spec, &namespaces, &process),
@@ -167,9 +167,16 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     })
 }
 
-fn compile_seccomp(profile: &LinuxSeccomp) -> Result<Program> {
+/// crun's annotation: a name of an unknown system call is an error. Any value but `0`.
+const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
+
+fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec) -> Result<Program> {
     let program = Program::compile(profile)?;
-    program.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    let annotation = spec.annotations().as_ref().and_then(|labels| labels.get(FAIL_UNKNOWN));
+    if annotation.is_some_and(|value| value != "0") {
+        program.refuse_unknown()?;
+    }
+    program.warnings().for_each(|warning| log::warn!("{warning}"));
     Ok(program)
 }
 

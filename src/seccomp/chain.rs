@@ -52,11 +52,6 @@ impl Chains {
     pub(super) fn conditions(&self, place: usize) -> usize {
         self.0[place].rules.iter().map(|rule| rule.conditions.len()).sum()
     }
-
-    /// Whether one of these rules has this verdict.
-    pub(super) fn may_say(&self, place: usize, verdict: u32) -> bool {
-        self.0[place].rules.iter().any(|rule| rule.verdict == verdict)
-    }
 }
 
 /// Whether two lists of rules are the same but for where they were written.

@@ -1,7 +1,8 @@
 //! From verdicts by call number to instructions: a balanced search over ranges of numbers.
 //!
 //! As short as comparisons make it, since loading costs the kernel time for every instruction: single numbers between
-//! two ranges with the same verdict are compared one by one, and x32 goes through x86_64's search wherever both agree.
+//! two ranges with the same verdict are compared one by one, and an architecture goes through another's search where both
+//! agree: x32 through x86_64's, and all through the first one's for calls since Linux 5.1, which are numbered alike.
 //! Halves are chosen by how many numbers lie in them and how often programs call those: the kernel itself tries every
 //! number when a filter is loaded.
 //!
@@ -19,8 +20,8 @@ pub(super) enum Leaf {
     Return(u32),
     /// The chain of this place in [`Chains`].
     Chain(usize),
-    /// What happens to x86_64's call of the same number.
-    AsOnX86_64,
+    /// What happens to the call of the same number in the search that was written before.
+    AsThere,
 }
 
 /// Call numbers in ranges, by rising start, neighbours different.
@@ -62,27 +63,31 @@ impl Ranges {
         only
     }
 
-    /// These ranges beside others of the same numbers: what is the same there is told so.
-    fn beside(&self, other: &Ranges) -> Ranges {
+    /// These ranges beside others: what is the same there, from a number on, is told so. The last range stays.
+    fn beside(&self, other: &Ranges, from: u32) -> Ranges {
         let mut beside = Ranges { list: Vec::with_capacity(self.list.len()), end: self.end };
-        let (mut ours, mut theirs) = (self.list.iter().peekable(), other.list.iter().peekable());
-        let (mut own, mut their) = (self.list[0].1, other.list[0].1);
-        loop {
-            let next = |list: &mut std::iter::Peekable<std::slice::Iter<Range>>| {
-                list.peek().map_or(self.end, |&&(start, _)| u64::from(start))
-            };
-            let start = next(&mut ours).min(next(&mut theirs));
-            if start >= self.end {
-                return beside;
-            }
-            if let Some(&(_, leaf)) = ours.next_if(|&&(from, _)| u64::from(from) == start) {
-                own = leaf;
-            }
-            if let Some(&(_, leaf)) = theirs.next_if(|&&(from, _)| u64::from(from) == start) {
+        let last = self.list[self.list.len() - 1].0;
+        if u64::from(last) > other.end {
+            return self.clone();
+        }
+        let mut theirs = other.list.iter().peekable();
+        let mut their = other.list[0].1;
+        for (at, &(start, own)) in self.list.iter().enumerate() {
+            while let Some(&(_, leaf)) = theirs.next_if(|&&(number, _)| number <= start) {
                 their = leaf;
             }
-            beside.from(start as u32, if own == their { Leaf::AsOnX86_64 } else { own });
+            let told = |number: u32, their: Leaf| match own == their && number >= from && number < last {
+                true => Leaf::AsThere,
+                false => own,
+            };
+            beside.from(start, told(start, their));
+            let end = self.list.get(at + 1).map_or(start, |&(next, _)| next);
+            while let Some(&(number, leaf)) = theirs.next_if(|&&(number, _)| number < end) {
+                their = leaf;
+                beside.from(number, told(number, their));
+            }
         }
+        beside
     }
 
     /// Cut into pieces that are told apart by halving.
@@ -113,10 +118,10 @@ impl Ranges {
 }
 
 /// How many single numbers are compared one by one rather than by halving.
-const SINGLES: usize = 4;
+const SINGLES: usize = 3;
 
 /// How much more a call weighs that programs make often, beside one that they do not.
-const HOT: u32 = 40;
+const HOT: u32 = 60;
 
 /// Numbers from here on weigh nothing: no call has them.
 const USED: u64 = 480;
@@ -167,49 +172,55 @@ const ARCH: u32 = 4;
 /// libseccomp does.
 pub(super) fn write(sections: &[Section], elsewhere: &[u32], chains: &mut Chains, default: u32) -> Assembler {
     chains.forget_places();
-    let mut search = Search { out: Assembler::default(), chains, default, nodes: Vec::new(), x86_64: Vec::new() };
-    let mut heads: Vec<(u32, Target)> =
-        elsewhere.iter().map(|&audit| (audit, Target::Return(libc::SECCOMP_RET_ALLOW))).collect();
-    // Backwards, so that the native architecture, the first, lies next to the head and is asked for first.
-    for section in sections.iter().rev() {
-        let target = search.section(section);
+    let mut search = Search { out: Assembler::default(), chains, default, nodes: Vec::new() };
+    let mut heads: Vec<(u32, Target)> = Vec::with_capacity(sections.len());
+    let mut first: Vec<Node> = Vec::new();
+    for section in sections {
+        let Section { lower, hot, .. } = section;
+        let (target, nodes) = match heads.is_empty() {
+            true => search.ranges(lower, hot, &[]),
+            false => search.ranges(&lower.beside(&sections[0].lower, ALIKE), hot, &first),
+        };
+        let target = search.with_upper(section, target, &nodes);
         heads.push((section.audit, target));
+        if first.is_empty() {
+            first = nodes;
+        }
     }
-    let mut out = search.out;
     let killed = Target::Return(libc::SECCOMP_RET_KILL_THREAD);
-    let first = heads
-        .into_iter()
+    let mut out = search.out;
+    let elsewhere = elsewhere.iter().map(|&audit| (audit, Target::Return(libc::SECCOMP_RET_ALLOW)));
+    let first = elsewhere
+        .chain(heads.into_iter().rev())
         .fold(killed, |next, (audit, section)| Target::At(out.branch(Compare::Equal, audit, section, next)));
     let first = out.label(first);
     out.load(ARCH, first);
     out
 }
 
+/// New calls have the same number on nearly all architectures from here on.
+const ALIKE: u32 = 424;
+
 struct Search<'a> {
     out: Assembler,
     chains: &'a mut Chains,
     default: u32,
-    /// Where the search stands for which numbers: first, end, place.
+    /// Where the search that is being written stands for which numbers; parts come before what they are parts of.
     nodes: Vec<Node>,
-    /// The same of x86_64, for x32.
-    x86_64: Vec<Node>,
 }
 
+/// First number, the one after the last, and the place.
 type Node = (u32, u64, Target);
 
 impl Search<'_> {
-    fn section(&mut self, section: &Section) -> Target {
-        self.nodes.clear();
-        let lower = self.ranges(&section.lower, &section.hot);
-        self.x86_64 = std::mem::take(&mut self.nodes);
+    /// The search in a section's lower numbers and what it has above them; `nodes` are those of the former.
+    fn with_upper(&mut self, section: &Section, lower: Target, nodes: &[Node]) -> Target {
         let Some(upper) = &section.upper else { return self.loaded(lower) };
-        let mut others = self.ranges(&upper.others, &[]);
+        let (mut others, _) = self.ranges(&upper.others, &[], &[]);
         if let Some(x32) = &upper.x32 {
-            let own = x32.beside(&section.lower);
-            let own = self.ranges(&own, &[]);
-            let own = match own {
-                Target::Return(_) => own,
-                Target::At(label) => Target::At(self.out.and(!X32_BIT, label)),
+            let own = match self.ranges(&x32.beside(&section.lower, 0), &[], nodes) {
+                (Target::At(label), _) => Target::At(self.out.and(!X32_BIT, label)),
+                (verdict, _) => verdict,
             };
             others = self.branch(upper.others.list[0].0, others, own);
         }
@@ -232,14 +243,16 @@ impl Search<'_> {
         }
     }
 
-    fn ranges(&mut self, ranges: &Ranges, hot: &[u32]) -> Target {
-        self.halves(&ranges.pieces(hot), ranges.end)
+    /// Writes the search in these ranges, and tells its parts.
+    fn ranges(&mut self, ranges: &Ranges, hot: &[u32], there: &[Node]) -> (Target, Vec<Node>) {
+        let target = self.halves(&ranges.pieces(hot), ranges.end, there);
+        (target, std::mem::take(&mut self.nodes))
     }
 
     /// The search in neighbouring pieces that end before `end`.
-    fn halves(&mut self, pieces: &[Piece], end: u64) -> Target {
+    fn halves(&mut self, pieces: &[Piece], end: u64, there: &[Node]) -> Target {
         let target = match pieces {
-            [piece] => self.piece(piece, end),
+            [piece] => self.piece(piece, end, there),
             _ => {
                 let (low, high) = pieces.split_at(middle(pieces));
                 let start = high[0].start;
@@ -247,12 +260,12 @@ impl Search<'_> {
                 if let [Piece { singles, .. }] = low
                     && singles.is_empty()
                 {
-                    let low = self.halves(low, start.into());
-                    let high = self.halves(high, end);
+                    let low = self.halves(low, start.into(), there);
+                    let high = self.halves(high, end, there);
                     self.branch(start, high, low)
                 } else {
-                    let high = self.halves(high, end);
-                    let low = self.halves(low, start.into());
+                    let high = self.halves(high, end, there);
+                    let low = self.halves(low, start.into(), there);
                     self.branch(start, high, low)
                 }
             }
@@ -261,23 +274,23 @@ impl Search<'_> {
         target
     }
 
-    fn piece(&mut self, piece: &Piece, end: u64) -> Target {
-        let common = self.leaf(piece.leaf, piece.start, end);
+    fn piece(&mut self, piece: &Piece, end: u64, there: &[Node]) -> Target {
+        let common = self.leaf(piece.leaf, piece.start, end, there);
         piece.singles.iter().rev().fold(common, |next, &(number, leaf)| {
-            let leaf = self.leaf(leaf, number, u64::from(number) + 1);
+            let leaf = self.leaf(leaf, number, u64::from(number) + 1, there);
             Target::At(self.out.branch(Compare::Equal, number, leaf, next))
         })
     }
 
     /// Where calls with a number of `start..end` end.
-    fn leaf(&mut self, leaf: Leaf, start: u32, end: u64) -> Target {
+    fn leaf(&mut self, leaf: Leaf, start: u32, end: u64, there: &[Node]) -> Target {
         match leaf {
             Leaf::Return(verdict) => Target::Return(verdict),
             Leaf::Chain(place) => Target::At(self.chains.label(place, &mut self.out, self.default)),
-            Leaf::AsOnX86_64 => {
-                // The smallest part of the search that has them all; parts come before what they are parts of.
+            Leaf::AsThere => {
+                // The smallest part of that search that has them all.
                 let holds = |&&(from, to, _): &&Node| from <= start && end <= to;
-                self.x86_64.iter().find(holds).map_or(Target::Return(self.default), |&(_, _, target)| target)
+                there.iter().find(holds).expect("the whole search has all its numbers").2
             }
         }
     }

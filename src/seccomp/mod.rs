@@ -26,7 +26,8 @@ use oci_spec::runtime::{Arch as Listed, LinuxSeccomp};
 
 use self::chain::Chains;
 use self::dispatch::{Leaf, Ranges, Section, Upper};
-use self::profile::{Entry, Profile, pointer};
+pub use self::explain::explain;
+use self::profile::{Entry, Profile, Unknown, pointer};
 use self::rules::{Condition, Rule, Rules, Test};
 use self::tables::{AUDIT_X86_64, Arch, Call, X32_BIT};
 use crate::error::{Context, Error, Result, ensure};
@@ -46,7 +47,8 @@ pub struct Program {
     /// More than one only where one would be too long for the kernel: each decides about other calls and allows the
     /// rest, so that together they say what one would.
     parts: Vec<Vec<Instruction>>,
-    warnings: Vec<String>,
+    /// Names of unknown system calls, and where they stand.
+    unknown: Vec<Unknown>,
 }
 
 impl Program {
@@ -66,12 +68,18 @@ impl Program {
         let mut chains = Chains::default();
         let sections = sections(&profile, &mut chains)?;
         let parts = split::parts(sections, &mut chains, profile.default, native)?;
-        Ok(Program { flags, parts, warnings: profile.warnings })
+        Ok(Program { flags, parts, unknown: profile.unknown })
     }
 
     /// What of the profile has no effect, one sentence each: names of unknown system calls.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.unknown.iter().map(|Unknown { field, name }| format!("{field}: unknown system call {name:?} is ignored"))
+    }
+
+    /// Names of unknown system calls as an error, for those who want them to be one.
+    pub fn refuse_unknown(&self) -> Result<()> {
+        let Some(Unknown { field, name }) = self.unknown.first() else { return Ok(()) };
+        Err(Error::new(format!("unknown system call {name:?}")).field(field.clone()))
     }
 
     /// Whether a listener is asked for some calls (SCMP_ACT_NOTIFY).
@@ -133,7 +141,7 @@ impl Program {
             rest = after;
         }
         ensure!(rest.is_empty() && !parts.is_empty(), "the recorded seccomp filter is cut off");
-        Ok(Program { flags: u32::from_le_bytes(*flags), parts, warnings: Vec::new() })
+        Ok(Program { flags: u32::from_le_bytes(*flags), parts, unknown: Vec::new() })
     }
 }
 
@@ -163,7 +171,17 @@ fn sections(profile: &Profile, chains: &mut Chains) -> Result<Vec<Section>> {
 
 /// What programs call often: near the root of the search.
 const HOT_CALLS: [&str; 12] = [
-    "read", "write", "futex", "openat", "mmap", "close", "epoll_wait", "epoll_pwait", "sendmsg", "recvmsg", "clone3",
+    "read",
+    "write",
+    "futex",
+    "openat",
+    "mmap",
+    "close",
+    "epoll_wait",
+    "epoll_pwait",
+    "sendmsg",
+    "recvmsg",
+    "clone3",
     "clock_gettime",
 ];
 

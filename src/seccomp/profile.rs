@@ -19,7 +19,14 @@ pub(super) struct Profile {
     pub(super) entries: Vec<Entry>,
     /// Every known name of every entry, in the order of the profile: the call and the place of its entry.
     pub(super) named: Vec<(Call, u16)>,
-    pub(super) warnings: Vec<String>,
+    pub(super) unknown: Vec<Unknown>,
+}
+
+/// A name that no architecture has.
+#[derive(Clone, Debug)]
+pub(super) struct Unknown {
+    pub(super) field: String,
+    pub(super) name: String,
 }
 
 /// One element of `syscalls`.
@@ -41,7 +48,7 @@ impl Profile {
                 .field(pointer(format_args!("/defaultAction"))));
         }
         let default = verdict(profile.default_action(), profile.default_errno_ret())
-            .map_err(|(field, error)| error.field(pointer(format_args!("/{}", field.of_default()))))?;
+            .map_err(|error| error.field(pointer(format_args!("/defaultErrnoRet"))))?;
         let mut read = Profile {
             default,
             unknown_is_enosys: !matches!(
@@ -52,7 +59,7 @@ impl Profile {
             archs: architectures(profile, native)?,
             entries: Vec::new(),
             named: Vec::new(),
-            warnings: Vec::new(),
+            unknown: Vec::new(),
         };
         let syscalls = profile.syscalls().as_deref().unwrap_or_default();
         ensure!(syscalls.len() <= usize::from(u16::MAX), "linux.seccomp has {} rules, too many", syscalls.len());
@@ -69,7 +76,7 @@ impl Profile {
             let Some(call) = Call::named(name) else {
                 let field = pointer(format_args!("/syscalls/{at}/names/{place}"));
                 ensure_name(name, &field)?;
-                self.warnings.push(format!("{field}: unknown system call {name:?} is ignored"));
+                self.unknown.push(Unknown { field, name: name.clone() });
                 continue;
             };
             // As runc has it: what is reported with `write` would wait for its own answer.
@@ -80,7 +87,7 @@ impl Profile {
             self.named.push((call, at as u16));
         }
         let verdict = verdict(syscall.action(), syscall.errno_ret())
-            .map_err(|(field, error)| error.field(pointer(format_args!("/syscalls/{at}/{}", field.of_entry()))))?;
+            .map_err(|error| error.field(pointer(format_args!("/syscalls/{at}/errnoRet"))))?;
         let alternatives = alternatives(syscall.args().as_deref().unwrap_or_default())
             .map_err(|(arg, error)| error.field(pointer(format_args!("/syscalls/{at}/args/{arg}/index"))))?;
         self.entries.push(Entry { verdict, alternatives });
@@ -95,33 +102,11 @@ fn ensure_name(name: &str, field: &str) -> Result<()> {
     Ok(())
 }
 
-/// Which of the two fields of a verdict is at fault.
-pub(super) enum Fault {
-    Action,
-    Errno,
-}
-
-impl Fault {
-    fn of_default(&self) -> &'static str {
-        match self {
-            Fault::Action => "defaultAction",
-            Fault::Errno => "defaultErrnoRet",
-        }
-    }
-
-    fn of_entry(&self) -> &'static str {
-        match self {
-            Fault::Action => "action",
-            Fault::Errno => "errnoRet",
-        }
-    }
-}
-
 /// The largest errno (`MAX_ERRNO`): beyond it a return value is not an error.
 const MAX_ERRNO: u32 = 4095;
 
 /// `SECCOMP_RET_*` with its data. runtime-spec: an errnoRet on an action that cannot carry one must fail.
-fn verdict(action: Action, data: Option<u32>) -> std::result::Result<u32, (Fault, Error)> {
+fn verdict(action: Action, data: Option<u32>) -> Result<u32> {
     let (ret, largest) = match action {
         Action::ScmpActErrno => (libc::SECCOMP_RET_ERRNO, MAX_ERRNO),
         Action::ScmpActTrace => (libc::SECCOMP_RET_TRACE, libc::SECCOMP_RET_DATA),
@@ -135,9 +120,9 @@ fn verdict(action: Action, data: Option<u32>) -> std::result::Result<u32, (Fault
     match data {
         None if largest == 0 => Ok(ret),
         None => Ok(ret | libc::EPERM as u32),
-        Some(_) if largest == 0 => Err((Fault::Errno, Error::new(format!("{action} carries no errno")))),
+        Some(_) if largest == 0 => Err(Error::new(format!("{action} carries no errno"))),
         Some(data) if data > largest => {
-            Err((Fault::Errno, Error::new(format!("{data} is too large, {action} carries at most {largest}"))))
+            Err(Error::new(format!("{data} is too large, {action} carries at most {largest}")))
         }
         Some(data) => Ok(ret | data),
     }
