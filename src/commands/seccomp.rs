@@ -1,6 +1,7 @@
 //! `seccomp`: what the filter of a profile is, and why a call ends as it does.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use oci_spec::runtime::LinuxSeccomp;
@@ -60,7 +61,10 @@ impl Seccomp {
     pub(super) fn run(self) -> Result<u8> {
         match self.what {
             What::Dump(dump) => {
-                let program = Program::compile(&profile(dump.profile.as_deref(), &dump.bundle)?)?;
+                let profile = profile(dump.profile.as_deref(), &dump.bundle)?;
+                let start = Instant::now();
+                let program = Program::compile(&profile)?;
+                log::debug!("compiled {} instructions in {} ns", program.instructions(), start.elapsed().as_nanos());
                 program.warnings().for_each(|warning| log::warn!("{warning}"));
                 if !dump.raw {
                     super::print(&program.listing())?;

@@ -20,6 +20,8 @@ mod split;
 mod tables;
 
 #[cfg(all(test, target_arch = "x86_64"))]
+mod libseccomp;
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 
 use oci_spec::runtime::{Arch as Listed, LinuxSeccomp};
@@ -189,13 +191,13 @@ const HOT_CALLS: [&str; 12] = [
 struct Calls {
     /// By rising number, without x32's bit.
     leaves: Vec<(u32, Leaf)>,
-    /// The highest number that the profile names, when higher ones do not exist. As in runc, number 0 does not count,
-    /// nor do calls that may be carried by another.
+    /// The highest number that the profile names, when higher ones do not exist. As in runc, number 0 does not count
+    /// (x32's has its bit), nor do calls that may be carried by another.
     newest: Option<u32>,
 }
 
 fn calls_on(arch: &Arch, profile: &Profile, chains: &mut Chains) -> Result<Calls> {
-    let mut newest = 0;
+    let mut newest: Option<u32> = None;
     // One key per rule, which sorts by number and then keeps the order of the profile.
     let mut found: Vec<u64> = Vec::with_capacity(profile.named.len());
     let key =
@@ -203,8 +205,10 @@ fn calls_on(arch: &Arch, profile: &Profile, chains: &mut Chains) -> Result<Calls
     for (place, &(call, entry)) in profile.named.iter().enumerate() {
         let direct = call.number(arch).map(|number| number & !arch.bit);
         let carrier = call.carried(arch).map(|(carrier, _)| carrier);
-        if let (Some(number), None) = (direct, carrier) {
-            newest = newest.max(number);
+        if let (Some(number), None) = (direct, carrier)
+            && number | arch.bit > 0
+        {
+            newest = newest.max(Some(number));
         }
         // runc: a rule that says what happens anyway is none.
         if profile.entries[usize::from(entry)].verdict != profile.default {
@@ -223,7 +227,7 @@ fn calls_on(arch: &Arch, profile: &Profile, chains: &mut Chains) -> Result<Calls
         };
         leaves.push(((same[0] >> 32) as u32, leaf));
     }
-    Ok(Calls { leaves, newest: (newest > 0 && profile.unknown_is_enosys).then_some(newest) })
+    Ok(Calls { leaves, newest: newest.filter(|_| profile.unknown_is_enosys) })
 }
 
 /// The rules for one number, from the places in [`Profile::named`] that ask for it; some by way of a carrier.
