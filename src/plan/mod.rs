@@ -172,6 +172,9 @@ const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
 
 fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec) -> Result<Program> {
     let program = Program::compile(profile)?;
+    if program.notifies() {
+        return Err(Error::new("SCMP_ACT_NOTIFY is not supported yet").field("/linux/seccomp/syscalls"));
+    }
     let annotation = spec.annotations().as_ref().and_then(|labels| labels.get(FAIL_UNKNOWN));
     if annotation.is_some_and(|value| value != "0") {
         program.refuse_unknown()?;

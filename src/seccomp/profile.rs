@@ -43,18 +43,14 @@ pub(super) fn pointer(below: std::fmt::Arguments) -> String {
 
 impl Profile {
     pub(super) fn read(profile: &LinuxSeccomp, native: &'static Arch) -> Result<Profile> {
-        if profile.default_action() == Action::ScmpActNotify {
-            return Err(Error::new("SCMP_ACT_NOTIFY cannot be the default: whoever answers makes calls, too")
-                .field(pointer(format_args!("/defaultAction"))));
-        }
         let default = verdict(profile.default_action(), profile.default_errno_ret())
             .map_err(|error| error.field(pointer(format_args!("/defaultErrnoRet"))))?;
         let mut read = Profile {
             default,
             unknown_is_enosys: !matches!(
                 profile.default_action(),
-                // A tracer answers for calls of the future itself.
-                Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace
+                // A tracer or an agent answers for calls of the future itself.
+                Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace | Action::ScmpActNotify
             ),
             archs: architectures(profile, native)?,
             entries: Vec::new(),
@@ -79,11 +75,6 @@ impl Profile {
                 self.unknown.push(Unknown { field, name: name.clone() });
                 continue;
             };
-            // As runc has it: what is reported with `write` would wait for its own answer.
-            if syscall.action() == Action::ScmpActNotify && name == "write" {
-                return Err(Error::new("SCMP_ACT_NOTIFY cannot be used for the system call \"write\"")
-                    .field(pointer(format_args!("/syscalls/{at}/names/{place}"))));
-            }
             self.named.push((call, at as u16));
         }
         let verdict = verdict(syscall.action(), syscall.errno_ret())

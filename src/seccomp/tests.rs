@@ -53,7 +53,10 @@ fn says(program: &Program, name: &str, args: [u64; 6]) -> u32 {
 /// overlap, which the standard leaves open.
 fn expected(profile: &LinuxSeccomp, archs: &[&Arch], audit: u32, number: u32, args: [u64; 6]) -> Vec<u32> {
     let default = profile.default_action().as_u32(profile.default_errno_ret());
-    let lenient = matches!(profile.default_action(), Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace);
+    let lenient = matches!(
+        profile.default_action(),
+        Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace | Action::ScmpActNotify
+    );
     let bit = if audit == AUDIT_X86_64 { number & X32_BIT } else { 0 };
     let Some(arch) = archs.iter().find(|arch| arch.audit == audit && arch.bit == bit) else {
         let skipped_by_tracer = audit == AUDIT_X86_64 && number == u32::MAX;
@@ -174,6 +177,7 @@ fn agrees(profile: &LinuxSeccomp, native: &'static Arch, numbers: Option<Vec<u32
     let archs = &read.archs;
     let numbers = numbers.unwrap_or_else(|| named_numbers(profile, archs));
     let values = boundaries(profile);
+    let few = profile.syscalls().as_ref().is_none_or(|rules| rules.len() < 100);
     let mut audits: Vec<u32> = archs.iter().map(|arch| arch.audit).chain([0x1234]).collect();
     audits.dedup();
     for number in numbers {
@@ -192,7 +196,7 @@ fn agrees(profile: &LinuxSeccomp, native: &'static Arch, numbers: Option<Vec<u32
                 assert!(wanted.contains(&seen), "{}", said());
                 let bit = if audit == AUDIT_X86_64 { number & X32_BIT } else { 0 };
                 let arch = tables::ARCHS.iter().find(|arch| arch.audit == audit && arch.bit == bit);
-                if let Some(arch) = arch.filter(|_| number < TOP && dice.below(8) == 0) {
+                if let Some(arch) = arch.filter(|_| number < TOP && few && dice.below(8) == 0) {
                     let reason = explain::reason(&read, &explain::Question { arch, number, args }).unwrap();
                     assert_eq!(explain::verdict_of(&read, reason), seen, "{reason:?}: {}", said());
                 }
@@ -201,7 +205,7 @@ fn agrees(profile: &LinuxSeccomp, native: &'static Arch, numbers: Option<Vec<u32
     }
 }
 
-pub(super) const TOP: u32 = 0x8000_0000;
+const TOP: u32 = 0x8000_0000;
 
 pub(super) const ENGINES: [(&str, &str); 3] = [
     ("docker", include_str!("profiles/docker.json")),
@@ -251,7 +255,6 @@ pub(super) fn generated(dice: &mut Dice, archs: &[&str]) -> LinuxSeccomp {
             _ => name.to_owned(),
         };
         let action = *of_call.entry(group).or_insert_with(|| *dice.pick(&actions));
-        let action = if name == "write" && action == "NOTIFY" { "TRAP" } else { action };
         let args: Vec<Value> = (0..*dice.pick(&[0, 1, 1, 1, 2, 3]))
             .map(|_| {
                 json!({"index": dice.below(4), "value": dice.pick(&values), "valueTwo": dice.pick(&values),
@@ -261,7 +264,7 @@ pub(super) fn generated(dice: &mut Dice, archs: &[&str]) -> LinuxSeccomp {
         syscalls.push(json!({"names": [name], "action": format!("SCMP_ACT_{action}"), "args": args}));
     }
     let listed: Vec<String> = archs.iter().map(|name| format!("SCMP_ARCH_{name}")).collect();
-    let default = format!("SCMP_ACT_{}", dice.pick(&actions[..7]));
+    let default = format!("SCMP_ACT_{}", dice.pick(&actions));
     profile(json!({"defaultAction": default, "architectures": listed, "syscalls": syscalls}))
 }
 
@@ -460,14 +463,6 @@ fn what_is_wrong_is_named_by_its_field() {
     let with = |rule: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
     let cases = [
         (
-            with(json!({"names": ["read", "write"], "action": "SCMP_ACT_NOTIFY"})),
-            "/linux/seccomp/syscalls/0/names/1: SCMP_ACT_NOTIFY cannot be used for the system call \"write\"",
-        ),
-        (
-            json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
-            "/linux/seccomp/defaultAction: SCMP_ACT_NOTIFY cannot be the default: whoever answers makes calls, too",
-        ),
-        (
             json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}),
             "/linux/seccomp/defaultErrnoRet: SCMP_ACT_ALLOW carries no errno",
         ),
@@ -533,7 +528,7 @@ fn a_program_too_long_for_the_kernel_becomes_several_that_mean_the_same() {
         assert!(others.iter().all(|part| verdict(part, x86_64(), seccomp, [0; 6]) == ALLOW), "loading goes on");
         let mut numbers = named_numbers(&profile, &[x86_64(), arch(Listed::ScmpArchX86), arch(Listed::ScmpArchX32)]);
         numbers.extend(0..30);
-        agrees(&profile, x86_64(), Some(numbers), 2, &mut dice);
+        agrees(&profile, x86_64(), Some(numbers), 1, &mut dice);
     }
 }
 
@@ -582,7 +577,7 @@ fn a_recorded_program_is_the_same_program() {
 #[test]
 fn every_word_that_features_promises_is_understood() {
     let features = features();
-    for &action in features.actions.iter().filter(|&&action| action != "SCMP_ACT_NOTIFY") {
+    for &action in features.actions {
         compile(json!({"defaultAction": action}));
     }
     for &op in features.operators {
