@@ -158,8 +158,9 @@ fn within_reach(profile: &LinuxSeccomp, archs: &[&Arch], known: &Known) -> Linux
     serde_json::from_value(value).unwrap()
 }
 
-/// Calls with several conditions, one of which is for less or more. libseccomp (2.5.4) is wrong there now and then: what
-/// does not hold goes on in the middle of another rule, or to the default, past rules that do hold.
+/// Calls with a condition for less or more. Beside other rules or on several architectures libseccomp (2.5.4) is wrong
+/// there now and then: what does not hold goes on in the middle of another rule, or to the default, past rules that do
+/// hold.
 fn tangled(profile: &Profile, audit: u32) -> BTreeSet<u32> {
     let mut of_number: BTreeMap<u32, Vec<Test>> = BTreeMap::new();
     let archs = || profile.archs.iter().filter(|arch| arch.audit == audit);
@@ -172,7 +173,7 @@ fn tangled(profile: &Profile, audit: u32) -> BTreeSet<u32> {
         }
     }
     let is_range = |test: &Test| matches!(test, Test::Less | Test::AtMost | Test::Greater | Test::AtLeast);
-    of_number.retain(|_, tests| tests.len() > 1 && tests.iter().any(is_range));
+    of_number.retain(|_, tests| tests.iter().any(is_range));
     of_number.into_keys().collect()
 }
 
@@ -202,7 +203,8 @@ fn same(
         let is_its = |number: u32| number & !(X32_BIT - 1) == arch.bit;
         let is_older = |number: u32| is_its(number) && newest.is_none_or(|newest| number & !arch.bit <= newest);
         let stands_for_unknown = |number: u32| newest.is_some() && number == 0 && arch.zero_is_unknown();
-        let tangled = tangled(&read, arch.audit);
+        let alone = read.named.len() == 1 && read.archs.len() < 3;
+        let tangled = if alone { BTreeSet::new() } else { tangled(&read, arch.audit) };
         let numbers = numbers.into_iter().filter(|number| !tangled.contains(number));
         for number in numbers.filter(|&number| is_older(number) && !stands_for_unknown(number)) {
             for _ in 0..tries {
@@ -236,7 +238,7 @@ fn the_profiles_of_engines_mean_what_libseccomp_makes_of_them() {
         let archs = Profile::read(&profile, native).unwrap().archs;
         let profile = within_reach(&profile, &archs, &known);
         let theirs = filters(&[lines(&profile, native)]);
-        let compared = same(&profile, native, &theirs[0], true, 40, &mut dice);
+        let compared = same(&profile, native, &theirs[0], true, 10, &mut dice);
         let ours = Program::compile(&profile).unwrap().instructions();
         eprintln!("{engine}: {compared} verdicts alike; {ours} instructions, libseccomp {}", theirs[0].len());
     }
@@ -288,7 +290,7 @@ fn generated_profiles_mean_what_libseccomp_makes_of_them() {
     let mut dice = Dice(0x5eed);
     let known = known(machines.iter().flat_map(|(_, _, listed)| listed.iter().copied()));
     let (mut profiles, mut texts) = (Vec::new(), Vec::new());
-    for round in 0..1500 {
+    for round in 0..1000 {
         let (machine, names, listed) = machines[round % machines.len()];
         let archs: Vec<&Arch> = listed.iter().map(|&listed| arch(listed)).collect();
         let profile = within_reach(&of_one_call(&generated(&mut dice, names)), &archs, &known);

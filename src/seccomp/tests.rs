@@ -280,7 +280,7 @@ fn generated_profiles_mean_what_the_standard_says() {
         (Listed::ScmpArchPpc64, &[&["PPC64", "PPC", "MIPS", "MIPS64N32"]]),
     ];
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..2000 {
+    for _ in 0..1500 {
         let &(machine, lists) = dice.pick(&machines);
         let list = *dice.pick(lists);
         let profile = generated(&mut dice, list);
