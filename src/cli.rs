@@ -47,6 +47,9 @@ pub struct Global {
     /// Write messages for debugging, too
     #[arg(long)]
     pub debug: bool,
+    /// File to which is appended how long each step took
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Let systemd make the cgroups
     #[arg(long)]
     pub systemd_cgroup: bool,
@@ -123,7 +126,8 @@ impl Global {
 }
 
 /// Options before the command that take the next word as their value.
-const VALUED: [&str; 6] = ["--root", "--log", "--log-format", "--log-level", "--cgroup-manager", "--rootless"];
+const VALUED: [&str; 7] =
+    ["--root", "--log", "--trace", "--log-format", "--log-level", "--cgroup-manager", "--rootless"];
 
 /// Whether the arguments only ask for the version.
 pub fn asks_version(arguments: &[OsString]) -> bool {
@@ -198,6 +202,12 @@ mod tests {
             "kill --session 4711-5j3kz c KILL",
             "spec --bundle /b",
             "features",
+            "update --resources - c",
+            "update --resources=/tmp/r c",
+            "update --cpu-quota -1 --memory -1 --pids-limit -1 c",
+            "update c --blkio-weight 10 --cpu-share 2 --cpuset-cpus 0 --kernel-memory 1 --l3-cache-schema L3:0=f",
+            "events --stats c",
+            "events --interval=5s c",
         ] {
             assert!(parse(words(line)).is_ok(), "{line}: {}", parse(words(line)).unwrap_err());
         }

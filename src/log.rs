@@ -12,6 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::error::{Context, Error, Result};
+use crate::trace;
 
 /// The form of a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,12 +53,23 @@ pub fn init(path: Option<&Path>, format: Format, level: LevelFilter) -> Result<(
     log::set_logger(logger).map_err(|_| Error::new("the logger is set twice"))
 }
 
+/// Writes how long each step took to a file, beside what is logged.
+pub fn trace_to(path: &Path) -> Result<()> {
+    trace::open(path)?;
+    log::set_max_level(LevelFilter::Trace);
+    log::trace!("own binary protected, arguments read");
+    Ok(())
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= self.level
     }
 
     fn log(&self, record: &Record<'_>) {
+        if record.level() == Level::Trace {
+            return trace::mark(record.args());
+        }
         if !self.enabled(record.metadata()) {
             return;
         }
@@ -115,6 +127,7 @@ impl Logger {
 /// Tells of a command's failure: one record in the log and, when that is a file, the bare sentence on stderr.
 pub fn failure(error: &Error) {
     let message = error.to_string();
+    log::trace!("failed: {message}");
     let Some(logger) = LOGGER.get() else { return say(&message) };
     logger.put(&logger.line(Level::Error, &message, Some(error)));
     if logger.file.is_some() {

@@ -16,6 +16,8 @@ mod host;
 mod launch;
 mod log;
 mod namespaces;
+#[cfg(feature = "pages")]
+mod pages;
 mod plan;
 mod process;
 mod rootfs;
@@ -23,6 +25,7 @@ mod seccomp;
 mod selfexe;
 mod sys;
 mod time;
+mod trace;
 
 use std::ffi::OsString;
 
@@ -36,6 +39,13 @@ fn corten() -> u8 {
     if cli::asks_version(&arguments) {
         return conclude(commands::version::print(), 1);
     }
+    #[cfg(feature = "pages")]
+    if let [_, command, directory] = &arguments[..]
+        && command == "pages"
+    {
+        return conclude(pages::write(directory.as_ref()), 1);
+    }
+    trace::start(&arguments);
     let protected = if cli::enters_container(&arguments) { selfexe::protect() } else { Ok(()) };
     let cli = match cli::parse(arguments) {
         Ok(cli) => cli,
@@ -47,6 +57,7 @@ fn corten() -> u8 {
     };
     let (global, failure) = (&cli.global, cli.command.failure_code());
     let done = log::init(global.log.as_deref(), global.log_format.into(), global.level())
+        .and_then(|()| global.trace.as_deref().map_or(Ok(()), log::trace_to))
         .and(protected.context("protect our own binary"))
         .and_then(|()| cli.command.run(global));
     conclude(done, failure)

@@ -3,7 +3,8 @@
 //! While a process of ours is in a container's namespaces, `/proc/PID/exe` shows it to the container's root, who could
 //! open it for writing and replace the runtime of the host (CVE-2019-5736). So the commands that enter a container run
 //! from a read-only, detached mount of the binary, which is on no path and cannot be remounted; where that is not
-//! allowed, from a sealed copy in memory.
+//! allowed, from a sealed copy in memory. The kernel lets a privileged program change over to the mount as it runs;
+//! any other executes itself anew from there.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -15,13 +16,17 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use crate::error::{Context, Result};
 use crate::sys;
 
-/// Runs the program anew from a protected copy unless it already does.
+/// Goes on from a protected view of the binary, or runs the program anew from there, unless it already does.
 pub fn protect() -> Result<()> {
     let own = "/proc/self/exe";
     if statvfs(own).context("look at our own binary")?.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(());
     }
     if let Ok(mount) = sys::exe::read_only_clone() {
+        let through = format!("/proc/self/fd/{}", mount.as_raw_fd());
+        if File::open(through).is_ok_and(|file| sys::exe::run_from(file.as_fd()).is_ok()) {
+            return Ok(());
+        }
         return run_anew(mount.as_fd());
     }
     let binary = File::open(own).context("open our own binary")?;

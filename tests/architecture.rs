@@ -11,7 +11,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("time", &[]),
     ("host", &["sys", "error"]),
-    ("log", &["sys", "error", "time"]),
+    ("log", &["sys", "error", "time", "trace"]),
+    ("trace", &["error"]),
     ("selfexe", &["sys", "error"]),
     ("namespaces", LEAVES),
     ("rootfs", LEAVES),
@@ -22,7 +23,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("plan", &["sys", "error", "log", "host", "namespaces", "rootfs", "process", "cgroup", "seccomp", "hooks"]),
     (
         "launch",
-        &["sys", "error", "log", "host", "namespaces", "rootfs", "process", "cgroup", "seccomp", "hooks", "plan"],
+        &[
+            "sys",
+            "error",
+            "log",
+            "trace",
+            "host",
+            "namespaces",
+            "rootfs",
+            "process",
+            "cgroup",
+            "seccomp",
+            "hooks",
+            "plan",
+        ],
     ),
     (
         "container",
@@ -61,6 +75,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["commands", "log"]),
+    ("pages", &["cli", "error"]),
 ];
 
 /// What every room may use.
@@ -131,6 +146,22 @@ fn unsafe_is_in_sys_alone() {
         .into_iter()
         .filter(|(path, _)| room(path) != "sys")
         .filter(|(_, text)| text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("unsafe ")))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A fork copies one thread only, and the allocator has no lock.
+#[test]
+fn nothing_starts_a_thread() {
+    let of_tests = |path: &Path| path.file_stem().is_some_and(|name| name.to_str().unwrap().contains("test"));
+    let wrong: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, _)| !of_tests(path) && !path.ends_with("cgroup/native.rs"))
+        .filter(|(_, text)| {
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            ["thread::spawn", "thread::scope", "thread::Builder"].iter().any(|start| code.contains(start))
+        })
         .map(|(path, _)| path)
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");

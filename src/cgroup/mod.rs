@@ -7,6 +7,7 @@
 //! The order in `create`: [`Request::plan`] (pure) → [`Request::place`] (looks, changes nothing; the result goes into the
 //! intent record) → [`Request::create`] (makes the directories) → [`Cgroup::apply`] → clone → [`Cgroup::keep`].
 
+mod apply;
 mod controllers;
 mod create;
 mod devices;
@@ -17,6 +18,8 @@ mod mount;
 #[cfg(test)]
 mod native;
 pub mod rdt;
+pub mod stats;
+mod update;
 
 use std::path::Path;
 
@@ -27,9 +30,11 @@ use controllers::Set;
 use devices::Program;
 use limits::Limits;
 
-pub use create::Cgroup;
+pub use create::{Cgroup, Inner};
+pub use files::MemoryEvents;
 pub use location::Location;
 pub use mount::Mount;
+pub use update::Change;
 
 /// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +87,11 @@ impl Request {
             limits: resources.map(Limits::plan).transpose()?.unwrap_or_default(),
             devices: Program::plan(rules)?,
         }))
+    }
+
+    /// The number of the device rules, by which an `update` that brings the same ones is known.
+    pub fn device_rules(&self) -> u64 {
+        devices::digest(&self.devices)
     }
 
     /// The controllers without which the limits can't be kept.

@@ -181,6 +181,7 @@ fn processes_are_listed_frozen_killed_and_the_tree_removed() {
     until(|| location.is_frozen().unwrap() && below.is_frozen().unwrap());
     let error = below.thaw_soon();
     assert!(error.contains("a cgroup above it is"), "{error}");
+    assert!(!below.is_to_freeze() && location.is_to_freeze());
     location.thaw().unwrap();
     assert!(!location.is_frozen().unwrap());
 

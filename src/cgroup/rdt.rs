@@ -129,6 +129,17 @@ impl Group {
         Ok(())
     }
 
+    /// Gives the group other limits; where some are refused, the old ones stay.
+    pub fn change(&self, wanted: &LinuxIntelRdt) -> Result<()> {
+        let path = self.directory.join("schemata");
+        let old = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let old: Vec<&str> = old.lines().map(str::trim).collect();
+        schemata(wanted)?.iter().try_for_each(|lines| write(&self.directory, "schemata", lines)).inspect_err(|_| {
+            // There is another error to tell.
+            let _ = write(&self.directory, "schemata", &(old.join("\n") + "\n"));
+        })
+    }
+
     /// Removes what was made. Its processes fall back to the group above.
     pub fn remove(&self) -> Result<()> {
         let made = self.made.then_some(&self.directory);
@@ -140,6 +151,105 @@ impl Group {
             }
         }
         Ok(())
+    }
+}
+
+/// What a group tells, in the form in which `runc events` tells it; empty without one.
+#[derive(Debug, Default, Serialize)]
+pub struct Stats {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    l3_cache_info: Option<CacheInfo>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    l3_cache_schema_root: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    l3_cache_schema: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mem_bw_info: Option<BandwidthInfo>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mem_bw_schema_root: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mem_bw_schema: String,
+    /// By memory node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mbm_stats: Option<Vec<Bandwidth>>,
+    /// By memory node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmt_stats: Option<Vec<Occupancy>>,
+}
+
+#[derive(Debug, Serialize)]
+struct CacheInfo {
+    cbm_mask: String,
+    min_cbm_bits: u64,
+    num_closids: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct BandwidthInfo {
+    bandwidth_gran: u64,
+    delay_linear: u64,
+    min_bandwidth: u64,
+    num_closids: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Bandwidth {
+    mbm_total_bytes: u64,
+    mbm_local_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Occupancy {
+    llc_occupancy: u64,
+}
+
+impl Group {
+    /// What it limits and, where it has counters of its own, what was counted.
+    pub fn stats(&self) -> Stats {
+        self.stats_in(Path::new(PLACE))
+    }
+
+    fn stats_in(&self, root: &Path) -> Stats {
+        let text = |path: PathBuf| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        let line = |directory: &Path, resource: &str| {
+            let schemata = text(directory.join("schemata"));
+            let line = schemata.lines().map(str::trim).find(|line| line.starts_with(resource));
+            line.unwrap_or_default().to_owned()
+        };
+        let info = |resource: &str, name: &str| text(root.join("info").join(resource).join(name));
+        let number = |resource: &str, name: &str| info(resource, name).parse().unwrap_or(0);
+        let has = |resource: &str| root.join("info").join(resource).is_dir();
+        let counted = self.counters.as_deref().unwrap_or(&self.directory).join("mon_data");
+        let mut nodes: Vec<PathBuf> =
+            fs::read_dir(&counted).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        nodes.sort();
+        let count = |node: &PathBuf, name: &str| text(node.join(name)).parse().ok();
+        let bandwidth = |node: &PathBuf| {
+            let (total, local) = (count(node, "mbm_total_bytes")?, count(node, "mbm_local_bytes")?);
+            Some(Bandwidth { mbm_total_bytes: total, mbm_local_bytes: local })
+        };
+        let occupancy = |node: &PathBuf| Some(Occupancy { llc_occupancy: count(node, "llc_occupancy")? });
+        let bandwidths: Vec<Bandwidth> = nodes.iter().filter_map(bandwidth).collect();
+        let occupancies: Vec<Occupancy> = nodes.iter().filter_map(occupancy).collect();
+        Stats {
+            l3_cache_info: has("L3").then(|| CacheInfo {
+                cbm_mask: info("L3", "cbm_mask"),
+                min_cbm_bits: number("L3", "min_cbm_bits"),
+                num_closids: number("L3", "num_closids"),
+            }),
+            l3_cache_schema_root: line(root, "L3"),
+            l3_cache_schema: line(&self.directory, "L3"),
+            mem_bw_info: has("MB").then(|| BandwidthInfo {
+                bandwidth_gran: number("MB", "bandwidth_gran"),
+                delay_linear: number("MB", "delay_linear"),
+                min_bandwidth: number("MB", "min_bandwidth"),
+                num_closids: number("MB", "num_closids"),
+            }),
+            mem_bw_schema_root: line(root, "MB:"),
+            mem_bw_schema: line(&self.directory, "MB:"),
+            mbm_stats: (!bandwidths.is_empty()).then_some(bandwidths),
+            cmt_stats: (!occupancies.is_empty()).then_some(occupancies),
+        }
     }
 }
 
@@ -262,6 +372,47 @@ mod tests {
         assert_eq!(made(&tree, r#"{"closID":"/"}"#).unwrap().directory, tree.0);
         assert!(made(&tree, r#"{"closID":"absent"}"#).is_err());
         assert!(made(&tree, r#"{"closID":"absent","memBwSchema":"MB:0=20"}"#).unwrap().made);
+    }
+
+    #[test]
+    fn a_group_gets_other_limits() {
+        let tree = Tree::new("change");
+        let group = made(&tree, r#"{"l3CacheSchema":"L3:0=f"}"#).unwrap();
+        let wanted = |json: &str| serde_json::from_str::<LinuxIntelRdt>(json).unwrap();
+        group.change(&wanted(r#"{"l3CacheSchema":"L3:0=3","memBwSchema":"MB:0=20"}"#)).unwrap();
+        assert_eq!(tree.read("web/schemata"), "L3:0=f\nL3:0=3\nMB:0=20\n");
+        let error = group.change(&wanted(r#"{"memBwSchema":"L3:0=1"}"#)).unwrap_err();
+        assert_eq!(error.field_name(), Some("/linux/intelRdt/memBwSchema"));
+    }
+
+    #[test]
+    fn a_group_tells_what_it_limits_and_what_was_counted() {
+        let tree = Tree::new("stats");
+        for (file, value) in [
+            ("info/L3/cbm_mask", "7ff\n"),
+            ("info/L3/min_cbm_bits", "1\n"),
+            ("info/MB/min_bandwidth", "10\n"),
+            ("there/mon_data/mon_L3_00/mbm_total_bytes", "9\n"),
+            ("there/mon_data/mon_L3_00/mbm_local_bytes", "8\n"),
+            ("there/mon_data/mon_L3_00/llc_occupancy", "7\n"),
+        ] {
+            let path = tree.0.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, value).unwrap();
+        }
+        let request = plan(r#"{"closID":"there"}"#).unwrap();
+        let stats = serde_json::to_value(request.place_in(&tree.0).unwrap().stats_in(&tree.0)).unwrap();
+        assert_eq!(
+            (&stats["l3_cache_schema"], &stats["mem_bw_schema_root"]),
+            (&"L3:0=00f;1=0ff".into(), &"MB:0=100;1=100".into())
+        );
+        assert_eq!(
+            (&stats["l3_cache_info"]["cbm_mask"], &stats["l3_cache_info"]["min_cbm_bits"]),
+            (&"7ff".into(), &1.into())
+        );
+        assert_eq!(stats["mem_bw_info"]["min_bandwidth"], 10);
+        assert_eq!(stats["mbm_stats"][0], serde_json::json!({"mbm_total_bytes": 9, "mbm_local_bytes": 8}));
+        assert_eq!(stats["cmt_stats"], serde_json::json!([{"llc_occupancy": 7}]));
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Options {
             None => bundle.join("config.json"),
         };
         let spec = plan::config::read(&config)?;
+        log::trace!("configuration read");
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
         let socket = self.console_socket.map(super::absolute).transpose()?;
         let console = Console::choose(terminal, detached, socket)?;
@@ -100,6 +101,7 @@ impl Options {
                 notify: directory.as_deref(),
             },
         )?;
+        log::trace!("plan made");
         let pid_file = self.pid_file.map(super::absolute).transpose()?;
         let pidfd_socket = self.pidfd_socket.map(super::absolute).transpose()?;
         Ok(container::create::Request { id, bundle, plan, console, pid_file, pidfd_socket, notify })

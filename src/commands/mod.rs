@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -14,6 +15,7 @@ mod spec;
 mod start;
 mod state;
 mod table;
+mod update;
 pub mod version;
 
 use clap::{Args, Subcommand};
@@ -29,6 +31,8 @@ pub enum Command {
     Create(create::Create),
     /// Delete containers
     Delete(delete::Delete),
+    /// Print statistics and events of a container as they come
+    Events(events::Events),
     /// Run another program in a container
     Exec(exec::Exec),
     /// Print what this runtime can do, as JSON
@@ -53,14 +57,17 @@ pub enum Command {
     Start(start::Start),
     /// Print a container's state as JSON
     State(state::State),
+    /// Change a container's limits
+    Update(update::Update),
 }
 
 /// Adds a command's options to its description.
 type Describe = fn(clap::Command) -> clap::Command;
 
-const COMMANDS: [(&str, Describe); 14] = [
+const COMMANDS: [(&str, Describe); 16] = [
     ("create", create::Create::augment_args),
     ("delete", delete::Delete::augment_args),
+    ("events", events::Events::augment_args),
     ("exec", exec::Exec::augment_args),
     ("features", features::Features::augment_args),
     ("kill", kill::Kill::augment_args),
@@ -73,6 +80,7 @@ const COMMANDS: [(&str, Describe); 14] = [
     ("spec", spec::Spec::augment_args),
     ("start", start::Start::augment_args),
     ("state", state::State::augment_args),
+    ("update", update::Update::augment_args),
 ];
 
 /// Describes a single command to the parser; `None` when there is none of that name.
@@ -92,6 +100,7 @@ impl Command {
         match self {
             Command::Create(command) => command.run(global),
             Command::Delete(command) => command.run(global),
+            Command::Events(command) => command.run(global),
             Command::Exec(command) => command.run(global),
             Command::Features(command) => command.run(),
             Command::Kill(command) => command.run(global),
@@ -104,6 +113,7 @@ impl Command {
             Command::Spec(command) => command.run(),
             Command::Start(command) => command.run(global),
             Command::State(command) => command.run(global),
+            Command::Update(command) => command.run(global),
         }
     }
 }

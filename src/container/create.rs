@@ -149,6 +149,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
     let record = Record { resctrl, ..intent(&id, bundle.clone(), &plan, place.clone()) };
     let mut pieces = Pieces { reserved: Some(store.reserve(&id, &record)?), cgroup: None, resctrl: None };
+    log::trace!("id reserved");
     let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
     let make = |(request, place): (&cgroup::Request, _)| or_forgo(request, request.create(place));
     pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();
@@ -157,6 +158,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
         pieces.resctrl = Some(group.clone());
     }
     let gate = gated.then(|| Gate::make(pieces.directory().path())).transpose()?;
+    log::trace!("cgroup and gate made");
     let filter = plan.seccomp.as_ref().map(Program::to_bytes);
     let hooks_record = record.clone();
     let mut terminal = None;
@@ -232,6 +234,7 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         pid: 0,
         start_time: 0,
         cgroup,
+        device_rules: plan.cgroup.as_ref().map(cgroup::Request::device_rules),
         resctrl: None,
         namespaces: plan.namespaces.own_files().into_iter().map(str::to_owned).collect(),
         own_pid_namespace: plan.namespaces.origin(libc::CLONE_NEWPID as u64) == Origin::New,

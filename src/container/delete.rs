@@ -46,15 +46,19 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
 pub fn destroy(container: Container) -> Result<()> {
     let Container { directory, record } = &container;
     let ended = end(&container);
+    log::trace!("init ended");
     let cgroup = record.cgroup.as_ref().map_or(Ok(()), remove_cgroup);
     let resctrl = record.resctrl.as_ref().map_or(Ok(()), |group| group.remove());
     ended.and(cgroup).and(resctrl)?;
+    log::trace!("cgroup removed");
     sweep(record);
     directory.remove()?;
+    log::trace!("state removed");
     if !record.poststop.is_empty() {
         let state = state::for_hooks(record, Status::Stopped.word(), None);
         let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
         record.poststop.run_all(Stage::Poststop, &surroundings);
+        log::trace!("poststop hooks run");
     }
     Ok(())
 }

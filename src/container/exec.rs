@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Error, Result, bail};
 use crate::launch::child::Join;
 use crate::launch::host::{self, ExecRequest, Launched};
 use crate::namespaces::KINDS;
@@ -38,7 +38,8 @@ pub struct Request {
 
 /// Runs the program; its exit code, or 0 at once when detached.
 pub fn exec(container: &Container, request: Request) -> Result<u8> {
-    match container.status()? {
+    let init = container.living_init()?;
+    match init.as_ref().map_or_else(|| container.status(), |_| container.status_of_living())? {
         Status::Stopped => bail!("cannot exec in a stopped container: container not running"),
         Status::Creating => bail!("cannot exec in a container that is being created"),
         Status::Paused if !request.ignore_paused => {
@@ -55,7 +56,9 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
         terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
         handle.map_or(Ok(()), |socket| send_pidfd(socket, true, pid))
     });
-    let launched = launch(container, request.process, socket, request.cgroup.as_deref(), attach)?;
+    let init = init.ok_or_else(|| Error::new("container not running"))?;
+    log::trace!("container found");
+    let launched = launch(container, init, request.process, socket, request.cgroup.as_deref(), attach)?;
     // Only now: whoever finds the file takes the exit code for the program's own.
     if let Some(file) = &request.pid_file {
         write_pid(file, launched.pid)?;
@@ -70,19 +73,20 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
         let _ = sys::pid::signal(pidfd, signal);
     };
     let ended = foreground.run(launched.pid, pidfd, terminal, forward, None).context("wait for the program")?;
+    log::trace!("program ended");
     launched.keep();
     Ok(ended.exit_code())
 }
 
 fn launch(
     container: &Container,
+    (pid, init): (Pid, OwnedFd),
     process: Process,
     socket: Option<OwnedFd>,
     below: Option<&Path>,
     settle: Option<impl FnOnce(Pid) -> Result<()>>,
 ) -> Result<Launched> {
     let record = &container.record;
-    let (pid, init) = container.init()?;
     let kinds = KINDS.iter().filter(|kind| record.namespaces.iter().any(|file| file == kind.file));
     let all = kinds.fold(0, |flags, kind| flags | kind.flag);
     let own_pid_namespace = all & libc::CLONE_NEWPID as u64 != 0;

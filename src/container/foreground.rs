@@ -27,6 +27,7 @@ pub fn run(request: Request, store: &Store, keep: bool) -> Result<u8> {
     let wait = || foreground.run(pid, pidfd.as_fd(), terminal, forward, aside).context("wait for the container");
     match start::after(&container).and_then(|()| wait()) {
         Ok(ended) => {
+            log::trace!("program ended");
             if !keep {
                 delete::destroy(container)?;
             }

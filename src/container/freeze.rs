@@ -5,19 +5,20 @@ use crate::error::{Error, Result, bail};
 
 use super::{Container, Status};
 
-/// Freezes a created or running container.
+/// Freezes a created or running container. One that does not freeze within seconds is thawed again.
 pub fn pause(container: &Container) -> Result<()> {
     match container.status()? {
         Status::Created | Status::Running => cgroup(container)?.freeze(),
-        Status::Paused => bail!("container already paused"),
-        _ => bail!("container not running"),
+        Status::Paused => bail!("container not running: it is paused already"),
+        Status::Creating | Status::Stopped => bail!("container not running"),
     }
 }
 
-/// Thaws a paused container.
+/// Thaws a paused container, and one whose pause was cut short.
 pub fn resume(container: &Container) -> Result<()> {
     match container.status()? {
         Status::Paused => cgroup(container)?.thaw(),
+        Status::Created | Status::Running if cgroup(container)?.is_to_freeze() => cgroup(container)?.thaw(),
         _ => bail!("container not paused"),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 pub mod foreground;
 pub mod freeze;
@@ -13,6 +14,7 @@ pub mod sessions;
 pub mod start;
 pub mod state;
 pub mod store;
+pub mod update;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -68,9 +70,11 @@ impl Container {
         let Some(pid) = self.record.init() else {
             return Ok(if self.directory.is_locked()? { Status::Creating } else { Status::Stopped });
         };
-        if !self.is_init(pid)? {
-            return Ok(Status::Stopped);
-        }
+        if self.is_init(pid)? { self.status_of_living() } else { Ok(Status::Stopped) }
+    }
+
+    /// [`Container::status`] of one whose init was just seen to live.
+    pub fn status_of_living(&self) -> Result<Status> {
         if self.directory.is_locked()? {
             return Ok(Status::Creating);
         }

@@ -35,6 +35,9 @@ pub struct Record {
     pub start_time: u64,
     /// `None` when the container has no cgroup of its own.
     pub cgroup: Option<Location>,
+    /// The number of its device rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_rules: Option<u64>,
     /// Its share of caches and memory bandwidth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<rdt::Group>,

@@ -26,6 +26,7 @@ pub fn start(container: &Container, notify: Option<&OsStr>) -> Result<()> {
     // Before init can end, or its handle might be that of another.
     let init = relay.is_some().then(|| container.init()).transpose()?;
     Gate::open(container.directory.path()).phase("start")?;
+    log::trace!("program runs");
     after(container)?;
     let (Some(relay), Some((pid, pidfd))) = (relay, init) else { return Ok(()) };
     relay.until_ready(pidfd.as_fd(), pid.as_raw())
@@ -42,5 +43,7 @@ pub fn after(container: &Container) -> Result<()> {
     record.poststart.run(Stage::Poststart, &surroundings).phase("poststart").inspect_err(|_| {
         // The hook's error is the one to tell; that the container is already gone is no other.
         let _ = container.signal_init(libc::SIGKILL);
-    })
+    })?;
+    log::trace!("poststart hooks run");
+    Ok(())
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use nix::unistd::geteuid;
 use serde::Serialize;
 
+use crate::cgroup::Location;
 use crate::error::Result;
+use crate::sys;
 
 use super::record::Record;
 use super::{Container, Status};
@@ -48,6 +51,33 @@ pub struct Shown<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
     owner: String,
+    // How a stopped one has ended, where the kernel still knows: keys that runc has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_signal: Option<i32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    out_of_memory: bool,
+}
+
+/// How a stopped container has ended.
+#[derive(Default)]
+struct End {
+    /// The wait status of its first process, until its parent has asked.
+    status: Option<i32>,
+    /// Whether the kernel has killed in it for want of memory.
+    out_of_memory: bool,
+}
+
+impl End {
+    fn of(record: &Record) -> End {
+        let status = record.init().and_then(|pid| sys::pid::status_of_zombie(pid, record.start_time));
+        // Those who may not look are told 0.
+        End {
+            status: status.filter(|&status| status != 0 || geteuid().is_root()),
+            out_of_memory: record.cgroup.as_ref().and_then(Location::oom_kills).is_some_and(|kills| kills > 0),
+        }
+    }
 }
 
 impl<'a> Shown<'a> {
@@ -55,6 +85,7 @@ impl<'a> Shown<'a> {
     pub fn of(container: &'a Container, owner: String) -> Result<Shown<'a>> {
         let status = container.status()?;
         let record = &container.record;
+        let end = if status == Status::Stopped { End::of(record) } else { End::default() };
         Ok(Shown {
             oci_version: &record.oci_version,
             id: &record.id,
@@ -65,6 +96,9 @@ impl<'a> Shown<'a> {
             created: &record.created,
             annotations: &record.annotations,
             owner,
+            exit_code: end.status.filter(|status| libc::WIFEXITED(*status)).map(|status| libc::WEXITSTATUS(status)),
+            exit_signal: end.status.filter(|status| libc::WIFSIGNALED(*status)).map(|status| libc::WTERMSIG(status)),
+            out_of_memory: end.out_of_memory,
         })
     }
 

@@ -18,6 +18,7 @@ use crate::rootfs::Opened;
 use crate::seccomp::Program;
 use crate::sys;
 use crate::sys::proc::Procfs;
+use crate::trace;
 
 use super::gate::Waiting;
 use super::wire::{Message, Wire};
@@ -86,12 +87,15 @@ pub struct Build {
 
 /// Carries the script out.
 pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
+    trace::enter_container();
+    ::log::trace!("born");
     // A panic must end this copy of the process here: the frames below are the host's.
     std::panic::set_hook(Box::new(|info| {
         log::say(&format!("corten: the container's half broke off: {info}"));
         sys::pid::exit_now(70)
     }));
     let Err(error) = set_up(entrance, &mut script, &wire);
+    ::log::trace!("failed: {error}");
     tell(&wire, &error);
     sys::pid::exit_now(1)
 }
@@ -111,11 +115,14 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     };
     process.prepare(procfs.as_ref().map(Procfs::dir)).phase("process")?;
     drop(procfs);
+    ::log::trace!("process prepared");
     pass_warnings(wire)?;
     wire.send(&Message::Ready)?;
     wire.wait_go()?;
+    ::log::trace!("word to go on heard");
     script.shed_descriptors(wire)?;
     script.confine()?;
+    ::log::trace!("user and capabilities set");
     script.finish(wire)
 }
 
@@ -138,14 +145,18 @@ impl Build {
         wire: &Wire,
     ) -> Result<Option<Procfs>> {
         self.enter_namespaces(wire).phase("namespaces")?;
+        ::log::trace!("namespaces entered");
         // Mounted while the host's /proc is in sight, without which the kernel refuses one to a user namespace.
         let wanted = !self.sysctls.is_empty() || process.needs_proc();
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
         self.rootfs.isolate().phase("mounts")?;
+        ::log::trace!("root taken");
         self.rootfs.mount().phase("mounts")?;
+        ::log::trace!("mounts and devices made");
         self.run_early_hooks(state, wire)?;
         self.rootfs.pivot().phase("mounts")?;
+        ::log::trace!("root changed");
         // The host's /dev/null, with the mount it lies on, is nothing for the container.
         process::use_null_of(|| self.rootfs.null());
         // Before the root can become read-only.
@@ -156,13 +167,16 @@ impl Build {
             let pty = open_terminal(process).phase("terminal")?;
             self.rootfs.console(pty.replica()).phase("terminal")?;
             hand_over(pty, socket)?;
+            ::log::trace!("terminal given");
         }
         if let Some(procfs) = &procfs {
             self.sysctls.write(procfs).phase("sysctl")?;
         }
         uts::set_host_name(&self.host_name)?;
         uts::set_domain_name(&self.domain_name)?;
+        ::log::trace!("kernel parameters and names set");
         self.rootfs.seal().phase("mounts")?;
+        ::log::trace!("paths masked and made read-only");
         Ok(procfs)
     }
 
@@ -217,7 +231,9 @@ impl Build {
         nix::unistd::fchdir(self.rootfs.dir()).context("enter the root filesystem")?;
         let state = state("creating", nix::unistd::getpid().as_raw());
         let surroundings = Surroundings { state: &state, ..Surroundings::default() };
-        self.create_container.run(Stage::CreateContainer, &surroundings).phase("createContainer")
+        self.create_container.run(Stage::CreateContainer, &surroundings).phase("createContainer")?;
+        ::log::trace!("createContainer hooks run");
+        Ok(())
     }
 }
 
@@ -237,6 +253,7 @@ impl Join {
         if self.kinds & libc::CLONE_NEWUSER as u64 != 0 {
             user::become_root().phase("namespaces")?;
         }
+        ::log::trace!("namespaces joined");
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
         if let Some(socket) = console {
             hand_over(open_terminal(process).phase("terminal")?, socket)?;
@@ -263,6 +280,7 @@ impl Script {
         if let Some(gate) = &self.gate {
             kept.extend(gate.fds());
         }
+        kept.extend(trace::file());
         self.process.close_descriptors(&kept).phase("process")
     }
 
@@ -271,6 +289,7 @@ impl Script {
     fn confine(&mut self) -> Result<()> {
         if let Some(filter) = self.seccomp.as_ref().filter(|_| !self.process.no_new_privs()) {
             filter.load().phase("seccomp")?;
+            ::log::trace!("seccomp filter loaded");
         }
         self.process.become_user().phase("process")
     }
@@ -281,7 +300,9 @@ impl Script {
         nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
         wire.send(&Message::Done)?;
         let Some(gate) = self.gate.take() else { return self.start(|| Ok(())) };
+        ::log::trace!("waits at its gate");
         let Err(error) = gate.wait().and_then(|()| self.start(|| gate.mark()));
+        ::log::trace!("failed: {error}");
         gate.answer(&error);
         sys::pid::exit_now(1)
     }
@@ -291,6 +312,7 @@ impl Script {
     fn start(&mut self, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
         if let Some(filter) = self.seccomp.as_ref().filter(|_| self.process.no_new_privs()) {
             filter.load().phase("seccomp")?;
+            ::log::trace!("seccomp filter loaded");
         }
         if !self.start_container.is_empty() {
             let state = (self.state)("created", nix::unistd::getpid().as_raw());
@@ -300,6 +322,7 @@ impl Script {
             self.start_container.run(Stage::StartContainer, &surroundings).phase("startContainer")?;
         }
         announced()?;
+        ::log::trace!("execve is next");
         sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
         Err(self.process.execute()).phase("start")
     }

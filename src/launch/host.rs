@@ -97,6 +97,7 @@ pub fn launch(
     let gathers = user != Origin::Host && new & libc::CLONE_NEWNS as u64 != 0 && host::cannot_mount();
     let rootfs = plan.rootfs.open(paths, user_namespace, gathers).phase("mounts")?;
     rootfs.stand().phase("mounts")?;
+    ::log::trace!("namespaces, root and mount sources opened");
     let waits = gate.is_some();
     let host_waits = !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty();
     let side = fork_into(new, &mut entries, plan.namespaces.joining_offsets(), cgroup.zip(plan.cgroup.as_ref()));
@@ -128,6 +129,7 @@ pub fn launch(
             )
         }
     };
+    ::log::trace!("container's process made");
     let launched = Launched { pid, pidfd: Some(pidfd) };
     // The container's half has these; ours would keep its ends open.
     drop((child_wire, gate, console));
@@ -149,11 +151,19 @@ pub fn launch(
         // All this while the container mounts. Limits and device rules must hold before the first hook and program, not
         // before; the record before the container may outlive us.
         enter_record(pid)?;
+        ::log::trace!("record written");
         if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
             cgroup.apply(request).phase("cgroup")?;
+            if plan.steers_cgroups {
+                cgroup.offer_controllers();
+            }
             if let Some(owner) = plan.delegate_to {
                 cgroup.delegate(owner).phase("cgroup")?;
             }
+            if let Some(inner) = &plan.inner_cgroup {
+                cgroup.step_in(inner, pid, plan.delegate_to).phase("cgroup")?;
+            }
+            ::log::trace!("limits and device rules set");
         }
         Ok(())
     };
@@ -168,7 +178,7 @@ pub fn launch(
         settle(pid)
     };
     let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
-    let talk = Talk { wire, waits, ahead, oom_kills: &|| cgroup.and_then(|cgroup| cgroup.location().oom_kills()) };
+    let talk = Talk { wire, waits, ahead, out_of_memory: &|| cgroup?.location().out_of_memory() };
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
@@ -251,6 +261,7 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
         }
         Side::Host(pid, pidfd) => (pid, pidfd),
     };
+    ::log::trace!("process made in the container");
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
     let from_outside = |_: &Wire| if adopted { Ok(()) } else { process.adopt(pid).phase("process") };
@@ -259,7 +270,7 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
         process.limit(pid).phase("process")?;
         settle.map_or(Ok(()), |settle| settle(pid))
     };
-    Talk { wire, waits: false, ahead, oom_kills: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
+    Talk { wire, waits: false, ahead, out_of_memory: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
 }
 
 /// The conversation with the container's half.
@@ -270,7 +281,8 @@ struct Talk<'a> {
     /// Whether nothing has to be done between the mounts and the last steps: the container's half then finds the word to
     /// go on when it gets there, and neither half wakes the other up in between.
     ahead: bool,
-    oom_kills: &'a dyn Fn() -> Option<u64>,
+    /// What to say of its death, if it was for want of memory.
+    out_of_memory: &'a dyn Fn() -> Option<Error>,
 }
 
 impl Talk<'_> {
@@ -294,6 +306,7 @@ impl Talk<'_> {
                 Some(Message::Warning(line)) => log::hold(line),
                 Some(Message::Hooks) => {
                     self.blame(host_hooks(), &mut launched)?;
+                    ::log::trace!("prestart and createRuntime hooks run");
                     self.wire.let_go()?;
                 }
                 Some(Message::Ready) => {
@@ -303,12 +316,18 @@ impl Talk<'_> {
                         self.wire.let_go()?;
                     }
                 }
-                Some(Message::Done) if self.waits => return Ok(launched),
+                Some(Message::Done) if self.waits => {
+                    ::log::trace!("container waits at its gate");
+                    return Ok(launched);
+                }
                 Some(Message::Done) => done = true,
                 Some(Message::Failed(error)) => return Err(Error::decode(&error)),
                 Some(Message::Go) => bail!("the container's half sent a message of the host's"),
                 // The socket closes on exec: the program runs.
-                None if done => return Ok(launched),
+                None if done => {
+                    ::log::trace!("program runs");
+                    return Ok(launched);
+                }
                 None => return Err(self.explain(&mut launched)),
             }
         }
@@ -323,9 +342,8 @@ impl Talk<'_> {
     fn explain(&self, launched: &mut Launched) -> Error {
         let Some(pidfd) = launched.pidfd.take() else { return Error::new("the container's process is gone") };
         let how = fork::fate(pidfd.as_fd());
-        if (self.oom_kills)().is_some_and(|kills| kills > 0) {
-            return Error::new("container init was OOM-killed (memory limit too low?)")
-                .hint("raise linux.resources.memory.limit");
+        if let Some(error) = (self.out_of_memory)() {
+            return error;
         }
         Error::new(format!("the container's process {how} while it was set up"))
     }

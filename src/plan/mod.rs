@@ -12,7 +12,7 @@ use nix::unistd::Uid;
 use oci_spec::runtime::{LinuxMemoryPolicy, LinuxPersonality, LinuxSeccomp, Mount, Process as SpecProcess, Spec};
 
 use crate::cgroup;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::hooks::{Hooks, Stage};
 use crate::host;
 use crate::namespaces::sysctl::{Owner, Sysctls};
@@ -57,8 +57,12 @@ pub struct Plan {
     pub cgroup: Option<cgroup::Request>,
     /// Its share of caches and memory bandwidth.
     pub resctrl: Option<cgroup::rdt::Request>,
+    /// Whether the container is to make cgroups below its own.
+    pub steers_cgroups: bool,
     /// The host's user who may make cgroups below it.
     pub delegate_to: Option<Uid>,
+    /// The cgroup below the container's own that its first process goes to.
+    pub inner_cgroup: Option<cgroup::Inner>,
     /// Kernel parameters.
     pub sysctls: Sysctls,
     /// Empty for none.
@@ -142,12 +146,15 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         namespaces.is_hosts_own(flag as u64).map(|host| !host)
     })?;
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
+    let steers_cgroups = steers_cgroups(&spec, &namespaces);
     Ok(Plan {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
         seccomp: seccomp.map(|profile| compile_seccomp(profile, &spec)).transpose()?,
         cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
         resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
-        delegate_to: delegate_to(&spec, &namespaces, &process),
+        steers_cgroups,
+        delegate_to: steers_cgroups.then(|| delegate_to(&namespaces, &process)).flatten(),
+        inner_cgroup: inner_cgroup(&spec)?,
         hooks: planned_hooks(&spec)?,
         sysctls,
         host_name: spec.hostname().clone().unwrap_or_default(),
@@ -245,16 +252,31 @@ fn host_facts(process: &SpecProcess, user_namespace: bool) -> Facts<'static> {
     }
 }
 
-/// To whom the cgroup is given: the host's id of the container's user, when the container has its own view of cgroups
-/// and may write it (runtime-spec, "Cgroup ownership").
-fn delegate_to(spec: &Spec, namespaces: &Namespaces, process: &SpecProcess) -> Option<Uid> {
+/// To whom a cgroup is given that the container steers: the host's id of its user (runtime-spec, "Cgroup ownership").
+fn delegate_to(namespaces: &Namespaces, process: &SpecProcess) -> Option<Uid> {
+    let user = process.user().uid();
+    let owner = match namespaces.origin(libc::CLONE_NEWUSER as u64) {
+        Origin::Host => user,
+        _ => namespaces.maps()?.host_user(user)?,
+    };
+    (owner != 0).then(|| Uid::from_raw(owner))
+}
+
+/// Whether the container has its own view of cgroups and may write it.
+fn steers_cgroups(spec: &Spec, namespaces: &Namespaces) -> bool {
     let writable = |mount: &Mount| {
         let read_only = mount.options().iter().flatten().any(|option| option == "ro");
         mount.destination() == Path::new("/sys/fs/cgroup") && mount.typ().as_deref() == Some("cgroup") && !read_only
     };
-    let own_view = namespaces.origin(libc::CLONE_NEWCGROUP as u64) == Origin::New;
-    let owner = namespaces.maps()?.host_user(process.user().uid())?;
-    (own_view && spec.mounts().iter().flatten().any(writable)).then(|| Uid::from_raw(owner))
+    namespaces.origin(libc::CLONE_NEWCGROUP as u64) == Origin::New && spec.mounts().iter().flatten().any(writable)
+}
+
+/// crun's annotation for containers that steer the cgroups below their own.
+const INNER_CGROUP: &str = "run.oci.delegate-cgroup";
+
+fn inner_cgroup(spec: &Spec) -> Result<Option<cgroup::Inner>> {
+    let name = spec.annotations().as_ref().and_then(|labels| labels.get(INNER_CGROUP));
+    name.map_or(Ok(None), |name| cgroup::Inner::plan(name)).field(|| format!("/annotations/{INNER_CGROUP}"))
 }
 
 fn planned_hooks(spec: &Spec) -> Result<PlannedHooks> {

@@ -19,6 +19,11 @@ impl Insn {
         Insn(u64::from_ne_bytes([code, regs, off[0], off[1], imm[0], imm[1], imm[2], imm[3]]))
     }
 
+    /// Its eight bytes as a number.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
     /// The five fields again: code, dst, src, off, imm.
     #[cfg(test)]
     pub fn fields(self) -> (u8, u8, u8, i16, i32) {

@@ -38,6 +38,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = dir.as_raw_fd() as u64;
     }
+    #[cfg(not(test))]
+    super::heap::HEAP.leave_freed();
     // SAFETY: without CLONE_VM the child gets its own copy of this memory, as after fork(2), and returns here on that
     // copy's stack. No other thread exists (the crate starts none), so no lock of the allocator can be held in the copy.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };

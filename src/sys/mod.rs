@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod clone;
 pub mod exe;
 pub mod fd;
+pub mod heap;
 pub mod key;
 pub mod mount;
 pub mod netlink;

@@ -108,6 +108,21 @@ fn parse_stat(stat: &[u8]) -> Option<Stat> {
     Some(Stat { parent: parent.parse().ok()?, session: session.parse().ok()?, start_time: start_time.parse().ok()? })
 }
 
+/// The wait status of a process that has ended and that its parent has not asked about yet; `None` for any other, told by
+/// the start time. Field 52 of proc_pid_stat(5), which is 0 for those who may not look.
+pub fn status_of_zombie(pid: Pid, start_time: u64) -> Option<i32> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_zombie(&text, start_time)
+}
+
+fn parse_zombie(stat: &[u8], start_time: u64) -> Option<i32> {
+    let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..))?;
+    let fields: Vec<&str> = std::str::from_utf8(rest).ok()?.split_ascii_whitespace().collect();
+    // The first of these is field 3.
+    let is_it = fields.first() == Some(&"Z") && fields.get(19)?.parse() == Ok(start_time);
+    is_it.then(|| fields.get(49)?.parse().ok()).flatten()
+}
+
 /// How many clock ticks, the unit of [`Stat::start_time`], make a second.
 pub fn ticks_per_second() -> u64 {
     // SAFETY: a number goes in and one comes out.
@@ -138,6 +153,21 @@ mod tests {
         let line = b"7 (a) b) S 3 7 5 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3";
         assert_eq!(parse_stat(line), Some(Stat { parent: 3, session: 5, start_time: 4242 }));
         assert_eq!(parse_stat(b"7 (a) Z 3 7 5 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3"), None);
+    }
+
+    #[test]
+    fn a_zombie_tells_how_it_ended() {
+        let mut child = std::process::Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        let ended = ended_within(open(pid).unwrap().as_fd(), 10_000).unwrap();
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let start_time = text.rsplit(')').next().unwrap().split(' ').nth(20).unwrap().parse().unwrap();
+        assert!(ended);
+        assert_eq!(status_of_zombie(pid, start_time), Some(7 << 8));
+        assert_eq!(status_of_zombie(pid, start_time + 1), None);
+        child.wait().unwrap();
+        assert_eq!(status_of_zombie(pid, start_time), None);
+        assert_eq!(status_of_zombie(Pid::this(), super::start_time(Pid::this()).unwrap().unwrap()), None);
     }
 
     #[test]

@@ -25,6 +25,9 @@ macro_rules! start_with {
     };
 }
 
+/// The part of the stack below the words that every start uses; the kernel maps 128 KiB there, execve(2).
+const STACK: usize = 64 << 10;
+
 static WORDS: AtomicPtr<*const c_char> = AtomicPtr::new(std::ptr::null_mut());
 
 unsafe extern "C" {
@@ -38,7 +41,8 @@ pub fn begin(words: *const *const c_char) {
     let stream = |fd| libc::pollfd { fd, events: 0, revents: 0 };
     let mut streams = [stream(0), stream(1), stream(2)];
     // SAFETY: the kernel writes to three live elements; `open` reads a literal and gives the lowest free number, which
-    // is that of the closed stream; the signal's disposition is a constant of the kernel.
+    // is that of the closed stream; the signal's disposition is a constant of the kernel; what is asked for at last is
+    // that pages of the stack are there, at once instead of one by one, and no harm is done where it can't be.
     unsafe {
         while libc::poll(streams.as_mut_ptr(), 3, 0) < 0 && Errno::last() == Errno::EINTR {}
         for stream in streams.iter().filter(|stream| stream.revents & libc::POLLNVAL != 0) {
@@ -47,7 +51,15 @@ pub fn begin(words: *const *const c_char) {
             }
         }
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        let end = words as usize & !4095;
+        libc::madvise((end - STACK) as *mut _, STACK, libc::MADV_POPULATE_WRITE);
     }
+}
+
+/// The words that the kernel laid on the stack at our start, behind which come the variables.
+pub fn words() -> Option<*const *const c_char> {
+    let words = WORDS.load(Ordering::Relaxed).cast_const();
+    (!words.is_null()).then_some(words)
 }
 
 /// Runs another program with the arguments and the environment that this one was started with.

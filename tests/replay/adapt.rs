@@ -51,7 +51,7 @@ pub fn configuration(host: &Host, mut config: Value, bundle: &Path, number: usiz
 }
 
 /// Peers write what asks for nothing, too; and one of them fails for capabilities that the machine's root has not.
-fn without_what_peers_lack(config: &mut Value) {
+pub fn without_what_peers_lack(config: &mut Value) {
     for part in ["pids", "memory", "cpu", "blockIO"] {
         config::unset(config, &format!("/linux/resources/{part}"));
     }
@@ -196,7 +196,7 @@ pub fn process(process: &mut Value) {
 }
 
 /// Limits whose controller is not there. Values that mean "unset" ask for nothing.
-fn limits(config: &Value) -> Vec<Refusal> {
+pub fn limits(config: &Value) -> Vec<Refusal> {
     let resources = &config["linux"]["resources"];
     let number = |pointer: &str| resources.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     let list = |pointer: &str| resources.pointer(pointer).and_then(Value::as_array).map_or(0, Vec::len);

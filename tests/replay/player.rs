@@ -18,7 +18,7 @@ use super::leaks::{Leaks, no_leak, only_streams};
 use crate::harness::{Cmd, ConsoleSocket, End, Kind, Outcome, Sandbox, Terminal, kind, known_difference, reaper, skip};
 
 /// What comes with later versions.
-const LATER: &[&str] = &["checkpoint", "restore", "update"];
+const LATER: &[&str] = &["checkpoint", "restore"];
 
 /// Programs that are not there or not to be run, and the words by which callers tell 127 from 126.
 const MISSING: (&str, &[&str]) =
@@ -76,6 +76,7 @@ impl<'a> Player<'a> {
                 _ if !self.is_there(call) => {}
                 verb if LATER.contains(&verb) => self.later(call),
                 "exec" => self.exec(call),
+                "update" => self.update(call),
                 _ => self.act(call),
             }
         }
@@ -194,24 +195,30 @@ impl<'a> Player<'a> {
             if refusals.is_empty() {
                 return made;
             }
-            made.outcome.fails();
-            last_word(&made.outcome);
-            let said = made.outcome.stderr() + &made.outcome.log();
-            let named = |refusal: &Refusal| {
-                let field = refusal.fields.is_empty() || refusal.fields.iter().any(|field| said.contains(field));
-                field && refusal.words.iter().all(|word| said.contains(word))
-            };
-            let Some(at) = refusals.iter().position(named) else {
-                let kinds: Vec<_> = refusals.iter().map(|refusal| &refusal.kind).collect();
-                made.outcome.fail(&format!("it should have been refused for {kinds:?}"));
-            };
-            let refusal = refusals.remove(at);
-            self.report.count(format!("refused for {}", refusal.kind));
+            let refusal = self.refused(&made.outcome, &mut refusals);
             if let Some(id) = call.id().filter(|_| call.verb() == "create") {
                 assert!(!self.root(&call).join(id).exists(), "a refused create leaves its state directory");
             }
             self.give_in(&refusal, document, &mut call);
         }
+    }
+
+    /// Which of the refusals that have to come has come.
+    fn refused(&mut self, outcome: &Outcome, refusals: &mut Vec<Refusal>) -> Refusal {
+        outcome.fails();
+        last_word(outcome);
+        let said = outcome.stderr() + &outcome.log();
+        let named = |refusal: &Refusal| {
+            let field = refusal.fields.is_empty() || refusal.fields.iter().any(|field| said.contains(field));
+            field && refusal.words.iter().all(|word| said.contains(word))
+        };
+        let Some(at) = refusals.iter().position(named) else {
+            let kinds: Vec<_> = refusals.iter().map(|refusal| &refusal.kind).collect();
+            outcome.fail(&format!("it should have been refused for {kinds:?}"));
+        };
+        let refusal = refusals.remove(at);
+        self.report.count(format!("refused for {}", refusal.kind));
+        refusal
     }
 
     fn give_in(&self, refusal: &Refusal, document: &mut Value, call: &mut Call) {
@@ -272,6 +279,37 @@ impl<'a> Player<'a> {
         only_streams(pid, preserved, &leaks, document["args"][0] != "wget");
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         self.report.count("execs");
+    }
+
+    /// `update`: the limits as captured, in a file or on standard input.
+    fn update(&mut self, call: &Call) {
+        let resources = self.step.document(call, "resources").expect("the limits of an update");
+        let mut document = json!({"linux": {"resources": resources}});
+        let mut refusals = adapt::limits(&document);
+        if kind() != Kind::Corten {
+            refusals.drain(..).for_each(|refusal| adapt::without(&mut document, &refusal));
+            adapt::without_what_peers_lack(&mut document);
+        }
+        loop {
+            let text = document["linux"]["resources"].to_string();
+            let cmd = match call.option("--resources").expect("--resources") {
+                "-" => self.cmd(call).stdin(&text),
+                file => {
+                    let file = self.host.path(file);
+                    fs::create_dir_all(file.parent().expect("a parent")).expect("make the directory of the limits");
+                    fs::write(file, text).expect("write the limits");
+                    self.cmd(call)
+                }
+            };
+            let outcome = cmd.run();
+            if refusals.is_empty() {
+                outcome.code(call.rc);
+                quiet(&outcome);
+                return self.report.count("updates");
+            }
+            let refusal = self.refused(&outcome, &mut refusals);
+            adapt::without(&mut document, &refusal);
+        }
     }
 
     /// A command on a container that is there.

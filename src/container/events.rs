@@ -1,0 +1,76 @@
+//! `events`: what a container uses, again and again, and each time that the kernel kills for want of memory.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::cgroup::stats::Stats;
+use crate::cgroup::{Location, MemoryEvents};
+use crate::error::{Context, Error, Result};
+
+use super::{Container, Status};
+
+/// One line of the stream, with the keys of runc.
+#[derive(Serialize)]
+pub struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Stats>,
+}
+
+/// The statistics now.
+pub fn stats(container: &Container) -> Result<Event<'_>> {
+    let record = &container.record;
+    // An ended container is told apart before its cgroup is looked for.
+    living(container)?;
+    let data = cgroup(container)?.stats(record.resctrl.as_ref())?;
+    Ok(Event { kind: "stats", id: &record.id, data: Some(data) })
+}
+
+/// Tells the statistics every `interval` and each lack of memory when it happens, until the container ends.
+pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&Event) -> Result<()>) -> Result<()> {
+    living(container)?;
+    let (cgroup, record) = (cgroup(container)?, &container.record);
+    let (_, init) = container.init()?;
+    let mut memory = cgroup.memory_events()?;
+    if memory.is_none() {
+        log::warn!("lack of memory is not seen: cgroup {cgroup} has no memory.events");
+    }
+    let mut next = Instant::now() + interval;
+    loop {
+        let ended = MemoryEvents::wait(memory.as_ref(), init.as_fd(), next.saturating_duration_since(Instant::now()))?;
+        // Also after the end, which may have come of it.
+        if memory.as_mut().is_some_and(MemoryEvents::has_killed) {
+            tell(&Event { kind: "oom", id: &record.id, data: None })?;
+        }
+        if ended {
+            return Ok(());
+        }
+        if Instant::now() >= next {
+            next += interval;
+            match cgroup.stats(record.resctrl.as_ref()) {
+                Ok(data) => tell(&Event { kind: "stats", id: &record.id, data: Some(data) })?,
+                // Deleted meanwhile.
+                Err(_) if container.living_init()?.is_none() => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn living(container: &Container) -> Result<()> {
+    match container.status()? {
+        Status::Created | Status::Running | Status::Paused => Ok(()),
+        Status::Creating | Status::Stopped => {
+            Err(Error::new(format!("container with id {} is not running", container.record.id)))
+        }
+    }
+}
+
+fn cgroup(container: &Container) -> Result<&Location> {
+    let none = || Error::new("the container has no cgroup of its own to look at");
+    container.record.cgroup.as_ref().ok_or_else(none).hint("create it without --cgroup-manager=disabled")
+}

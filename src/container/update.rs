@@ -1,0 +1,49 @@
+//! `update`: other limits for a container, all or nothing.
+
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
+
+use crate::cgroup::Change;
+use crate::error::{Context, Error, Result, bail};
+
+use super::record::Record;
+use super::{Container, Status};
+
+/// What is to change.
+#[derive(Default)]
+pub struct Request {
+    /// As in `linux.resources`; what is not named stays.
+    pub resources: LinuxResources,
+    /// As in `linux.intelRdt`, for a container that has it.
+    pub resctrl: Option<LinuxIntelRdt>,
+}
+
+/// Gives a created, running or paused container other limits, and other device rules if it has not got these. A paused
+/// one stays paused: nothing has to stand still for it, since device programs are replaced in one step.
+pub fn update(container: &Container, request: &Request) -> Result<()> {
+    match container.status()? {
+        Status::Created | Status::Running | Status::Paused => {}
+        Status::Stopped | Status::Creating => bail!("container not running"),
+    }
+    let record = &container.record;
+    let resctrl = match (&request.resctrl, &record.resctrl) {
+        (Some(_), None) => {
+            return Err(Error::new("the container has no resctrl group").hint("create it with linux.intelRdt"));
+        }
+        (wanted, group) => wanted.as_ref().zip(group.as_ref()),
+    };
+    let Some(cgroup) = &record.cgroup else {
+        return Err(Error::new("the container has no cgroup of its own to limit")
+            .hint("create it without --cgroup-manager=disabled"));
+    };
+    let change = Change::plan(&request.resources, cgroup)?;
+    let applied = change.apply(cgroup)?;
+    // The last of the steps that can fail: each undoes itself, and what comes before it undoes what it has done.
+    resctrl.map_or(Ok(()), |(wanted, group)| group.change(wanted)).phase("cgroup")?;
+    let rules = change.device_rules().filter(|rules| record.device_rules != Some(*rules));
+    if let Some(rules) = rules {
+        container.directory.write(&Record { device_rules: Some(rules), ..record.clone() })?;
+        applied.replace_devices(&change).inspect_err(|_| drop(container.directory.write(record)))?;
+    }
+    applied.keep();
+    Ok(())
+}
