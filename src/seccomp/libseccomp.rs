@@ -203,7 +203,8 @@ fn same(
         let is_its = |number: u32| number & !(X32_BIT - 1) == arch.bit;
         let is_older = |number: u32| is_its(number) && newest.is_none_or(|newest| number & !arch.bit <= newest);
         let stands_for_unknown = |number: u32| newest.is_some() && number == 0 && arch.zero_is_unknown();
-        let alone = read.named.len() == 1 && read.archs.len() < 3;
+        let conditions = read.entries.iter().flat_map(|entry| entry.alternatives.iter().flatten()).count();
+        let alone = conditions == 1 && native.audit == AUDIT_X86_64 && read.archs.len() < 3;
         let tangled = if alone { BTreeSet::new() } else { tangled(&read, arch.audit) };
         let numbers = numbers.into_iter().filter(|number| !tangled.contains(number));
         for number in numbers.filter(|&number| is_older(number) && !stands_for_unknown(number)) {
