@@ -320,6 +320,13 @@ fn features_is_pure_json_and_needs_nothing() {
     assert!(has(&features["linux"]["capabilities"], "CAP_CHOWN"));
     assert_eq!(features["linux"]["cgroup"]["v2"], true);
     assert_eq!(features["linux"]["seccomp"]["enabled"], true);
+    assert!(has(&features["linux"]["seccomp"]["actions"], "SCMP_ACT_NOTIFY"));
+    if kind() == Kind::Corten {
+        let level = features["annotations"]["run.corten.landlock.level"].as_str().expect("a level");
+        assert!(level.parse::<u32>().is_ok(), "{level}");
+        assert_eq!(features["annotations"]["run.corten.landlock"], "1");
+        assert!(has(&features["linux"]["seccomp"]["supportedFlags"], "SECCOMP_FILTER_FLAG_SPEC_ALLOW"));
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 #[allow(dead_code, unused_imports, reason = "a vocabulary for tests to come")]
 mod harness;
 
+mod agent;
 mod cgroup;
 mod cli;
 mod entering;
@@ -16,6 +17,8 @@ mod exec;
 mod freezing;
 mod hooks;
 mod idmap;
+mod labels;
+mod landlock;
 mod lifecycle;
 mod mount_words;
 mod mounts;

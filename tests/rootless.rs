@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Cmd, Kind, Outcome, Sandbox, Terminal, chown_all, kind, known_difference, runtime, skip};
+use crate::harness::{
+    Agent, Answer, Bundle, Cmd, Kind, Outcome, Sandbox, Terminal, chown_all, kind, known_difference, runtime, skip,
+};
 
 /// A user whom no machine has.
 const USER: u32 = 7777;
@@ -508,4 +510,33 @@ fn a_terminal_of_the_containers_own() {
     let running = container.cmd(&["run", container.bundle.name()]).on_terminal(terminal.replica()).spawn();
     terminal.until("/dev/pts/0\r\n0\r\n");
     running.wait().ok();
+}
+
+#[test]
+fn a_users_container_has_a_seccomp_agent() {
+    let container = single();
+    let agent = Agent::listen(container.bundle.host("agent.sock"), |_| Answer::Continue);
+    fs::set_permissions(agent.path(), fs::Permissions::from_mode(0o777)).expect("let the user connect");
+    let profile = |names: &[&str]| {
+        json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": agent.path(),
+            "syscalls": [{"names": names, "action": "SCMP_ACT_NOTIFY"}],
+        })
+    };
+    for no_new_privs in [true, false] {
+        let bundle = single().bundle.args(["true"]).set("/process/noNewPrivileges", no_new_privs);
+        let container = Rootless { bundle: bundle.set("/linux/seccomp", profile(&["mkdir", "execve"])), ..single() };
+        container.run().ok();
+    }
+    if kind() == Kind::Corten {
+        // Nobody may look into a process that enters a container, so the listener cannot be taken out of it.
+        let bundle = single().bundle.args(["sleep", "60"]).set("/linux/seccomp", profile(&["sendmsg"]));
+        let container = Rootless { bundle, ..single() };
+        container.bundle.write();
+        let id = container.bundle.name();
+        container.cmd(&["run", "--detach", id]).run().ok();
+        container.cmd(&["exec", id, "true"]).run().fails_with("sendmsg itself must be allowed");
+        container.cmd(&["delete", "--force", id]).run().ok();
+    }
 }

@@ -50,7 +50,9 @@ impl Request {
             let sound = class == "/" || !(class.contains(['/', '\n', '\0']) || RESERVED.contains(&class.as_str()));
             ensure_at(sound, || format!("{class:?} is no name of a group"), "closID")?;
         }
-        let monitoring = wanted.enable_monitoring().unwrap_or(false);
+        // The latter two are those of before runtime-spec 1.3.
+        let asked = [wanted.enable_monitoring(), wanted.enable_cmt(), wanted.enable_mbm()];
+        let monitoring = asked.contains(&&Some(true));
         Ok(Some(Request { id: id.to_owned(), class, schemata: schemata(wanted)?, monitoring }))
     }
 
@@ -418,7 +420,9 @@ mod tests {
     #[test]
     fn counters_have_a_group_of_their_own() {
         let tree = Tree::new("counters");
-        let group = made(&tree, r#"{"closID":"there","enableMonitoring":true}"#).unwrap();
+        let group = made(&tree, r#"{"closID":"there","enableMBM":true}"#).unwrap();
+        group.remove().unwrap();
+        let group = made(&tree, r#"{"closID":"there","enableCMT":false,"enableMonitoring":true}"#).unwrap();
         group.add(Pid::from_raw(7)).unwrap();
         assert_eq!((tree.read("there/tasks"), tree.read("there/mon_groups/web/tasks")), ("7".into(), "7".into()));
         group.remove().unwrap();

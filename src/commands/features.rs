@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::commands::version::SPEC;
 use crate::error::{Error, Result};
-use crate::{namespaces, process, rootfs, seccomp};
+use crate::{namespaces, process, rootfs, seccomp, sys};
 
 /// Print what this runtime can do, as JSON
 #[derive(Args, Debug)]
@@ -53,6 +53,9 @@ fn document() -> serde_json::Value {
         "annotations": {
             "run.corten.version": env!("CARGO_PKG_VERSION"),
             rootfs::OVERLAY: rootfs::OVERLAY_FORMS,
+            // The version of the document, and what the kernel has of it (0 for nothing).
+            process::LANDLOCK: process::LANDLOCK_VERSION.to_string(),
+            "run.corten.landlock.level": sys::landlock::level().to_string(),
         },
         // It names a directory of the host: not for an engine to take from strangers.
         "potentiallyUnsafeConfigAnnotations": [rootfs::OVERLAY],

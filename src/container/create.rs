@@ -10,6 +10,7 @@ use crate::cgroup::{self, Cgroup, rdt};
 use crate::error::{Context, Error, Result, bail};
 use crate::launch::gate::Gate;
 use crate::launch::host::{self, Launched};
+use crate::launch::listener::TellAgent;
 use crate::namespaces::Origin;
 use crate::plan::Plan;
 use crate::process::console;
@@ -21,7 +22,7 @@ use super::id::Id;
 use super::notify::{self, Relay};
 use super::record::{Record, VERSION};
 use super::store::{Directory, Reserved, Store, replace};
-use super::{Container, start, state};
+use super::{Container, agent, start, state};
 
 /// What `create` and `run` are asked for.
 pub struct Request {
@@ -161,6 +162,10 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     log::trace!("cgroup and gate made");
     let filter = plan.seccomp.as_ref().map(Program::to_bytes);
     let hooks_record = record.clone();
+    let tell_agent = record.seccomp_agent.clone().map(|agent| -> TellAgent<'_> {
+        let record = record.clone();
+        Box::new(move |pid, listener| agent::tell(&agent, &record, ("creating", pid.as_raw()), pid, listener))
+    });
     let mut terminal = None;
     let mut record = Record { process: Some(plan.kept.process.clone()), ..record };
     let (directory, cgroup) = (pieces.directory(), pieces.cgroup.as_ref());
@@ -176,6 +181,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             // be written nowhere.
             settle_first: controller.is_some() || (!gated && (pid_file.is_some() || handle.is_some())),
             state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
+            tell_agent,
         },
         |pid| {
             // While the container's half mounts. The lock tells everybody that it is not done yet.
@@ -239,6 +245,7 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         namespaces: plan.namespaces.own_files().into_iter().map(str::to_owned).collect(),
         own_pid_namespace: plan.namespaces.origin(libc::CLONE_NEWPID as u64) == Origin::New,
         seccomp: plan.seccomp.is_some(),
+        seccomp_agent: plan.seccomp_agent.clone(),
         process: None,
         personality: kept.personality.clone(),
         memory_policy: kept.memory_policy.clone(),

@@ -7,7 +7,9 @@ use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result, bail};
 use crate::launch::child::Join;
+use crate::launch::gate::Gate;
 use crate::launch::host::{self, ExecRequest, Launched};
+use crate::launch::listener::TellAgent;
 use crate::namespaces::KINDS;
 use crate::process::Process;
 use crate::process::console;
@@ -16,7 +18,7 @@ use crate::seccomp::Program;
 use crate::sys;
 
 use super::create::{Console, open_console, send_pidfd, write_pid};
-use super::{Container, Status};
+use super::{Container, Status, agent};
 
 /// What `exec` is asked for.
 pub struct Request {
@@ -92,6 +94,13 @@ fn launch(
     let own_pid_namespace = all & libc::CLONE_NEWPID as u64 != 0;
     let filter = || container.directory.seccomp().and_then(|bytes| Program::from_bytes(&bytes));
     let seccomp = record.seccomp.then(filter).transpose()?;
+    let tell_agent = record.seccomp_agent.as_ref().map(|agent| -> TellAgent<'_> {
+        Box::new(move |program, listener| {
+            let shut = Gate::is_shut(container.directory.path())?;
+            let state = (if shut { Status::Created } else { Status::Running }.word(), pid.as_raw());
+            agent::tell(agent, record, state, program, listener)
+        })
+    });
     let cgroup = cgroup_dir(container, pid, below)?;
     if let Some(group) = &record.resctrl {
         // Ourselves, so that the program is born there.
@@ -104,6 +113,7 @@ fn launch(
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
         console: socket,
         seccomp,
+        tell_agent,
     };
     host::exec(request, settle)
 }

@@ -1,5 +1,6 @@
 //! The life cycle on the host, one verb per file, and what a container on record is.
 
+mod agent;
 pub mod create;
 pub mod delete;
 pub mod events;

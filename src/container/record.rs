@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Location, rdt};
 use crate::hooks::Hooks;
+use crate::seccomp::Listener;
 
 /// The form of the record; a higher number is refused.
 pub const VERSION: u32 = 1;
@@ -47,6 +48,9 @@ pub struct Record {
     pub own_pid_namespace: bool,
     /// Whether a seccomp filter lies beside the record, for execs.
     pub seccomp: bool,
+    /// Who decides on the calls of which that filter notifies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp_agent: Option<Listener>,
     /// The config's `process`, the base of an exec; `None` in an intent.
     pub process: Option<spec::Process>,
     /// The config's `linux.personality`, for execs.

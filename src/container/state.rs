@@ -13,28 +13,36 @@ use crate::sys;
 use super::record::Record;
 use super::{Container, Status};
 
-/// The spec's "State" for hooks: one line of JSON.
-pub fn for_hooks(record: &Record, status: &str, pid: Option<i32>) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct State<'a> {
-        oci_version: &'a str,
-        id: &'a str,
-        status: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pid: Option<i32>,
-        bundle: &'a Path,
-        annotations: &'a BTreeMap<String, String>,
+/// The spec's "State".
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<i32>,
+    bundle: &'a Path,
+    annotations: &'a BTreeMap<String, String>,
+}
+
+impl<'a> State<'a> {
+    /// What is on record, with what is not.
+    pub fn of(record: &'a Record, status: &'a str, pid: Option<i32>) -> State<'a> {
+        State {
+            oci_version: &record.oci_version,
+            id: &record.id,
+            status,
+            pid,
+            bundle: &record.bundle,
+            annotations: &record.annotations,
+        }
     }
-    let state = State {
-        oci_version: &record.oci_version,
-        id: &record.id,
-        status,
-        pid,
-        bundle: &record.bundle,
-        annotations: &record.annotations,
-    };
-    serde_json::to_vec(&state).expect("strings and numbers always serialize")
+}
+
+/// The [`State`] for hooks: one line of JSON.
+pub fn for_hooks(record: &Record, status: &str, pid: Option<i32>) -> Vec<u8> {
+    serde_json::to_vec(&State::of(record, status, pid)).expect("strings and numbers always serialize")
 }
 
 /// What `state` and `list` print, with the keys and their order as runc has them.

@@ -21,6 +21,7 @@ use crate::sys::proc::Procfs;
 use crate::trace;
 
 use super::gate::Waiting;
+use super::listener;
 use super::wire::{Message, Wire};
 
 /// What the container's process has to do.
@@ -121,7 +122,7 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     wire.wait_go()?;
     ::log::trace!("word to go on heard");
     script.shed_descriptors(wire)?;
-    script.confine()?;
+    script.confine(wire)?;
     ::log::trace!("user and capabilities set");
     script.finish(wire)
 }
@@ -286,12 +287,24 @@ impl Script {
 
     /// From here on the container's own rights. Without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded
     /// before the capabilities go.
-    fn confine(&mut self) -> Result<()> {
-        if let Some(filter) = self.seccomp.as_ref().filter(|_| !self.process.no_new_privs()) {
-            filter.load().phase("seccomp")?;
-            ::log::trace!("seccomp filter loaded");
+    ///
+    /// One that notifies needs the host to reach its agent, who is there until the gate and not beyond.
+    fn confine(&mut self, wire: &Wire) -> Result<()> {
+        if !self.process.no_new_privs() {
+            self.load_filter(wire)?;
         }
-        self.process.become_user().phase("process")
+        self.process.become_user().phase("process")?;
+        if self.gate.is_some() && self.seccomp.as_ref().is_some_and(Program::notifies) {
+            self.load_filter(wire)?;
+        }
+        Ok(())
+    }
+
+    fn load_filter(&mut self, wire: &Wire) -> Result<()> {
+        let Some(filter) = self.seccomp.take() else { return Ok(()) };
+        if filter.notifies() { listener::load(&filter, wire) } else { filter.load() }.phase("seccomp")?;
+        ::log::trace!("seccomp filter loaded");
+        Ok(())
     }
 
     fn finish(&mut self, wire: &Wire) -> Result<Infallible> {
@@ -299,9 +312,9 @@ impl Script {
         // The record is written: from now on the container lives without its creator.
         nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
         wire.send(&Message::Done)?;
-        let Some(gate) = self.gate.take() else { return self.start(|| Ok(())) };
+        let Some(gate) = self.gate.take() else { return self.start(wire, || Ok(())) };
         ::log::trace!("waits at its gate");
-        let Err(error) = gate.wait().and_then(|()| self.start(|| gate.mark()));
+        let Err(error) = gate.wait().and_then(|()| self.start(wire, || gate.mark()));
         ::log::trace!("failed: {error}");
         gate.answer(&error);
         sys::pid::exit_now(1)
@@ -309,11 +322,8 @@ impl Script {
 
     /// What happens after `start`: the filter that needed no privilege, hooks, the program, right before which it is
     /// `announced`.
-    fn start(&mut self, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
-        if let Some(filter) = self.seccomp.as_ref().filter(|_| self.process.no_new_privs()) {
-            filter.load().phase("seccomp")?;
-            ::log::trace!("seccomp filter loaded");
-        }
+    fn start(&mut self, wire: &Wire, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
+        self.load_filter(wire)?;
         if !self.start_container.is_empty() {
             let state = (self.state)("created", nix::unistd::getpid().as_raw());
             let environment = self.process.environment();

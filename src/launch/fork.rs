@@ -197,7 +197,7 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
 fn explain(errno: Errno, new: u64) -> Error {
     let error = Error::from(errno).context("make the container's process (clone3)");
     match errno {
-        Errno::EPERM if new & USER != 0 => error.hint(user::switched_off().unwrap_or(
+        Errno::EPERM | Errno::EACCES if new & USER != 0 => error.hint(user::switched_off().unwrap_or(
             "user namespaces are forbidden here: by a security module, an outer sandbox, or because this is a chroot",
         )),
         Errno::EPERM => error.hint(

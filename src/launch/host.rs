@@ -22,6 +22,7 @@ use crate::sys::{self, Errno};
 use super::child::{self, Build, Entrance, Join, Script};
 use super::fork::{self, Side, fork};
 use super::gate::Waiting;
+use super::listener::{self, TellAgent};
 use super::wire::{Message, Wire};
 
 /// What a launch needs beside the plan.
@@ -40,6 +41,8 @@ pub struct Request<'a> {
     pub settle_first: bool,
     /// The state for hooks, for a status and pid.
     pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
+    /// What to do with the listener of its seccomp filter, when that has one.
+    pub tell_agent: Option<TellAgent<'a>>,
 }
 
 /// The container's first process. Dropping it ends the process, unless it was kept.
@@ -78,7 +81,7 @@ pub fn launch(
     enter_record: impl FnOnce(Pid) -> Result<()>,
     settle: impl FnOnce(Pid) -> Result<()>,
 ) -> Result<Launched> {
-    let Request { plan, bundle, cgroup, gate, console, settle_first, state } = request;
+    let Request { plan, bundle, cgroup, gate, console, settle_first, state, tell_agent } = request;
     let (wire, child_wire) = Wire::pair()?;
     let mut entries = plan.namespaces.open().phase("namespaces")?;
     let new = plan.namespaces.clone_flags();
@@ -178,7 +181,7 @@ pub fn launch(
         settle(pid)
     };
     let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
-    let talk = Talk { wire, waits, ahead, out_of_memory: &|| cgroup?.location().out_of_memory() };
+    let talk = Talk { wire, waits, ahead, tell_agent, out_of_memory: &|| cgroup?.location().out_of_memory() };
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
@@ -237,11 +240,13 @@ pub struct ExecRequest<'a> {
     pub console: Option<OwnedFd>,
     /// The filter of system calls.
     pub seccomp: Option<Program>,
+    /// What to do with its listener, when it has one.
+    pub tell_agent: Option<TellAgent<'a>>,
 }
 
 /// Makes another process in a container and sees it through to its program; `settle` comes before that.
 pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<()>>) -> Result<Launched> {
-    let ExecRequest { mut join, own_pid_namespace, process, cgroup, console, seccomp } = request;
+    let ExecRequest { mut join, own_pid_namespace, process, cgroup, console, seccomp, tell_agent } = request;
     let (wire, child_wire) = Wire::pair()?;
     process.apply_initial_affinity().phase("process")?;
     let kinds = join.kinds;
@@ -270,7 +275,8 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
         process.limit(pid).phase("process")?;
         settle.map_or(Ok(()), |settle| settle(pid))
     };
-    Talk { wire, waits: false, ahead, out_of_memory: &|| None }.see_through(launched, from_outside, || Ok(()), settle)
+    let talk = Talk { wire, waits: false, ahead, tell_agent, out_of_memory: &|| None };
+    talk.see_through(launched, from_outside, || Ok(()), settle)
 }
 
 /// The conversation with the container's half.
@@ -281,6 +287,7 @@ struct Talk<'a> {
     /// Whether nothing has to be done between the mounts and the last steps: the container's half then finds the word to
     /// go on when it gets there, and neither half wakes the other up in between.
     ahead: bool,
+    tell_agent: Option<TellAgent<'a>>,
     /// What to say of its death, if it was for want of memory.
     out_of_memory: &'a dyn Fn() -> Option<Error>,
 }
@@ -316,6 +323,10 @@ impl Talk<'_> {
                         self.wire.let_go()?;
                     }
                 }
+                Some(Message::Listening(number)) => {
+                    let outcome = self.pass_listener(number, &launched);
+                    self.blame(outcome, &mut launched)?;
+                }
                 Some(Message::Done) if self.waits => {
                     ::log::trace!("container waits at its gate");
                     return Ok(launched);
@@ -331,6 +342,16 @@ impl Talk<'_> {
                 None => return Err(self.explain(&mut launched)),
             }
         }
+    }
+
+    /// Gives the listener of the container's filter to the agent, on whom each further call of that half may depend.
+    fn pass_listener(&self, number: Option<u32>, launched: &Launched) -> Result<()> {
+        let Some(listener) = listener::take(&self.wire, number, launched.pidfd()).phase("seccomp")? else {
+            return Ok(());
+        };
+        let Some(tell) = &self.tell_agent else { bail!("the listener of a seccomp filter has no agent to go to") };
+        tell(launched.pid, listener.as_fd()).phase("seccomp")?;
+        if number.is_some() { self.wire.let_go() } else { Ok(()) }
     }
 
     /// What of ours fails on a process that has died is only a sign of that: its death is the error then.

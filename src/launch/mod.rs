@@ -4,4 +4,5 @@ pub mod child;
 pub mod fork;
 pub mod gate;
 pub mod host;
+pub mod listener;
 pub mod wire;

@@ -1,7 +1,9 @@
 //! The conversation of the two halves while a container is made: one SEQPACKET socket, a few small messages.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 
 use crate::error::{Context, Error, Result, bail};
@@ -26,6 +28,8 @@ pub enum Message {
     Ready,
     /// Container: nothing but the gate and the program are left.
     Done,
+    /// Container: it loads a seccomp filter whose listener comes in the next packet, or is to be taken under this number.
+    Listening(Option<u32>),
     /// Container: a warning for the log.
     Warning(String),
     /// Container: it failed; an encoded [`Error`].
@@ -74,11 +78,16 @@ impl Wire {
 
     /// Sends one message. A dead other half is EPIPE, never a signal.
     pub fn send(&self, message: &Message) -> Result<()> {
+        let bytes;
         let (tag, body): (u8, &[u8]) = match message {
             Message::Go => (b'g', &[]),
             Message::Hooks => (b'h', &[]),
             Message::Ready => (b'r', &[]),
             Message::Done => (DONE, &[]),
+            Message::Listening(number) => {
+                bytes = number.map(u32::to_le_bytes);
+                (b'l', bytes.as_slice().as_flattened())
+            }
             Message::Warning(text) => (b'w', text.as_bytes()),
             Message::Failed(error) => (FAILED, error),
         };
@@ -111,10 +120,20 @@ impl Wire {
             b'h' => Message::Hooks,
             b'r' => Message::Ready,
             DONE => Message::Done,
+            b'l' => Message::Listening(body.first_chunk().copied().map(u32::from_le_bytes)),
             b'w' => Message::Warning(String::from_utf8_lossy(body).into_owned()),
             FAILED => Message::Failed(body.to_vec()),
             other => bail!("the other half sent the unknown message {other}"),
         }))
+    }
+
+    /// Whether the other half says something, or ends, within this time.
+    pub fn has_word_within(&self, time: Duration) -> Result<bool> {
+        match ppoll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], Some(time.into()), None) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno).context("listen to the other half"),
+        }
     }
 
     /// The container's half makes sure that the host's half is still there.
@@ -147,7 +166,14 @@ mod tests {
     #[test]
     fn messages_arrive_as_they_were_sent_and_the_end_is_none() {
         let (host, child) = Wire::pair().unwrap();
-        for message in [Message::Hooks, Message::Warning("x y".into()), Message::Failed(vec![0, 1, 2]), Message::Done] {
+        for message in [
+            Message::Hooks,
+            Message::Listening(Some(7)),
+            Message::Listening(None),
+            Message::Warning("x y".into()),
+            Message::Failed(vec![0, 1, 2]),
+            Message::Done,
+        ] {
             child.send(&message).unwrap();
             assert_eq!(host.receive().unwrap(), Some(message));
         }

@@ -130,8 +130,15 @@ pub fn switched_off() -> Option<&'static str> {
         return Some("user namespaces are switched off: sysctl user.max_user_namespaces=15000");
     }
     // Of Debian's kernels.
-    is_zero("/proc/sys/kernel/unprivileged_userns_clone")
-        .then_some("user namespaces are switched off for all but root: sysctl kernel.unprivileged_userns_clone=1")
+    if is_zero("/proc/sys/kernel/unprivileged_userns_clone") {
+        return Some("user namespaces are switched off for all but root: sysctl kernel.unprivileged_userns_clone=1");
+    }
+    // Of Ubuntu's, from 23.10 on: the namespace is made, with no capability in it.
+    let restricted = fs::read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+    restricted.is_ok_and(|value| value.starts_with(b"1")).then_some(
+        "AppArmor keeps user namespaces from all but root: give this program a profile that has `userns,`, \
+        or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    )
 }
 
 /// Becomes root inside a user namespace just entered: groups, then gid, then uid, since each needs the one before.

@@ -17,9 +17,9 @@ use crate::hooks::{Hooks, Stage};
 use crate::host;
 use crate::namespaces::sysctl::{Owner, Sysctls};
 use crate::namespaces::{Namespaces, Origin};
-use crate::process::{Facts, Process};
+use crate::process::{Facts, LANDLOCK, Process};
 use crate::rootfs::{self, Rootfs};
-use crate::seccomp::Program;
+use crate::seccomp::{Listener, Program};
 
 /// What the command line adds to the configuration.
 pub struct Options<'a> {
@@ -53,6 +53,8 @@ pub struct Plan {
     pub process: Process,
     /// The filter of system calls.
     pub seccomp: Option<Program>,
+    /// Who decides on the calls of which it notifies.
+    pub seccomp_agent: Option<Listener>,
     /// The cgroup and its limits; `None` when it stays in the caller's.
     pub cgroup: Option<cgroup::Request>,
     /// Its share of caches and memory bandwidth.
@@ -147,9 +149,12 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     })?;
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
     let steers_cgroups = steers_cgroups(&spec, &namespaces);
+    let seccomp = seccomp.map(|profile| compile_seccomp(profile, &spec, options.bundle)).transpose()?;
+    let (seccomp, seccomp_agent) = seccomp.map_or((None, None), |(program, agent)| (Some(program), agent));
     Ok(Plan {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
-        seccomp: seccomp.map(|profile| compile_seccomp(profile, &spec)).transpose()?,
+        seccomp,
+        seccomp_agent,
         cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
         resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
         steers_cgroups,
@@ -177,17 +182,15 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
 /// crun's annotation: a name of an unknown system call is an error. Any value but `0`.
 const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
 
-fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec) -> Result<Program> {
+fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec, bundle: &Path) -> Result<(Program, Option<Listener>)> {
     let program = Program::compile(profile)?;
-    if program.notifies() {
-        return Err(Error::new("SCMP_ACT_NOTIFY is not supported yet").field("/linux/seccomp/syscalls"));
-    }
     let annotation = spec.annotations().as_ref().and_then(|labels| labels.get(FAIL_UNKNOWN));
     if annotation.is_some_and(|value| value != "0") {
         program.refuse_unknown()?;
     }
     program.warnings().for_each(|warning| log::warn!("{warning}"));
-    Ok(program)
+    let agent = Listener::plan(profile, &program, bundle)?;
+    Ok((program, agent))
 }
 
 fn facts<'a>(spec: &'a Spec, process: &SpecProcess, options: &Options<'a>, user_namespace: bool) -> Facts<'a> {
@@ -201,6 +204,7 @@ fn facts<'a>(spec: &'a Spec, process: &SpecProcess, options: &Options<'a>, user_
         memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()),
         keyring: options.new_keyring.then_some(options.id),
         keep_groups: keep_groups.is_some_and(|value| value == "1"),
+        landlock: spec.annotations().as_ref().and_then(|labels| labels.get(LANDLOCK)).map(String::as_str),
         ..host_facts(process, user_namespace)
     }
 }
@@ -233,6 +237,7 @@ pub fn compile_exec(process: &SpecProcess, container: &Joined<'_>) -> Result<Pro
         memory_policy: container.memory_policy,
         keyring: Some(container.id),
         keep_groups: container.annotations.get(KEEP_GROUPS).is_some_and(|value| value == "1"),
+        landlock: container.annotations.get(LANDLOCK).map(String::as_str),
         ..host_facts(process, container.user_namespace)
     };
     Process::plan(process, &facts)

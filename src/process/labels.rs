@@ -77,27 +77,42 @@ fn ensure_lsm(enabled: bool, module: &str, kind: &str, name: &str) -> Result<()>
 fn write(proc: Option<BorrowedFd<'_>>, files: &[&str], text: &str) -> Result<()> {
     let proc = proc.ok_or_else(|| Error::new("a label needs a procfs to be written to"))?;
     let mut missing = None;
+    // Podman looks for the path between back quotes.
+    let what = |file: &str| format!("write {text:?} to `/proc/{file}`");
     for file in files {
-        match write_one(proc, file, text) {
-            Err(errno @ Errno::ENOENT) => missing = Some((file, errno)),
-            // Podman looks for the path between back quotes.
-            done => return done.with_context(|| format!("write {text:?} to `/proc/{file}`")),
-        }
+        let label = match open_one(proc, file) {
+            Err(errno @ Errno::ENOENT) => {
+                missing = Some((file, errno));
+                continue;
+            }
+            label => label.with_context(|| what(file))?,
+        };
+        // One write: the kernel takes each as a whole label.
+        let written = (&label).write(text.as_bytes());
+        let written = written.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+        return written.map(drop).map_err(|errno| {
+            let error = Error::from(errno).context(what(file));
+            // Both modules: it is a name that they do not know.
+            let unknown = matches!(errno, Errno::ENOENT | Errno::EINVAL);
+            if unknown {
+                error.hint("it has to be loaded on the host (apparmor_parser --replace, semodule)")
+            } else {
+                error
+            }
+        });
     }
     let (file, errno) = missing.unwrap_or((&"self/attr", Errno::ENOENT));
-    Err(errno).with_context(|| format!("write {text:?} to `/proc/{file}`"))
+    Err(errno).with_context(|| what(file))
 }
 
-fn write_one(proc: BorrowedFd<'_>, file: &str, text: &str) -> Result<(), Errno> {
+fn open_one(proc: BorrowedFd<'_>, file: &str) -> Result<File, Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let resolve = ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_BENEATH;
     let fd = openat2(proc, file, OpenHow::new().flags(flags).resolve(resolve))?;
     if fstatfs(fd.as_fd())?.filesystem_type() != PROC_SUPER_MAGIC {
         return Err(Errno::EXDEV);
     }
-    // One write: the kernel takes each as a whole label.
-    let written = File::from(fd).write(text.as_bytes());
-    written.map(drop).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+    Ok(File::from(fd))
 }
 
 #[cfg(test)]
@@ -135,7 +150,7 @@ mod tests {
         std::fs::create_dir_all(dir.join("self/attr")).unwrap();
         std::fs::write(dir.join("self/attr/exec"), "").unwrap();
         let fake = File::open(&dir).unwrap();
-        assert_eq!(write_one(fake.as_fd(), "self/attr/exec", "x"), Err(Errno::EXDEV));
+        assert_eq!(open_one(fake.as_fd(), "self/attr/exec").unwrap_err(), Errno::EXDEV);
         assert_eq!(std::fs::read(dir.join("self/attr/exec")).unwrap(), b"");
         std::fs::remove_dir_all(dir).unwrap();
     }

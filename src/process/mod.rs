@@ -9,6 +9,7 @@ pub mod console;
 mod environment;
 pub mod foreground;
 mod labels;
+mod landlock;
 mod limits;
 mod memory;
 mod options;
@@ -30,6 +31,7 @@ use crate::sys::{Errno, process as kernel, sched};
 use console::Size;
 
 pub use capabilities::names as capability_names;
+pub use landlock::{ANNOTATION as LANDLOCK, VERSION as LANDLOCK_VERSION};
 pub use memory::policy_names as memory_policy_names;
 pub use options::{Options, parse_user};
 pub use user::use_null_of;
@@ -62,6 +64,8 @@ pub struct Facts<'a> {
     pub personality: Option<&'a spec::LinuxPersonality>,
     /// `linux.memoryPolicy`.
     pub memory_policy: Option<&'a spec::LinuxMemoryPolicy>,
+    /// The annotation [`LANDLOCK`].
+    pub landlock: Option<&'a str>,
 }
 
 /// A process, compiled: nothing of it is looked up or laid out any more after the fork, but for what only the
@@ -81,6 +85,7 @@ pub struct Process {
     memory_policy: Option<memory::Policy>,
     personality: Option<u32>,
     labels: labels::Labels,
+    landlock: Option<landlock::Landlock>,
     keyring: Option<CString>,
     no_new_privs: bool,
     user_namespace: bool,
@@ -120,6 +125,7 @@ impl Process {
             memory_policy: facts.memory_policy.map(memory::Policy::plan).transpose().field(|| "/linux/memoryPolicy")?,
             personality: facts.personality.map(memory::personality),
             labels: labels::Labels::plan(profile.as_deref(), label.as_deref(), facts.apparmor, facts.selinux)?,
+            landlock: facts.landlock.map(read_landlock).transpose()?.flatten(),
             keyring: facts.keyring.map(session::keyring_name).transpose()?,
             no_new_privs: process.no_new_privileges().unwrap_or(false),
             user_namespace: facts.user_namespace,
@@ -200,7 +206,7 @@ impl Process {
     }
 
     /// After the change of root, with all privileges: labels, `no_new_privs`, execution domain, memory policy, home,
-    /// umask.
+    /// umask, Landlock.
     ///
     /// `proc` is the root of a procfs that only we have, for a process with labels ([`Process::needs_proc`]).
     pub fn prepare(&mut self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
@@ -222,7 +228,9 @@ impl Process {
         }
         // Last of all that makes files.
         self.user.set_umask();
-        Ok(())
+        // Last of all that opens files; before the limits, which may be of files, and before a seccomp filter, which may
+        // forbid it.
+        self.landlock.as_ref().map_or(Ok(()), landlock::Landlock::apply)
     }
 
     /// Becomes the container's user for good: working directory, groups, ids, capabilities. Then finds the
@@ -289,7 +297,11 @@ impl Process {
         let (true, Some(path)) = (self.closed, &self.program) else {
             return Error::new("the process is not ready to be executed");
         };
-        program::execute(path, &self.args, self.environment.entries())
+        let error = program::execute(path, &self.args, self.environment.entries());
+        if self.landlock.is_some() && error.errno() == Some(Errno::EACCES) {
+            return error.hint("the rules of run.corten.landlock may have to allow execute and read_file for it");
+        }
+        error
     }
 }
 
@@ -299,6 +311,12 @@ pub fn check_preserved(count: u32) -> Result<()> {
         ensure!(kernel::descriptor_exists(number), "unable to stat preserved-fd {number} of {count}: it is not open");
     }
     Ok(())
+}
+
+fn read_landlock(document: &str) -> Result<Option<landlock::Landlock>> {
+    let (landlock, warnings) = landlock::Landlock::plan(document, crate::sys::landlock::level())?;
+    warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    Ok(landlock)
 }
 
 fn arguments(args: &[String]) -> Result<Vec<CString>> {

@@ -13,6 +13,7 @@ mod chain;
 mod dispatch;
 mod explain;
 mod judge;
+mod listener;
 mod listing;
 mod profile;
 mod rules;
@@ -29,6 +30,7 @@ use oci_spec::runtime::{Arch as Listed, LinuxSeccomp};
 use self::chain::Chains;
 use self::dispatch::{Leaf, Ranges, Section, Upper};
 pub use self::explain::explain;
+pub use self::listener::Listener;
 use self::profile::{Entry, Profile, Unknown, pointer};
 use self::rules::{Condition, Rule, Rules, Test};
 use self::tables::{AUDIT_X86_64, Arch, Call, X32_BIT};
@@ -98,12 +100,14 @@ impl Program {
     ///
     /// Without no_new_privs the caller needs CAP_SYS_ADMIN in its user namespace (EACCES otherwise). seccomp(2).
     pub fn load(&self) -> Result<()> {
+        self.parts.iter().try_for_each(|part| self.load_part(part))
+    }
+
+    fn load_part(&self, part: &[Instruction]) -> Result<()> {
         // The kernel takes this flag only for a filter with a listener; without one there is nothing to wait for.
         let flags = self.flags & !(libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32);
-        for part in &self.parts {
-            sys::set_filter(flags.into(), part)
-                .with_context(|| format!("load the seccomp filter of {} instructions", part.len()))?;
-        }
+        sys::set_filter(flags.into(), part)
+            .with_context(|| format!("load the seccomp filter of {} instructions", part.len()))?;
         Ok(())
     }
 

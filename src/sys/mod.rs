@@ -9,6 +9,7 @@ pub mod exe;
 pub mod fd;
 pub mod heap;
 pub mod key;
+pub mod landlock;
 pub mod mount;
 pub mod netlink;
 pub mod ns;

@@ -1,5 +1,6 @@
 //! What a test is made of: a [`Bundle`] in the test's own [`Sandbox`], [`Cmd`]s on it, and their [`Outcome`]s.
 
+mod agent;
 mod bundle;
 mod command;
 pub mod config;
@@ -9,9 +10,10 @@ pub mod reaper;
 mod sandbox;
 mod terminal;
 
+pub use agent::{Agent, Answer};
 pub use bundle::{Bundle, HOST_ID, chown_all, fill};
 pub use command::{Cmd, Running, host_command};
-pub use machine::{Kind, kind, known_difference, runtime, skip, tracer};
+pub use machine::{Kind, kind, known_difference, probe, runtime, skip, tracer};
 pub use outcome::Outcome;
 pub use reaper::End;
 pub use sandbox::Sandbox;

@@ -1,6 +1,7 @@
 //! What tests see of a container from inside. One line of output per fact; errors are names (`EROFS`).
 
 mod attack;
+mod confined;
 
 use std::ffi::CString;
 use std::io::Write;
@@ -34,6 +35,10 @@ fn main() {
         ["spy", seconds] => attack::spy(number(seconds)),
         ["overwrite", seconds, mark] => attack::overwrite(number(seconds), mark),
         ["groups", groups, command @ ..] => with_groups(groups, command),
+        ["tcp", rest @ ..] => confined::tcp(rest),
+        ["abstract", "serve", name] => confined::serve(name),
+        ["abstract", "call", name] => confined::call(name),
+        ["refuse", number, errno, command @ ..] => confined::refuse(number, errno, command),
         ["exit", code] => std::process::exit(number(code) as i32),
         ["sleep", seconds] => std::thread::sleep(Duration::from_secs(number(seconds))),
         other => {

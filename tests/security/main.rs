@@ -5,8 +5,8 @@
 //! ([`attack::race`]); `CORTEN_SECURITY=full` makes 2,000 starts of each, a number that many. `hack/guards` takes the guards
 //! out of corten one by one and shows that these tests notice.
 //!
-//! Not here: what needs AppArmor or SELinux to be seen (the labels of CVE-2019-16884, CVE-2025-52881; the unit tests of
-//! `process::labels` have false files in their way), what needs checkpoints, which corten does not make (CVE-2026-119101,
+//! Not here: what needs AppArmor to be seen (the labels of CVE-2019-16884, CVE-2025-52881: `tests/labels.rs`, in the lab),
+//! or SELinux (the unit tests of `process::labels` have false files in their way), what needs checkpoints, which corten does not make (CVE-2026-119101,
 //! CVE-2026-115520), and what happens in engines before a runtime is called (CVE-2017-1002101, CVE-2021-25741,
 //! CVE-2022-23648, CVE-2024-5154).
 #![allow(unreachable_pub, reason = "one binary: everything is private to it")]

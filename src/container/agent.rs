@@ -1,0 +1,63 @@
+//! The seccomp agent: who decides on the calls of which a container's filter notifies, and how it learns of a process.
+
+use std::io::{IoSlice, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::Pid;
+use serde::Serialize;
+
+use crate::error::{Context, Result};
+use crate::process::console;
+use crate::seccomp::Listener;
+use crate::sys::Errno;
+
+use super::record::Record;
+use super::state::State;
+
+/// The only descriptor that is sent, by its name in the standard.
+const LISTENER: &str = "seccompFd";
+
+/// Sends one "container process state" with the listener of the process `pid` (runtime-spec, config-linux.md, "The
+/// Container Process State"): one connection, closed after it. `status` and `init` are the container's.
+pub fn tell(
+    agent: &Listener,
+    record: &Record,
+    (status, init): (&str, i32),
+    pid: Pid,
+    listener: BorrowedFd<'_>,
+) -> Result<()> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct ProcessState<'a> {
+        oci_version: &'a str,
+        fds: [&'static str; 1],
+        pid: i32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metadata: &'a Option<String>,
+        state: State<'a>,
+    }
+    let document = ProcessState {
+        oci_version: &record.oci_version,
+        fds: [LISTENER],
+        pid: pid.as_raw(),
+        metadata: &agent.metadata,
+        state: State::of(record, status, Some(init)),
+    };
+    let document = serde_json::to_vec(&document).expect("strings and numbers always serialize");
+    let tell = || {
+        let socket = console::connect(&agent.path, "seccomp agent's")?;
+        let fds = [listener.as_raw_fd()];
+        let sent = loop {
+            let (parts, rights) = ([IoSlice::new(&document)], [ControlMessage::ScmRights(&fds)]);
+            match sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None) {
+                Err(Errno::EINTR) => {}
+                done => break done.context("send the listener to the seccomp agent")?,
+            }
+        };
+        // A document that is longer than the socket's buffer: the descriptor went with its first part.
+        UnixStream::from(socket).write_all(&document[sent..]).context("send the listener to the seccomp agent")
+    };
+    tell().field(|| "/linux/seccomp/listenerPath")
+}

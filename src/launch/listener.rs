@@ -1,0 +1,98 @@
+//! How the listener of a seccomp filter gets from the process that loads the filter to the host, who has the agent's
+//! socket.
+//!
+//! From the load on, each call of that process may wait for the agent, and the agent knows nothing yet. So either the one
+//! call by which a descriptor is sent passes the filter, which is asked of the filter beforehand, or the process makes no
+//! call at all: the host takes the descriptor away, under a number told before. Which other calls are notified is then
+//! of no account, the agent being there to answer. An agent that leaves before this process has closed its own copy of
+//! the listener leaves it waiting only in that close.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+
+use super::wire::{Message, Wire};
+use crate::error::{Context, Error, Result};
+use crate::seccomp::Program;
+use crate::sys::{self, Errno, seccomp};
+
+/// Gives the listener of a process to the agent.
+pub type TellAgent<'a> = Box<dyn Fn(nix::unistd::Pid, BorrowedFd<'_>) -> Result<()> + 'a>;
+
+/// The container's half: loads the filter, and returns when the host has its listener or soon will.
+pub fn load(filter: &Program, wire: &Wire) -> Result<()> {
+    let socket = wire.as_fd();
+    if filter.passes(libc::SYS_sendmsg, [socket.as_raw_fd() as u64, 0, FLAGS.bits() as u64, 0, 0, 0]) {
+        wire.send(&Message::Listening(None))?;
+        return send(socket, filter.load_with_listener()?.as_fd());
+    }
+    wire.send(&Message::Listening(Some(next_number(socket)?)))?;
+    let listener = filter.load_with_listener()?;
+    // Without this the agent's end would not be known as long as our own copy of the listener is open.
+    wire.wait_go()?;
+    drop(listener);
+    Ok(())
+}
+
+const FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL;
+
+/// The number of the next descriptor that this process, which has one thread, will open: the lowest that is free.
+fn next_number(any: BorrowedFd<'_>) -> Result<u32> {
+    let probe = nix::unistd::dup(any).context("look for a free descriptor")?;
+    Ok(probe.as_raw_fd() as u32)
+}
+
+fn send(socket: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Result<()> {
+    let fds = [listener.as_raw_fd()];
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"-")], &[ControlMessage::ScmRights(&fds)], FLAGS, None)
+        .context("send the seccomp listener")
+        .map(drop)
+}
+
+/// The host's half: the listener that the other half has announced, or `None` when that speaks of something else or ends
+/// before.
+pub fn take(wire: &Wire, number: Option<u32>, pidfd: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    let Some(number) = number else { return receive(wire) };
+    // No call of the other half may tell that the filter is loaded, so it is looked at. The load comes next there.
+    const PAUSE: Duration = Duration::from_micros(100);
+    while !wire.has_word_within(PAUSE)? {
+        match sys::pid::descriptor_of(pidfd, number) {
+            Ok(fd) if seccomp::is_listener(fd.as_fd()) => return Ok(Some(fd)),
+            Ok(_) | Err(Errno::EBADF | Errno::ESRCH) => {}
+            Err(errno) => {
+                return Err(Error::from(errno)
+                    .context("take the listener of a filter that lets no sendmsg pass")
+                    .field("/linux/seccomp/syscalls")
+                    .hint("without the right to trace the container (rootless), sendmsg itself must be allowed"));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Looks at the next packet first: without a descriptor it is a message like any other.
+fn receive(wire: &Wire) -> Result<Option<OwnedFd>> {
+    let socket = wire.as_fd().as_raw_fd();
+    let receive = |flags| -> Result<Option<OwnedFd>> {
+        let (mut byte, mut space) = ([0], cmsg_space!(i32));
+        let mut slices = [IoSliceMut::new(&mut byte)];
+        let message = loop {
+            match recvmsg::<()>(socket, &mut slices, Some(&mut space), flags | MsgFlags::MSG_CMSG_CLOEXEC) {
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
+                done => break done.context("receive the seccomp listener")?,
+            }
+        };
+        let mut parts = message.cmsgs().context("receive the seccomp listener")?;
+        Ok(parts.find_map(|part| match part {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(sys::fd::received),
+            _ => None,
+        }))
+    };
+    match receive(MsgFlags::MSG_PEEK)? {
+        Some(_) => receive(MsgFlags::empty()),
+        None => Ok(None),
+    }
+}

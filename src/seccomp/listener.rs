@@ -1,0 +1,150 @@
+//! `SCMP_ACT_NOTIFY`: calls that an agent outside of the container decides, and which agent that is.
+//!
+//! From the moment when such a filter is loaded every call of the process may wait for the agent, who first has to get
+//! the descriptor that the load returned. So whoever loads it asks here beforehand which of its own calls pass.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxSeccomp;
+use serde::{Deserialize, Serialize};
+
+use super::judge::{self, Data};
+use super::tables::Arch;
+use super::{Program, pointer, split};
+use crate::error::{Error, Result};
+use crate::sys::Errno;
+use crate::sys::seccomp::{self as sys, Instruction};
+
+/// The agent for notified calls, `listenerPath` and `listenerMetadata`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// A stream socket; absolute.
+    pub path: PathBuf,
+    /// What the agent is told beside the process, as it is.
+    pub metadata: Option<String>,
+}
+
+impl Listener {
+    /// Who is to be told of the filter; `None` for one that notifies nobody, whatever else the profile says. A relative
+    /// path begins at the bundle.
+    pub fn plan(profile: &LinuxSeccomp, program: &Program, bundle: &Path) -> Result<Option<Listener>> {
+        let path = profile.listener_path().as_ref().filter(|path| !path.as_os_str().is_empty());
+        let metadata = profile.listener_metadata().clone().filter(|metadata| !metadata.is_empty());
+        let Some(path) = path else {
+            if metadata.is_some() {
+                let field = pointer(format_args!("/listenerMetadata"));
+                return Err(Error::new("is set, and there is no listenerPath to send it to").field(field));
+            }
+            if program.notifies() {
+                return Err(Error::new("is missing, and the profile has rules with SCMP_ACT_NOTIFY")
+                    .field(pointer(format_args!("/listenerPath")))
+                    .hint("name the socket of the seccomp agent that decides on these calls"));
+            }
+            return Ok(None);
+        };
+        Ok(program.notifies().then(|| Listener { path: bundle.join(path), metadata }))
+    }
+}
+
+impl Program {
+    /// [`Program::load`], and the descriptor on which the agent gets the notified calls.
+    pub fn load_with_listener(&self) -> Result<OwnedFd> {
+        let mut listener = None;
+        for part in &self.parts {
+            match split::notifies(part) {
+                true => listener = Some(self.load_part_with_listener(part)?),
+                false => self.load_part(part)?,
+            }
+        }
+        listener.ok_or_else(|| Error::new("the seccomp filter has no calls for a listener"))
+    }
+
+    fn load_part_with_listener(&self, part: &[Instruction]) -> Result<OwnedFd> {
+        sys::set_filter_with_listener(self.flags.into(), part).map_err(|errno| {
+            let what = format!("load the seccomp filter of {} instructions, with a listener", part.len());
+            let error = Error::from(errno).context(what);
+            let waits = self.flags & libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32 != 0;
+            match errno {
+                Errno::EBUSY => {
+                    error.hint("the runtime itself runs under a filter with a listener; one is all there can be")
+                }
+                Errno::EINVAL if waits && !sys::knows_flags(WAIT_KILLABLE) => error
+                    .field(pointer(format_args!("/flags")))
+                    .hint("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs Linux 5.19"),
+                _ => error,
+            }
+        })
+    }
+
+    /// Whether the kernel carries a native call with these arguments out without asking anybody.
+    pub fn passes(&self, number: libc::c_long, args: [u64; 6]) -> bool {
+        let native = Arch::native();
+        let data = Data::new(native.audit, number as u32, args, native.big_endian);
+        matches!(judge::run_all(&self.parts, &data).verdict, libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG)
+    }
+}
+
+const WAIT_KILLABLE: libc::c_ulong =
+    libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn profile(more: Value) -> LinuxSeccomp {
+        let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []});
+        profile.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(profile).unwrap()
+    }
+
+    fn plan(more: Value) -> Result<Option<Listener>> {
+        let profile = profile(more);
+        Listener::plan(&profile, &Program::compile(&profile)?, Path::new("/bundle"))
+    }
+
+    fn rule(name: &str) -> Value {
+        json!([{"names": [name], "action": "SCMP_ACT_NOTIFY"}])
+    }
+
+    #[test]
+    fn an_agent_is_needed_where_one_is_asked_and_ignored_elsewhere() {
+        let field = |more| plan(more).unwrap_err().field_name().map(str::to_owned).unwrap_or_default();
+        assert_eq!(field(json!({"syscalls": rule("mkdir")})), "/linux/seccomp/listenerPath");
+        assert_eq!(field(json!({"listenerMetadata": "x"})), "/linux/seccomp/listenerMetadata");
+        assert_eq!(plan(json!({"listenerPath": "/s"})).unwrap(), None);
+        assert_eq!(plan(json!({"listenerPath": "/s", "syscalls": rule("no_such_call")})).unwrap(), None);
+        let seen = plan(json!({"listenerPath": "a/s", "listenerMetadata": "m", "syscalls": rule("mkdir")})).unwrap();
+        assert_eq!(seen, Some(Listener { path: "/bundle/a/s".into(), metadata: Some("m".into()) }));
+    }
+
+    #[test]
+    fn a_notification_carries_no_errno() {
+        let rule = json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY", "errnoRet": 1}]);
+        let error = plan(json!({"listenerPath": "/s", "syscalls": rule})).unwrap_err();
+        assert_eq!(error.field_name(), Some("/linux/seccomp/syscalls/0/errnoRet"));
+    }
+
+    #[test]
+    fn it_is_known_beforehand_which_calls_pass() {
+        let one = [1, 0, 0, 0, 0, 0];
+        let program = |more| Program::compile(&profile(more)).unwrap();
+        assert!(program(json!({})).passes(libc::SYS_sendmsg, one));
+        assert!(program(json!({"defaultAction": "SCMP_ACT_LOG"})).passes(libc::SYS_sendmsg, one));
+        assert!(!program(json!({"defaultAction": "SCMP_ACT_NOTIFY"})).passes(libc::SYS_sendmsg, one));
+        assert!(!program(json!({"defaultAction": "SCMP_ACT_ERRNO"})).passes(libc::SYS_sendmsg, one));
+        assert!(!program(json!({"syscalls": rule("sendmsg")})).passes(libc::SYS_sendmsg, one));
+        let args = json!([{"index": 0, "value": 7, "op": "SCMP_CMP_GT"}]);
+        let some = json!({"syscalls": [{"names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY", "args": args}]});
+        assert!(program(some.clone()).passes(libc::SYS_sendmsg, one));
+        assert!(!program(some).passes(libc::SYS_sendmsg, [8, 0, 0, 0, 0, 0]));
+    }
+
+    #[test]
+    fn calls_of_the_future_are_the_agents_when_all_is() {
+        let all = Program::compile(&profile(json!({"defaultAction": "SCMP_ACT_NOTIFY"}))).unwrap();
+        assert_eq!(judge::verdict(&all.parts[0], Arch::native(), 900, [0; 6]), libc::SECCOMP_RET_USER_NOTIF);
+    }
+}
