@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Kind, Sandbox, kind, skip};
+use crate::harness::{Bundle, Cmd, Kind, Sandbox, kind, skip};
 
 /// Whether systemd runs this machine and all controllers are its.
 fn is_here() -> bool {
@@ -21,8 +20,12 @@ fn is_here() -> bool {
 }
 
 fn shown(unit: &str) -> String {
-    let output = Command::new("systemctl").args(["show", unit]).output().expect("run systemctl");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    systemctl(&["show", unit])
+}
+
+/// By the harness, which reaps every child of the tests.
+fn systemctl(args: &[&str]) -> String {
+    Cmd::bare(&Sandbox::of_this_test(), args).program("/usr/bin/systemctl").run().stdout()
 }
 
 #[test]
@@ -89,7 +92,7 @@ fn every_limit_is_in_its_file_and_known_to_systemd() {
     }
     if kind() == Kind::Corten {
         let update = ["update", "--pids-limit", "77", "--memory", "50331648", "--cpu-share", "1024", container.name()];
-        crate::harness::Cmd::new(container.sandbox(), update).run().ok();
+        Cmd::new(container.sandbox(), update).run().ok();
         let text = shown(&unit);
         for line in ["TasksMax=77", "MemoryMax=50331648", "CPUWeight=100"] {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
@@ -121,7 +124,6 @@ fn units_come_and_go_eight_at_a_time() {
             one.wait().ok();
         });
     }
-    let list = Command::new("systemctl").args(["list-units", "--all", "--plain"]).output().expect("run systemctl");
-    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    let list = systemctl(&["list-units", "--all", "--plain"]);
     assert!(!list.contains(&format!("many{}", std::process::id())), "{list}");
 }
