@@ -8,7 +8,8 @@ use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Agent, Answer, Bundle, Cmd, Kind, Outcome, Sandbox, Terminal, chown_all, kind, known_difference, runtime, skip,
+    Agent, Answer, Bundle, Cmd, Kind, Outcome, Sandbox, Terminal, chown_all, eventually, kind, known_difference,
+    runtime, skip,
 };
 
 /// A user whom no machine has.
@@ -539,4 +540,65 @@ fn a_users_container_has_a_seccomp_agent() {
         container.cmd(&["exec", id, "true"]).run().fails_with("sendmsg itself must be allowed");
         container.cmd(&["delete", "--force", id]).run().ok();
     }
+}
+
+/// A container of the user's that runs, and has no cgroup of its own.
+fn running(script: &str) -> Rootless {
+    let container = many().unwrap_or_else(single).with(|bundle| bundle.sh(script));
+    container.bundle.write();
+    container.cmd(&["run", "--detach", "--pid-file", "pid", container.bundle.name()]).run().ok();
+    eventually("it runs", || container.bundle.rootfs().join("up").exists());
+    container
+}
+
+#[test]
+fn without_a_cgroup_the_processes_are_those_of_the_pid_namespace() {
+    if known_difference("crun", "wants a cgroup") || known_difference("runc", "wants a cgroup") {
+        return;
+    }
+    // A daemon whose parent has ended, and what lives in a namespace below.
+    let container = running("(setsid sleep 600 &); unshare -pf sleep 601 & >/up; wait");
+    let id = container.bundle.name();
+    let exec = container.cmd(&["exec", "--detach", id, "sleep", "602"]).run();
+    exec.ok();
+    let table = || container.cmd(&["ps", id, "-eo", "pid,args"]).run().ok().stdout().to_owned();
+    let all = ["sleep 600", "unshare -pf sleep 601", "sleep 602"];
+    eventually("all are there", || all.iter().all(|words| table().contains(words)));
+    let pids = container.cmd(&["ps", "--format", "json", id]).run().json();
+    let pids: Vec<i64> = pids.as_array().expect("a list").iter().map(|pid| pid.as_i64().expect("a pid")).collect();
+    assert!(pids.contains(&container.bundle.pid().into()) && pids.is_sorted(), "{pids:?}");
+    assert!(!pids.contains(&std::process::id().into()));
+    // Only those who go by themselves: neither a first process of a namespace nor a shell that waits.
+    container.cmd(&["kill", "--all", id, "USR1"]).run().ok();
+    eventually("the daemons are gone", || !table().contains("sleep 600") && !table().contains("sleep 602"));
+    container.cmd(&["kill", "--all", id, "KILL"]).run().ok();
+    container.bundle.wait();
+    assert_eq!(container.cmd(&["state", id]).run().json()["status"], "stopped");
+    container.cmd(&["ps", "--format", "json", id]).run().ok().prints("null");
+    container.cmd(&["kill", "--all", id, "KILL"]).run().ok();
+    container.cmd(&["delete", id]).run().ok();
+}
+
+#[test]
+fn what_needs_a_cgroup_says_how_a_user_gets_one() {
+    let container = running(">/up; exec sleep 60");
+    let id = container.bundle.name();
+    for args in [&["pause", id][..], &["resume", id], &["events", "--stats", id], &["update", "--pids-limit", "20", id]]
+    {
+        let outcome = container.cmd(args).run();
+        if kind() == Kind::Corten {
+            outcome.fails_with("cgroup").fails_with("delegated to this user");
+        }
+    }
+    assert_eq!(container.cmd(&["state", id]).run().json()["status"], "running");
+    container.cmd(&["list", "--quiet"]).run().ok().prints(id);
+    let list = container.cmd(&["list", "--format", "json"]).run().ok().json();
+    assert_eq!((&list[0]["id"], &list[0]["status"]), (&id.into(), &"running".into()));
+    container
+        .cmd(&["exec", "--user", "0", "--cwd", "/etc", "--env", "A=b", id, "sh", "-c", "echo $A; pwd"])
+        .run()
+        .ok()
+        .prints("b\n/etc");
+    container.cmd(&["exec", "--cgroup", "x", id, "true"]).run().fails();
+    container.cmd(&["delete", "--force", id]).run().ok();
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::cli::Global;
+use crate::container::members;
 use crate::container::sessions::{self, Session};
 use crate::error::{Context, Error, Result, ensure};
 
@@ -34,10 +35,7 @@ impl Ps {
             let sessions = sessions::list(&container).with_context(what)?;
             return super::print(&show(&sessions, self.format)?).map(|()| 0);
         }
-        let pids: Vec<i32> = match &container.record.cgroup {
-            Some(cgroup) => cgroup.pids().with_context(what)?.iter().map(|pid| pid.as_raw()).collect(),
-            None => container.record.init().map(|pid| pid.as_raw()).into_iter().collect(),
-        };
+        let pids: Vec<i32> = members::pids(&container).with_context(what)?.iter().map(|pid| pid.as_raw()).collect();
         let text = match self.format {
             Format::Json if pids.is_empty() => "null\n".to_owned(),
             Format::Json => serde_json::to_string(&pids).map_err(|error| Error::new(error.to_string()))? + "\n",

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::cgroup::MemoryEvents;
 use crate::cgroup::stats::Stats;
-use crate::cgroup::{Location, MemoryEvents};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 
 use super::{Container, Status};
 
@@ -26,14 +26,14 @@ pub fn stats(container: &Container) -> Result<Event<'_>> {
     let record = &container.record;
     // An ended container is told apart before its cgroup is looked for.
     living(container)?;
-    let data = cgroup(container)?.stats(record.resctrl.as_ref())?;
+    let data = container.cgroup("look at")?.stats(record.resctrl.as_ref())?;
     Ok(Event { kind: "stats", id: &record.id, data: Some(data) })
 }
 
 /// Tells the statistics every `interval` and each lack of memory when it happens, until the container ends.
 pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&Event) -> Result<()>) -> Result<()> {
     living(container)?;
-    let (cgroup, record) = (cgroup(container)?, &container.record);
+    let (cgroup, record) = (container.cgroup("look at")?, &container.record);
     let (_, init) = container.init()?;
     let mut memory = cgroup.memory_events()?;
     if memory.is_none() {
@@ -68,9 +68,4 @@ fn living(container: &Container) -> Result<()> {
             Err(Error::new(format!("container with id {} is not running", container.record.id)))
         }
     }
-}
-
-fn cgroup(container: &Container) -> Result<&Location> {
-    let none = || Error::new("the container has no cgroup of its own to look at");
-    container.record.cgroup.as_ref().ok_or_else(none).hint("create it without --cgroup-manager=disabled")
 }

@@ -1,14 +1,15 @@
 //! `pause` and `resume`: the container's cgroup is frozen and thawed.
 
-use crate::cgroup::Location;
-use crate::error::{Error, Result, bail};
+use crate::error::{Result, bail};
 
 use super::{Container, Status};
+
+const PURPOSE: &str = "freeze";
 
 /// Freezes a created or running container. One that does not freeze within seconds is thawed again.
 pub fn pause(container: &Container) -> Result<()> {
     match container.status()? {
-        Status::Created | Status::Running => cgroup(container)?.freeze(),
+        Status::Created | Status::Running => container.cgroup(PURPOSE)?.freeze(),
         Status::Paused => bail!("container not running: it is paused already"),
         Status::Creating | Status::Stopped => bail!("container not running"),
     }
@@ -17,15 +18,10 @@ pub fn pause(container: &Container) -> Result<()> {
 /// Thaws a paused container, and one whose pause was cut short.
 pub fn resume(container: &Container) -> Result<()> {
     match container.status()? {
-        Status::Paused => cgroup(container)?.thaw(),
-        Status::Created | Status::Running if cgroup(container)?.is_to_freeze() => cgroup(container)?.thaw(),
+        Status::Paused => container.cgroup(PURPOSE)?.thaw(),
+        Status::Created | Status::Running if container.cgroup(PURPOSE)?.is_to_freeze() => {
+            container.cgroup(PURPOSE)?.thaw()
+        }
         _ => bail!("container not paused"),
     }
-}
-
-fn cgroup(container: &Container) -> Result<&Location> {
-    container.record.cgroup.as_ref().ok_or_else(|| {
-        Error::new("the container has no cgroup of its own to freeze")
-            .hint("create it without --cgroup-manager=disabled")
-    })
 }

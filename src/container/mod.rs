@@ -9,6 +9,7 @@ pub mod foreground;
 pub mod freeze;
 pub mod id;
 pub mod kill;
+pub mod members;
 pub mod notify;
 pub mod record;
 pub mod sessions;
@@ -21,7 +22,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::unistd::Pid;
 
+use crate::cgroup::Location;
 use crate::error::{Context, Error, Result};
+use crate::host;
 use crate::launch::gate::Gate;
 use crate::sys;
 
@@ -113,6 +116,19 @@ impl Container {
     /// Whether the container has a pid namespace of its own, so that its init takes all others with it.
     pub fn owns_pid_namespace(&self) -> bool {
         self.record.own_pid_namespace
+    }
+
+    /// Its cgroup; without one the error says what it would be needed for.
+    fn cgroup(&self, purpose: &str) -> Result<&Location> {
+        self.record.cgroup.as_ref().ok_or_else(|| {
+            let remedy = if host::is_unprivileged() {
+                "create it without --cgroup-manager=disabled, where a cgroup is delegated to this user: in a systemd user \
+                 session, or with linux.cgroupsPath below a cgroup of this user's"
+            } else {
+                "create it without --cgroup-manager=disabled"
+            };
+            Error::new(format!("the container has no cgroup of its own to {purpose}")).hint(remedy)
+        })
     }
 
     /// Sends a signal to init.

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::Pid;
 use serde::Serialize;
@@ -17,6 +16,7 @@ use crate::sys::pid::Stat;
 use crate::sys::{self, Errno};
 
 use super::Container;
+use super::members::{everybody, pid_namespace};
 
 /// An exec'd process that lives.
 #[derive(Debug, Serialize)]
@@ -109,19 +109,6 @@ fn find(container: &Container) -> Result<Vec<(Pid, Stat)>> {
         }
     }
     Ok(found)
-}
-
-/// What tells a pid namespace from others; `None` when the process is gone, or is not ours to look at.
-fn pid_namespace(pid: Pid) -> Option<(u64, u64)> {
-    let file = std::fs::metadata(format!("/proc/{pid}/ns/pid")).ok()?;
-    Some((file.dev(), file.ino()))
-}
-
-/// Every process that can be seen from here.
-fn everybody() -> Result<BTreeSet<Pid>> {
-    let entries = std::fs::read_dir("/proc").context("list /proc")?;
-    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
-    Ok(entries.flatten().filter_map(number).map(Pid::from_raw).collect())
 }
 
 fn arguments(pid: Pid) -> Vec<String> {

@@ -31,10 +31,7 @@ pub fn update(container: &Container, request: &Request) -> Result<()> {
         }
         (wanted, group) => wanted.as_ref().zip(group.as_ref()),
     };
-    let Some(cgroup) = &record.cgroup else {
-        return Err(Error::new("the container has no cgroup of its own to limit")
-            .hint("create it without --cgroup-manager=disabled"));
-    };
+    let cgroup = container.cgroup("limit")?;
     let change = Change::plan(&request.resources, cgroup)?;
     let applied = change.apply(cgroup)?;
     // The last of the steps that can fail: each undoes itself, and what comes before it undoes what it has done.
