@@ -121,9 +121,9 @@ fn launch(
 /// The cgroup to be born in: the one named below the container's, else the one in which init is now. Systemd and nested
 /// runtimes move their processes to a child, after which the container's own cgroup takes none.
 fn cgroup_dir(container: &Container, init: Pid, below: Option<&Path>) -> Result<Option<OwnedFd>> {
-    let Some(cgroup) = &container.record.cgroup else { return Ok(None) };
     if let Some(below) = below {
-        return cgroup.open_below(below).map(Some).field(|| "--cgroup");
+        let open = || container.cgroup("run a program below")?.open_below(below);
+        return open().map(Some).field(|| "--cgroup");
     }
-    cgroup.open_that_of(init).map(Some)
+    container.record.cgroup.as_ref().map(|cgroup| cgroup.open_that_of(init)).transpose()
 }
