@@ -604,3 +604,44 @@ fn what_needs_a_cgroup_says_how_a_user_gets_one() {
     }
     container.cmd(&["delete", "--force", id]).run().ok();
 }
+
+#[test]
+fn owners_are_mapped_where_the_file_system_is_of_the_outer_user_namespace() {
+    let Some(container) = many() else { return };
+    let dir = container.bundle.host_dir("tmpfs");
+    chown_all(&dir, USER);
+    let inline = "idmap=uids=0-5-1#1-7-1;gids=0-6-1#1-8-1";
+    let script = "stat -c '%u %g' /o/a /o/b";
+    let bind = |bundle: Bundle| without_user_namespace(bundle).bind(&dir, "/o", &["bind", inline]).sh(script);
+    let container = container.with(bind);
+    container.bundle.write();
+    let user = [format!("--reuid={USER}"), format!("--regid={USER}")];
+    let words = ["/usr/bin/setpriv", &user[0], &user[1], "--clear-groups", "/usr/bin/unshare", "--user", "--mount"];
+    let fill = "mount -t tmpfs none \"$0\" && touch \"$0/a\" \"$0/b\" && chown 1:1 \"$0/b\" && exec \"$@\"";
+    let fill = ["--map-root-user", "--map-auto", "/bin/sh", "-c", fill, dir.to_str().expect("a plain path")];
+    let run = container.cmd(&["run", container.bundle.name()]).started_by(words.into_iter().chain(fill));
+    run.run().ok().prints("5 6\n7 8");
+}
+
+#[test]
+fn owners_that_the_kernel_does_not_map_for_a_user_are_told() {
+    let mut container = single().with(|bundle| bundle.push("/mounts", json!({})).args(["true"]));
+    let dir = container.bundle.host_dir("owned");
+    let maps = json!([{"containerID": 0, "hostID": USER + 1, "size": 1}]);
+    let inline = "idmap=uids=0-7778-1;gids=0-7778-1";
+    let bind = json!({"destination": "/o", "type": "bind", "source": dir, "options": ["bind", "idmap"]});
+    let mut mapped = bind.clone();
+    mapped["uidMappings"] = maps.clone();
+    mapped["gidMappings"] = maps;
+    let mut written = bind.clone();
+    written["options"] = json!(["bind", inline]);
+    let fresh = |option| json!({"destination": "/t", "type": "tmpfs", "source": "none", "options": [option]});
+    for entry in [bind, mapped, written, fresh("idmap"), fresh(inline)] {
+        container = container.with(|bundle| bundle.set("/mounts/7", entry.clone()));
+        let outcome = container.run();
+        // A peer may pass over a mapping that changes nothing.
+        if kind() == Kind::Corten {
+            outcome.fails_with("/mounts/7: owners can only be mapped").fails_with("leave the mapping out");
+        }
+    }
+}

@@ -347,12 +347,17 @@ impl Opened {
     /// ids. There it still reaches what its creator reaches by user and groups, and has power over the mounts. The id maps
     /// have to be there: an overlay's work directory can only be passed by power over its owner.
     pub(crate) fn gather(&mut self) -> Result<()> {
-        self.take(None)?;
-        if let Some(mount) = self.sources.first_waiting() {
-            let field = self.plan.mounts[mount].pointer();
-            return Err(Error::new("owners can only be mapped with power over the file system").field(field));
+        // The kernel wants power over the file system, and the ids of a map are those of the host, which mean others here.
+        let above = if let Above::Mount(mount) = &self.plan.above { Some(&**mount) } else { None };
+        if let Some(mount) = above.into_iter().chain(&self.plan.mounts).find(|mount| mount.is_mapped()) {
+            return Err(Error::new("owners can only be mapped with power over the file system")
+                .field(mount.pointer())
+                .hint(
+                    "leave the mapping out, or run as root, or as root of a user and mount namespace that has the file \
+                       system mounted",
+                ));
         }
-        Ok(())
+        self.take(None)
     }
 
     fn take(&mut self, user_namespace: Option<BorrowedFd<'_>>) -> Result<()> {

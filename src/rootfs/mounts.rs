@@ -191,6 +191,11 @@ impl Mount {
         }
     }
 
+    /// Whether its owners are to be mapped.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.idmap.is_some()
+    }
+
     fn origin(&self) -> idmap::Source<'_> {
         match &self.source {
             Source::Bind { path, .. } => idmap::Source::Path(path),

@@ -77,11 +77,6 @@ impl Sources {
         self.waiting.iter().try_for_each(|&(mount, tree)| mounts[mount].map_ids(&held[tree], namespace.as_fd()))
     }
 
-    /// The first mount whose owners are still to be mapped, by its place in the list.
-    pub(super) fn first_waiting(&self) -> Option<usize> {
-        self.waiting.first().map(|&(mount, _)| mount)
-    }
-
     /// In the container's process: the tree of the next early mount.
     pub(super) fn next(&mut self) -> Result<OwnedFd> {
         if let (Some(queue), true) = (&self.queue, self.held.as_slice().is_empty()) {
