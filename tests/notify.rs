@@ -234,6 +234,19 @@ fn activated_sockets_come_first_and_preserved_descriptors_after_them() {
 }
 
 #[test]
+fn the_names_of_activated_sockets_are_for_the_configuration_to_give() {
+    if known_difference("crun", "does not say how many there are") {
+        return;
+    }
+    let script = "echo $LISTEN_FDS $LISTEN_PID ${LISTEN_FDNAMES-none}";
+    let env = serde_json::json!(["PATH=/bin", "LISTEN_FDNAMES=web:metrics"]);
+    for (bundle, seen) in [(Bundle::new(), "2 1 none"), (Bundle::new().set("/process/env", env), "2 1 web:metrics")] {
+        let container = bundle.sh(script);
+        activated(container.run_cmd().env("LISTEN_FDNAMES", "a:b"), 2, 2).run().ok().prints(seen);
+    }
+}
+
+#[test]
 fn sockets_meant_for_another_process_are_not_passed_on() {
     if known_difference("crun", "does not look at LISTEN_PID") {
         return;

@@ -607,6 +607,9 @@ fn what_needs_a_cgroup_says_how_a_user_gets_one() {
 
 #[test]
 fn owners_are_mapped_where_the_file_system_is_of_the_outer_user_namespace() {
+    if known_difference("runc", "takes no maps in the option") {
+        return;
+    }
     let Some(container) = many() else { return };
     let dir = container.bundle.host_dir("tmpfs");
     chown_all(&dir, USER);
