@@ -36,9 +36,13 @@ enter() {
     case $view in
     v2)
         mount -t cgroup2 cgroup2 sys/fs/cgroup
-        # Only the machine's real root cgroup may have both processes and limits.
+        # Only the machine's real root cgroup may have both processes and limits; the caller takes out unshare.
         mkdir sys/fs/cgroup/init
         echo 0 >sys/fs/cgroup/init/cgroup.procs
+        while [ -n "$(cat sys/fs/cgroup/cgroup.procs)" ]; do sleep 0.05; done
+        for controller in $(cat sys/fs/cgroup/cgroup.controllers); do
+            echo "+$controller" >sys/fs/cgroup/cgroup.subtree_control
+        done
         ;;
     hybrid) mount --rbind /sys/fs/cgroup sys/fs/cgroup ;;
     v1)
@@ -69,7 +73,7 @@ enter() {
     mount --make-rshared /
     ip link set lo up
     exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
-        RUNTIME="$runtime" GROUP="$group" VIEW="$view" bash "/engines/$steps.steps" "$@"
+        RUNTIME="$runtime" GROUP="$group" VIEW="$view" VERBOSE="${VERBOSE:-}" bash "/engines/$steps.steps" "$@"
 }
 
 end() {
@@ -126,6 +130,11 @@ engines() {
         exec "${run[@]}" "$0" --enter "$root" "$runtime" "$view" "$steps" "$@"
     ) </dev/null &
     inside=$!
+    if [ "$view" = v2 ]; then
+        while [ ! -e "$hierarchy$group/init" ] && kill -0 "$inside" 2>/dev/null; do sleep 0.05; done
+        mkdir "$hierarchy$group/outside"
+        echo "$inside" >"$hierarchy$group/outside/cgroup.procs"
+    fi
     wait "$inside" || rc=$?
     inside=
     return $rc

@@ -18,6 +18,7 @@ step() {
     if grep -Eq "$expect" <<<"$seen"; then
         passed=$((passed + 1))
         echo "PASS $name"
+        [ -z "${VERBOSE:-}" ] || echo "  saw: $seen"
     else
         failed=$((failed + 1))
         printf 'FAIL %s\n  wanted: %s\n  saw:    %s\n' "$name" "$expect" "$(cut -c1-600 <<<"$seen")"
