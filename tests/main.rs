@@ -37,6 +37,7 @@ mod shared;
 mod state;
 mod stress;
 mod sysctl;
+mod systemd;
 mod terminal;
 mod trace;
 mod update;

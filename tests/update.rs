@@ -336,7 +336,7 @@ fn b81_device_rules_are_replaced_and_the_same_ones_leave_all_alone() {
     if peers {
         return;
     }
-    let container = Bundle::new().caps(&["CAP_MKNOD", "CAP_SYSLOG", "CAP_SYS_ADMIN"]).args(["sleep", "60"]);
+    let container = Bundle::new().caps(&["CAP_MKNOD", "CAP_SYSLOG", "CAP_SYS_ADMIN"]).args(["sleep", "600"]);
     container.run_detached().ok();
     let node = "[ -e /kmsg ] || probe mknod /kmsg c 1 11 >/dev/null; probe open /kmsg /dev/null";
     let opens = || container.exec(&["sh", "-c", node]).ok().stdout();

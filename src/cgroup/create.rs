@@ -1,7 +1,9 @@
 //! Making a container's cgroup, and undoing it.
 
+use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::sys::Errno;
@@ -10,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, Pid, Uid, access, fchownat, geteuid, mkdir};
 
 use super::apply::Files;
-use super::{Location, Mount, Request, controllers, devices, files};
+use super::{Location, Mount, Request, controllers, devices, files, systemd};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
 
@@ -24,6 +26,9 @@ impl Request {
     /// A cgroup that is there is fine when no process is in it and it is not frozen. From here on whatever is found in
     /// the place belongs to this container.
     pub fn place(&self, mount: Mount) -> Result<Location> {
+        if let Some(unit) = &self.unit {
+            return place_of_unit(unit, mount);
+        }
         let own = || fs::read_to_string("/proc/self/cgroup").context("look up the runtime's own cgroup");
         let path = self.path.resolve(own)?;
         let mut location = Location::new(mount, path, 0);
@@ -55,13 +60,29 @@ impl Request {
     /// Makes what is missing of the cgroup's directories. Until [`Cgroup::keep`] the result undoes that when dropped.
     pub fn create(&self, location: Location) -> Result<Cgroup> {
         let mut undo = Undo(Some(location));
+        if let Some(plan) = &self.unit {
+            let unit =
+                Unit { plan: plan.clone(), job: Cell::default(), asked: Cell::default(), found: OnceCell::new() };
+            return Ok(Cgroup { undo, dir: OnceCell::new(), unit: Some(unit) });
+        }
         undo.make_directories()?;
         if !geteuid().is_root() {
             undo.location().check_reach()?;
         }
         let dir = undo.location().open()?;
-        Ok(Cgroup { undo, dir })
+        Ok(Cgroup { undo, dir: OnceCell::from(dir), unit: None })
     }
+}
+
+/// The place of a unit; it is free as long as no process is there.
+fn place_of_unit(unit: &systemd::Wanted, mount: Mount) -> Result<Location> {
+    let location = unit.place(mount)?;
+    match files::read(&location.file("cgroup.events")) {
+        Ok(events) => ensure_free(&events, &location).field(|| "/linux/cgroupsPath")?,
+        Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno).with_context(|| format!("look at cgroup {location}")),
+    }
+    Ok(location)
 }
 
 fn ensure_free(events: &str, location: &Location) -> Result<()> {
@@ -91,7 +112,20 @@ fn count_missing(location: &Location) -> Result<usize> {
 /// creator's child and dead by then) and removes what was made for it.
 pub struct Cgroup {
     undo: Undo,
-    dir: OwnedFd,
+    dir: OnceCell<OwnedFd>,
+    /// When systemd makes it.
+    unit: Option<Unit>,
+}
+
+/// What systemd makes.
+struct Unit {
+    plan: Rc<systemd::Wanted>,
+    /// What it has been asked for.
+    job: Cell<Option<systemd::Job>>,
+    /// Whether there is a unit of ours.
+    asked: Cell<bool>,
+    /// Where it has really been made.
+    found: OnceCell<Location>,
 }
 
 impl Drop for Cgroup {
@@ -103,14 +137,56 @@ impl Drop for Cgroup {
 }
 
 impl Cgroup {
-    /// Its directory, for `CLONE_INTO_CGROUP`.
-    pub fn dir(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
+    /// Its directory, for `CLONE_INTO_CGROUP`; `None` when it is only made around a process, by [`Cgroup::gather`].
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.dir.get().map(AsFd::as_fd)
+    }
+
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.birthplace().unwrap_or_else(|| unreachable!("a cgroup is made before it is filled"))
+    }
+
+    /// Whether systemd makes it, and the container's process is born elsewhere.
+    pub fn is_unit(&self) -> bool {
+        self.unit.is_some()
     }
 
     /// Where it is, with the directories that were really made.
     pub fn location(&self) -> &Location {
-        self.undo.location()
+        self.unit.as_ref().and_then(|unit| unit.found.get()).unwrap_or_else(|| self.undo.location())
+    }
+
+    /// Asks systemd for the unit around the container's process, where there is to be one. Doesn't wait:
+    /// [`Cgroup::gathered`] does.
+    pub fn gather(&self, pid: Pid) -> Result<()> {
+        let Some(unit) = &self.unit else { return Ok(()) };
+        unit.job.set(Some(unit.plan.begin(self.location(), pid)?));
+        // From here on there may be one.
+        unit.asked.set(true);
+        Ok(())
+    }
+
+    /// Waits until the process is in the unit, and looks where that is.
+    pub fn gathered(&self, pid: Pid) -> Result<()> {
+        let Some((unit, job)) = self.unit.as_ref().and_then(|unit| Some((unit, unit.job.take()?))) else {
+            return Ok(());
+        };
+        job.finish().map_err(|(error, made)| {
+            unit.asked.set(made);
+            error
+        })?;
+        let location = if unit.plan.is_slice() {
+            let location = self.location().clone();
+            files::write(&location.file("cgroup.procs"), &pid.to_string())
+                .with_context(|| format!("move process {pid} to cgroup {location}"))?;
+            location
+        } else {
+            self.location().of_process(pid)?
+        };
+        // Both are empty: a cgroup is gathered once.
+        let _ = self.dir.set(location.open()?);
+        let _ = unit.found.set(location);
+        Ok(())
     }
 
     /// Takes it away as dropping does, and tells what went wrong.
@@ -119,6 +195,14 @@ impl Cgroup {
     }
 
     fn undo_once(&mut self) -> Result<()> {
+        if let Some(unit) = self.unit.take() {
+            let (planned, found) = (self.undo.0.take().filter(|_| unit.asked.get()), unit.found.into_inner());
+            if let (Some(planned), None) = (&planned, &found) {
+                // Whatever has become of it, nothing is known of it but the name.
+                planned.unit().map_or(Ok(()), |unit| unit.stop())?;
+            }
+            self.undo.0 = found.or(planned);
+        }
         let Some(location) = &self.undo.0 else { return Ok(()) };
         location.kill_all()?;
         self.undo.undo_once()
@@ -127,7 +211,12 @@ impl Cgroup {
     /// Leaves it in place; what is returned goes into the record.
     pub fn keep(mut self) -> Location {
         // Only `keep`, which consumes the guard, empties it.
-        self.undo.0.take().unwrap_or_else(|| unreachable!("kept twice"))
+        let planned = self.undo.0.take();
+        self.unit
+            .take()
+            .and_then(|unit| unit.found.into_inner())
+            .or(planned)
+            .unwrap_or_else(|| unreachable!("kept twice"))
     }
 
     /// Writes the limits and attaches the device program.
@@ -141,6 +230,7 @@ impl Cgroup {
     pub fn apply_devices(&self, request: &Request) -> Result<()> {
         // A directory that was just made has no program; any other may have one, which ours takes the place of.
         match &request.devices {
+            // systemd's own, if there is one, is not ours to replace.
             Some(program) if self.location().made() > 0 => program.attach(self.dir()),
             wanted if self.location().made() == 0 => devices::replace(self.dir(), wanted.as_ref()),
             _ => Ok(()),

@@ -99,6 +99,46 @@ fn number(name: &str, value: Option<i64>) -> Result<Option<u32>> {
     }
 }
 
+/// The rules of the config and then the defaults.
+fn rules(config: &[LinuxDeviceCgroup]) -> Result<Vec<Rule>> {
+    let mut rules = Vec::with_capacity(config.len() + DEFAULTS.len());
+    for (index, rule) in config.iter().enumerate() {
+        rules.push(Rule::plan(rule).field(|| format!("/linux/resources/devices/{index}"))?);
+    }
+    rules.extend(DEFAULTS);
+    Ok(rules)
+}
+
+/// Nodes and the access to them; `None` for all.
+pub(super) type Allowed = Option<Vec<(String, String)>>;
+
+/// What the rules allow at most, for systemd, which knows no rule that denies: nodes and the letters of access to them,
+/// as `DeviceAllow=` of systemd.resource-control(5) has them. `None`: they allow most.
+pub(super) fn allowed(config: &[LinuxDeviceCgroup]) -> Result<Allowed> {
+    let table = Table::new(rules(config)?.into_iter());
+    if table.otherwise {
+        return Ok(None);
+    }
+    let mut list = Vec::new();
+    for rule in table.rules.iter().filter(|rule| rule.allow) {
+        let letters = [('r', READ), ('w', WRITE), ('m', MKNOD)];
+        let access: String =
+            letters.iter().filter(|(_, bit)| rule.access & bit != 0).map(|(letter, _)| letter).collect();
+        for (kind, word) in [(CHAR, "char"), (BLOCK, "block")] {
+            if rule.kind.is_some_and(|only| only != kind) {
+                continue;
+            }
+            let node = match (rule.major, rule.minor) {
+                (Some(major), Some(minor)) => format!("/dev/{word}/{major}:{minor}"),
+                (Some(major), None) => format!("{word}-{major}"),
+                (None, _) => format!("{word}-*"),
+            };
+            list.push((node, access.clone()));
+        }
+    }
+    Ok(Some(list))
+}
+
 /// The rules as the program reads them: first match first, nothing in it that cannot matter.
 struct Table {
     rules: Vec<Rule>,
@@ -139,12 +179,7 @@ impl Program {
     ///
     /// Unlike `runc`, a rule of type `a` keeps its numbers and its access bits, as the standard writes it.
     pub(super) fn plan(config: &[LinuxDeviceCgroup]) -> Result<Option<Program>> {
-        let mut rules = Vec::with_capacity(config.len() + DEFAULTS.len());
-        for (index, rule) in config.iter().enumerate() {
-            rules.push(Rule::plan(rule).field(|| format!("/linux/resources/devices/{index}"))?);
-        }
-        rules.extend(DEFAULTS);
-        let table = Table::new(rules.into_iter());
+        let table = Table::new(rules(config)?.into_iter());
         if table.otherwise && table.rules.is_empty() {
             return Ok(None);
         }

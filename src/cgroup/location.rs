@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{self, Events, MemoryEvents};
 use super::limits::Limits;
 use super::mount::Mount;
+use super::systemd::Recorded;
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
 
@@ -25,11 +26,13 @@ const SET_UP: u64 = 192 << 10;
 const FREEZING: Duration = Duration::from_secs(10);
 
 /// Who made a cgroup and takes it away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
     /// Directories made by us.
     Cgroupfs,
+    /// A unit of systemd.
+    Systemd(Recorded),
 }
 
 /// Where a container's cgroup is and which of its directories this container made.
@@ -74,6 +77,27 @@ impl Location {
     /// A cgroup below the mount, whose last `made` components are not there yet. The path is a cleaned one.
     pub(super) fn new(mount: Mount, path: String, made: usize) -> Location {
         Location { driver: Driver::Cgroupfs, mount: mount.path().to_owned(), path, made }
+    }
+
+    /// The cgroup of a unit that systemd is to make.
+    pub(super) fn of_unit(mount: Mount, path: String, unit: Recorded) -> Location {
+        Location { driver: Driver::Systemd(unit), mount: mount.path().to_owned(), path, made: 1 }
+    }
+
+    /// The same one where a process of it really is.
+    pub(super) fn of_process(&self, pid: Pid) -> Result<Location> {
+        let text = files::read(&format!("/proc/{pid}/cgroup"))
+            .with_context(|| format!("look up the cgroup of process {pid}"))?;
+        let Some(path) = super::own_of(&text) else { bail!("process {pid} is in no cgroup of version 2") };
+        Ok(Location { path: super::clean(path), ..self.clone() })
+    }
+
+    /// The unit of systemd that it belongs to.
+    pub fn unit(&self) -> Option<&Recorded> {
+        match &self.driver {
+            Driver::Systemd(unit) => Some(unit),
+            Driver::Cgroupfs => None,
+        }
     }
 
     /// A cgroup below another, by a cleaned path.
@@ -146,11 +170,7 @@ impl Location {
     /// Opens the cgroup in which a process of the container is now: it may have moved itself below its own (which
     /// then takes no processes: `exec` gets EBUSY there).
     pub fn open_that_of(&self, pid: Pid) -> Result<OwnedFd> {
-        let text = files::read(&format!("/proc/{pid}/cgroup"))
-            .with_context(|| format!("look up the cgroup of process {pid}"))?;
-        let Some(path) = super::own_of(&text) else { bail!("process {pid} is in no cgroup of version 2") };
-        let place = Location { path: super::clean(path), made: 0, ..self.clone() };
-        place.open()
+        self.of_process(pid)?.open()
     }
 
     /// Opens a cgroup below it, which has to be there. Never one beside or above it, however it is spelt.
@@ -167,11 +187,9 @@ impl Location {
         openat2(self.open()?, below, how).with_context(what)
     }
 
-    /// Tells whoever made the cgroup of new limits before they are written, so that it does not put its own back.
-    pub(super) fn tell_driver(&self, _limits: &Limits) -> Result<()> {
-        match self.driver {
-            Driver::Cgroupfs => Ok(()),
-        }
+    /// Tells systemd of new limits, so that it does not put its own back; false where nobody has to be told.
+    pub(super) fn tell_driver(&self, limits: &Limits) -> Result<bool> {
+        self.unit().map_or(Ok(false), |unit| unit.set_limits(limits).map(|()| true))
     }
 
     /// Whether it is frozen, by itself or through an ancestor. A cgroup that is gone is not.
@@ -330,6 +348,9 @@ impl Location {
     /// Processes that are about to end are waited for, at most for `patience`; then the error lists those that are
     /// left. Kills nobody. A cgroup that is gone is fine. One system call where nothing is below.
     pub fn remove(&self, patience: Duration) -> Result<()> {
+        if let Some(unit) = self.unit() {
+            self.end_unit(unit, patience)?;
+        }
         self.remove_leaf(patience)?;
         // A parent that another container has moved into stays, without complaint.
         for ancestor in self.upwards().take(self.made).skip(1) {
@@ -338,6 +359,20 @@ impl Location {
             }
         }
         Ok(())
+    }
+
+    /// Has systemd take its unit away once no process is in it. Where systemd was first, there is nothing to say: it
+    /// forgets a unit before it listens to anybody who could ask for another one of that name.
+    fn end_unit(&self, unit: &Recorded, patience: Duration) -> Result<()> {
+        let events = match Events::open(&self.file("cgroup.events")) {
+            Err(Errno::ENOENT) => return Ok(()),
+            events => events.with_context(|| format!("open cgroup.events of cgroup {self}"))?,
+        };
+        match events.wait("populated", "0", Instant::now() + patience) {
+            Ok(true) | Err(Errno::ENODEV) => unit.stop(),
+            Ok(false) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("read cgroup.events of cgroup {self}")),
+        }
     }
 
     fn remove_leaf(&self, patience: Duration) -> Result<()> {

@@ -1,8 +1,9 @@
 //! The container's cgroup: where it is, making it, its limits and device rules, freezing, killing, removing.
 //!
 //! cgroup v2 only. On a hybrid host (cgroup v1 controllers mounted, cgroup2 at `/sys/fs/cgroup/unified`) the v2 half is
-//! used, and what v1 holds cannot be limited. The room never puts a running process into a cgroup: containers are born
-//! in theirs (`CLONE_INTO_CGROUP` with [`Cgroup::dir`]).
+//! used, and what v1 holds cannot be limited. Containers are born in their cgroups (`CLONE_INTO_CGROUP` with
+//! [`Cgroup::birthplace`]), but for those that systemd makes: it does so around a process that is there
+//! ([`Cgroup::gather`]).
 //!
 //! The order in `create`: [`Request::plan`] (pure) → [`Request::place`] (looks, changes nothing; the result goes into the
 //! intent record) → [`Request::create`] (makes the directories) → [`Cgroup::apply`] → clone → [`Cgroup::keep`].
@@ -19,13 +20,16 @@ mod mount;
 mod native;
 pub mod rdt;
 pub mod stats;
+pub mod systemd;
 mod update;
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::rc::Rc;
 
 use oci_spec::runtime::Linux;
 
-use crate::error::{Context, Error, Result, bail, ensure};
+use crate::error::{Context, Result, bail, ensure};
 use controllers::Set;
 use devices::Program;
 use limits::Limits;
@@ -52,6 +56,8 @@ pub struct Request {
     path: Wanted,
     limits: Limits,
     devices: Option<Program>,
+    /// What systemd is asked for, when it makes the cgroup; `path` then says nothing.
+    unit: Option<Rc<systemd::Wanted>>,
 }
 
 /// `linux.cgroupsPath`, cleaned: components without `.`, `..` and empty ones, at least one.
@@ -67,26 +73,28 @@ impl Request {
     /// Reads `linux.cgroupsPath` and `linux.resources`; looks at nothing of the host. Without a config (`None`) the
     /// path comes from the id, and the default device rules hold.
     ///
-    /// `None` with [`Manager::Disabled`]: no cgroup is made and `linux.resources` is not looked at.
-    pub fn plan(linux: Option<&Linux>, id: &str, manager: Manager) -> Result<Option<Request>> {
-        match manager {
-            Manager::Disabled => return Ok(None),
-            Manager::Systemd => {
-                return Err(
-                    Error::new("the systemd cgroup manager is not there yet").hint("use --cgroup-manager=cgroupfs")
-                );
-            }
-            Manager::Cgroupfs => {}
-        }
+    /// `None` with [`Manager::Disabled`]: no cgroup is made and `linux.resources` is not looked at. Annotations are
+    /// for systemd.
+    pub fn plan(
+        linux: Option<&Linux>,
+        id: &str,
+        manager: Manager,
+        annotations: Option<&HashMap<String, String>>,
+    ) -> Result<Option<Request>> {
         let path = linux.and_then(|linux| linux.cgroups_path().as_deref()).unwrap_or(Path::new(""));
-        let path = Wanted::plan(path, id).field(|| "/linux/cgroupsPath")?;
         let resources = linux.and_then(|linux| linux.resources().as_ref());
         let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-        Ok(Some(Request {
-            path,
-            limits: resources.map(Limits::plan).transpose()?.unwrap_or_default(),
-            devices: Program::plan(rules)?,
-        }))
+        let limits = || resources.map(Limits::plan).transpose().map(Option::unwrap_or_default);
+        let (wanted, limits, unit) = match manager {
+            Manager::Disabled => return Ok(None),
+            Manager::Cgroupfs => (Wanted::plan(path, id).field(|| "/linux/cgroupsPath")?, limits()?, None),
+            Manager::Systemd => {
+                let limits = limits()?;
+                let unit = systemd::Wanted::plan(path, id, &limits, rules, annotations)?;
+                (Wanted::Absolute(String::new()), limits, Some(Rc::new(unit)))
+            }
+        };
+        Ok(Some(Request { path: wanted, limits, devices: Program::plan(rules)?, unit }))
     }
 
     /// The number of the device rules, by which an `update` that brings the same ones is known.
@@ -186,15 +194,15 @@ mod tests {
     }
 
     #[test]
-    fn the_systemd_manager_is_one_clear_error_and_none_is_no_request() {
-        let error = Request::plan(None, "web", Manager::Systemd).err().unwrap();
-        assert!(error.to_string().contains("systemd cgroup manager"), "{error}");
-        assert!(Request::plan(None, "web", Manager::Disabled).unwrap().is_none());
+    fn the_systemd_manager_makes_a_unit_and_none_is_no_request() {
+        let request = Request::plan(None, "web", Manager::Systemd, None).unwrap().unwrap();
+        assert!(request.unit.is_some());
+        assert!(Request::plan(None, "web", Manager::Disabled, None).unwrap().is_none());
     }
 
     #[test]
     fn without_resources_the_default_device_rules_hold() {
-        let request = Request::plan(None, "web", Manager::Cgroupfs).unwrap().unwrap();
+        let request = Request::plan(None, "web", Manager::Cgroupfs, None).unwrap().unwrap();
         assert!(request.devices.is_some() && request.limits.writes().is_empty());
         assert_eq!(request.path, Wanted::Sibling("web".into()));
     }

@@ -57,7 +57,7 @@ impl Place {
     }
 
     fn request(&self, below: &str, resources: &str) -> Request {
-        Request::plan(Some(&self.linux(below, resources)), "web", Manager::Cgroupfs).unwrap().unwrap()
+        Request::plan(Some(&self.linux(below, resources)), "web", Manager::Cgroupfs, None).unwrap().unwrap()
     }
 
     fn make(&self, below: &str, resources: &str) -> Result<Cgroup> {

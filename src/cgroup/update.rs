@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::apply::Files;
-use super::devices::{self, Program};
+use super::devices::{self, Allowed, Program};
 use super::limits::Limits;
 use super::{Location, files};
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ pub struct Change {
 struct Devices {
     program: Option<Program>,
     rules: u64,
+    /// What systemd is told, if it has made the cgroup.
+    allowed: Option<Allowed>,
 }
 
 impl Change {
@@ -35,7 +37,10 @@ impl Change {
         let mut resources = resources.clone();
         complete(&mut resources, |file| files::read(&place.file(file)).ok());
         let rules = resources.devices().as_deref().filter(|rules| !rules.iter().all(denies_all));
-        let compile = |rules| Program::plan(rules).map(|program| Devices { rules: devices::digest(&program), program });
+        let compile = |rules: &[LinuxDeviceCgroup]| {
+            let allowed = place.unit().map(|_| devices::allowed(rules)).transpose()?;
+            Program::plan(rules).map(|program| Devices { rules: devices::digest(&program), program, allowed })
+        };
         let memory = resources.memory().as_ref().filter(|memory| memory.check_before_update() == Some(true));
         Ok(Change {
             limits: Limits::plan(&resources)?,
@@ -52,11 +57,15 @@ impl Change {
     /// Writes the limits. What is refused has left everything as it was.
     pub fn apply<'a>(&self, place: &'a Location) -> Result<Applied<'a>> {
         self.check_usage(place)?;
-        place.tell_driver(&self.limits)?;
         let mut applied = Applied { dir: place.open()?, place, saved: Vec::new() };
         let Applied { dir, saved, .. } = &mut applied;
         let before = |file: &str, value: &str| save(dir.as_fd(), file, value, saved);
-        Files { dir: dir.as_fd(), place }.apply(&self.limits, before)?;
+        let files = Files { dir: dir.as_fd(), place };
+        files.apply(&self.limits, before)?;
+        if place.tell_driver(&self.limits)? {
+            // Its own numbers, which it has just written, are coarser.
+            files.apply(&self.limits, |_, _| {})?;
+        }
         Ok(applied)
     }
 
@@ -120,7 +129,12 @@ impl Applied<'_> {
     /// Replaces the device program, in one step; the last one of the change.
     pub fn replace_devices(&self, change: &Change) -> Result<()> {
         match &change.devices {
-            Some(devices) => devices::replace(self.dir.as_fd(), devices.program.as_ref()),
+            Some(devices) => {
+                devices::replace(self.dir.as_fd(), devices.program.as_ref())?;
+                // After it, since ours takes the place of all there are: systemd puts its own beside it again.
+                let told = self.place.unit().zip(devices.allowed.as_ref());
+                told.map_or(Ok(()), |(unit, allowed)| unit.set_devices(allowed))
+            }
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::commands::version::SPEC;
 use crate::error::{Error, Result};
-use crate::{namespaces, process, rootfs, seccomp, sys};
+use crate::{cgroup, namespaces, process, rootfs, seccomp, sys};
 
 /// Print what this runtime can do, as JSON
 #[derive(Args, Debug)]
@@ -34,7 +34,7 @@ fn document() -> serde_json::Value {
         "linux": {
             "namespaces": kinds,
             "capabilities": process::capability_names().collect::<Vec<_>>(),
-            "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": false, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": seccomp.actions,
@@ -57,7 +57,7 @@ fn document() -> serde_json::Value {
             process::LANDLOCK: process::LANDLOCK_VERSION.to_string(),
             "run.corten.landlock.level": sys::landlock::level().to_string(),
         },
-        // It names a directory of the host: not for an engine to take from strangers.
-        "potentiallyUnsafeConfigAnnotations": [rootfs::OVERLAY],
+        // They name a directory of the host, and steer its systemd: not for an engine to take from strangers.
+        "potentiallyUnsafeConfigAnnotations": [rootfs::OVERLAY, cgroup::systemd::ANNOTATION],
     })
 }

@@ -10,6 +10,7 @@ mod list;
 mod pause;
 mod ps;
 mod run;
+mod seccomp;
 mod spec;
 mod start;
 mod state;
@@ -48,6 +49,8 @@ pub enum Command {
     Resume(pause::Resume),
     /// Create and start a container, and wait for its end
     Run(run::Run),
+    /// Look into seccomp filters; nothing is loaded
+    Seccomp(seccomp::Seccomp),
     /// Write a config.json to start from
     Spec(spec::Spec),
     /// Start a created container
@@ -61,7 +64,7 @@ pub enum Command {
 /// Adds a command's options to its description.
 type Describe = fn(clap::Command) -> clap::Command;
 
-const COMMANDS: [(&str, Describe); 15] = [
+const COMMANDS: [(&str, Describe); 16] = [
     ("create", create::Create::augment_args),
     ("delete", delete::Delete::augment_args),
     ("events", events::Events::augment_args),
@@ -73,6 +76,7 @@ const COMMANDS: [(&str, Describe); 15] = [
     ("ps", ps::Ps::augment_args),
     ("resume", pause::Resume::augment_args),
     ("run", run::Run::augment_args),
+    ("seccomp", seccomp::Seccomp::augment_args),
     ("spec", spec::Spec::augment_args),
     ("start", start::Start::augment_args),
     ("state", state::State::augment_args),
@@ -105,6 +109,7 @@ impl Command {
             Command::Ps(command) => command.run(global),
             Command::Resume(command) => command.run(global),
             Command::Run(command) => command.run(global),
+            Command::Seccomp(command) => command.run(),
             Command::Spec(command) => command.run(),
             Command::Start(command) => command.run(global),
             Command::State(command) => command.run(global),
@@ -139,9 +144,14 @@ fn store(global: &Global) -> Result<Store> {
 
 /// Prints a result. A reader that went away is no failure worth a word.
 fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// The same for what is no text.
+fn print_bytes(bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::new("nobody reads the output")),
         done => done.context("write to stdout"),
     }

@@ -191,8 +191,9 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
             let start_time =
                 sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
             record.start_time = start_time.unwrap_or_default();
-            record.cgroup = cgroup.map(|cgroup| cgroup.location().clone());
             filter.map_or(Ok(()), |filter| directory.keep_seccomp(&filter))?;
+            cgroup.map_or(Ok(()), |cgroup| cgroup.gathered(pid)).phase("cgroup")?;
+            record.cgroup = cgroup.map(|cgroup| cgroup.location().clone());
             directory.write(&record)
         },
         |pid| {

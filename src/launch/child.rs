@@ -64,6 +64,9 @@ pub struct Build {
     pub new_user_namespace: bool,
     /// Whether the host moves network devices.
     pub net_devices: bool,
+    /// Whether systemd makes the cgroup, around this process; and `CLONE_NEWCGROUP` when there is to be a namespace that
+    /// starts there.
+    pub unit: Option<u64>,
     /// `CLONE_NEW*` flags of namespaces that this root has to make itself.
     pub late_namespaces: u64,
     /// Whether the network namespace is new, with its loopback device down.
@@ -153,7 +156,8 @@ impl Build {
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
         self.rootfs.isolate().phase("mounts")?;
         ::log::trace!("root taken");
-        self.rootfs.mount().phase("mounts")?;
+        let unit = self.unit.take();
+        self.rootfs.mount(unit.map(|namespace| move || enter_unit(wire, namespace))).phase("mounts")?;
         ::log::trace!("mounts and devices made");
         self.run_early_hooks(state, wire)?;
         self.rootfs.pivot().phase("mounts")?;
@@ -236,6 +240,15 @@ impl Build {
         ::log::trace!("createContainer hooks run");
         Ok(())
     }
+}
+
+/// Waits until systemd has put this process into its cgroup.
+fn enter_unit(wire: &Wire, namespace: u64) -> Result<()> {
+    wire.wait_go()?;
+    if namespace != 0 {
+        sys::clone::unshare(namespace).context("make the cgroup namespace").phase("namespaces")?;
+    }
+    Ok(())
 }
 
 impl Join {

@@ -84,7 +84,10 @@ pub fn launch(
     let Request { plan, bundle, cgroup, gate, console, settle_first, state, tell_agent } = request;
     let (wire, child_wire) = Wire::pair()?;
     let mut entries = plan.namespaces.open().phase("namespaces")?;
-    let new = plan.namespaces.clone_flags();
+    // systemd makes a cgroup around a process that is there; the namespace that starts at it comes after that.
+    let unit = cgroup.is_some_and(Cgroup::is_unit);
+    let cgroup_namespace = plan.namespaces.clone_flags() & libc::CLONE_NEWCGROUP as u64;
+    let new = plan.namespaces.clone_flags() & !if unit { cgroup_namespace } else { 0 };
     let paths = match cgroup.map(Cgroup::location) {
         Some(place) => Some(CgroupPaths { mount: place.mount().into(), cgroup: place.directory().into() }),
         // It goes on without one, and stays in ours.
@@ -112,6 +115,7 @@ pub fn launch(
             let build = Build {
                 entries,
                 net_devices: !plan.namespaces.devices().is_empty(),
+                unit: unit.then_some(cgroup_namespace),
                 late_namespaces: plan.namespaces.late_flags(),
                 new_user_namespace: new & libc::CLONE_NEWUSER as u64 != 0,
                 new_network_namespace: new & libc::CLONE_NEWNET as u64 != 0,
@@ -139,6 +143,7 @@ pub fn launch(
     let from_outside = |wire: &Wire| {
         // First: it is the container's root who owns the files in /proc of a process that has changed its ids.
         plan.process.adopt(pid).phase("process")?;
+        cgroup.map_or(Ok(()), |cgroup| cgroup.gather(pid)).phase("cgroup")?;
         if let Some(maps) = plan.namespaces.maps() {
             maps.write(pid).phase("namespaces")?;
             rootfs.map_ids(pid).phase("mounts")?;
@@ -155,6 +160,9 @@ pub fn launch(
         // before; the record before the container may outlive us.
         enter_record(pid)?;
         ::log::trace!("record written");
+        if unit {
+            wire.let_go()?;
+        }
         if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
             cgroup.apply(request).phase("cgroup")?;
             if plan.steers_cgroups {
@@ -213,7 +221,7 @@ fn fork_into(
     offsets: Option<&Offsets>,
     cgroup: Option<(&Cgroup, &cgroup::Request)>,
 ) -> Result<Side> {
-    let dir = cgroup.map(|(cgroup, _)| cgroup.dir());
+    let dir = cgroup.and_then(|(cgroup, _)| cgroup.birthplace());
     match (fork(new, entries, offsets, dir), cgroup) {
         (Err(error), Some((cgroup, request))) => match error.errno() {
             Some(errno @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {

@@ -149,13 +149,13 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     })?;
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
     let steers_cgroups = steers_cgroups(&spec, &namespaces);
-    let seccomp = seccomp.map(|profile| compile_seccomp(profile, options.bundle)).transpose()?;
+    let seccomp = seccomp.map(|profile| compile_seccomp(profile, &spec, options.bundle)).transpose()?;
     let (seccomp, seccomp_agent) = seccomp.map_or((None, None), |(program, agent)| (Some(program), agent));
     Ok(Plan {
         process: Process::plan(&process, &facts(&spec, &process, options, user_namespace))?,
         seccomp,
         seccomp_agent,
-        cgroup: cgroup::Request::plan(linux, options.id, options.manager)?,
+        cgroup: cgroup::Request::plan(linux, options.id, options.manager, spec.annotations().as_ref())?,
         resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
         steers_cgroups,
         delegate_to: steers_cgroups.then(|| delegate_to(&namespaces, &process)).flatten(),
@@ -179,9 +179,16 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     })
 }
 
-fn compile_seccomp(profile: &LinuxSeccomp, bundle: &Path) -> Result<(Program, Option<Listener>)> {
+/// crun's annotation: a name of an unknown system call is an error. Any value but `0`.
+const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
+
+fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec, bundle: &Path) -> Result<(Program, Option<Listener>)> {
     let program = Program::compile(profile)?;
-    program.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    let annotation = spec.annotations().as_ref().and_then(|labels| labels.get(FAIL_UNKNOWN));
+    if annotation.is_some_and(|value| value != "0") {
+        program.refuse_unknown()?;
+    }
+    program.warnings().for_each(|warning| log::warn!("{warning}"));
     let agent = Listener::plan(profile, &program, bundle)?;
     Ok((program, agent))
 }

@@ -401,14 +401,17 @@ impl Opened {
     }
 
     /// The rootfs becomes a mount of its own, at its place on the host, where hooks look for it; then the mounts in
-    /// order, then devices and links.
-    pub(crate) fn mount(&mut self) -> Result<()> {
+    /// order, then devices and links. `settle` is called when all that is left may depend on the cgroup of this process.
+    pub(crate) fn mount(&mut self, mut settle: Option<impl FnOnce() -> Result<()>>) -> Result<()> {
         if self.plan.isolation != Isolation::None {
             self.root = self.own_mount().with_context(|| format!("mount the rootfs {}", self.plan.path.display()))?;
         }
         let mut sources = std::mem::take(&mut self.sources);
         for mount in &self.plan.mounts {
             let source = if mount.is_early() { Some(sources.next()?) } else { None };
+            if mount.is_cgroup() {
+                settle.take().map_or(Ok(()), |settle| settle())?;
+            }
             let tree = mount.attach(&self.root, source, &self.world)?;
             if mount.is_read_only_last() {
                 self.read_only_last.extend(tree);
@@ -424,7 +427,7 @@ impl Opened {
                 self.plan.isolation != Isolation::None,
             )?);
         }
-        Ok(())
+        settle.map_or(Ok(()), |settle| settle())
     }
 
     fn own_mount(&mut self) -> Result<Root> {

@@ -468,6 +468,11 @@ impl Mount {
         Ok(())
     }
 
+    /// Whether it shows the cgroup that the container is in.
+    pub(super) fn is_cgroup(&self) -> bool {
+        matches!(self.source, Source::Cgroup { .. })
+    }
+
     fn has_parameter(&self, key: &str) -> bool {
         self.parameters.iter().any(|parameter| parameter.key.as_bytes() == key.as_bytes())
     }

@@ -142,7 +142,7 @@ impl Trial {
         apart(flags, self.user.then_some(FIRST), host, |mut opened| {
             let mut enter = || {
                 opened.isolate()?;
-                opened.mount()?;
+                opened.mount(None::<fn() -> crate::error::Result<()>>)?;
                 // Hooks that enter the mount namespace look for the mounts below the rootfs's own path.
                 let mounted = !self.config["mounts"].as_array().unwrap().is_empty() && !self.user;
                 assert!(!mounted || self.prepare.is_some() || self.root().join("proc/self/stat").exists());

@@ -114,7 +114,7 @@ impl Assembler {
 
 #[cfg(test)]
 mod tests {
-    use super::super::judge::run;
+    use super::super::judge::{Data, run};
     use super::*;
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
             let start = out.branch(Compare::Greater, 5, Target::At(far), Target::Return(2));
             out.load(0, start);
             let program = out.finish();
-            let verdict = |nr| run(&program, nr, 0, [0; 6]).verdict;
+            let verdict = |nr| run(&program, &Data::new(0, nr, [0; 6], false)).verdict;
             assert_eq!([verdict(5), verdict(6), verdict(7)], [2, 1, 7], "a gap of {gap}");
         }
     }

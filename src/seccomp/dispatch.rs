@@ -1,12 +1,18 @@
-//! From verdicts by call number to instructions: a balanced search over ranges of numbers, then the conditions.
+//! From verdicts by call number to instructions: a balanced search over ranges of numbers.
 //!
-//! Before the first condition only the architecture and the number are loaded, and only compared: the kernel then
+//! As short as comparisons make it, since loading costs the kernel time for every instruction: single numbers between
+//! two ranges with the same verdict are compared one by one, and an architecture goes through another's search where both
+//! agree: x32 through x86_64's, and all through the first one's for calls since Linux 5.1, which are numbered alike.
+//! Halves are chosen by how many numbers lie in them and how often programs call those: the kernel itself tries every
+//! number when a filter is loaded.
+//!
+//! Before the first condition only the architecture and the number are loaded, and only compared or cut: the kernel then
 //! sees by itself (`seccomp_is_const_allow`, Linux 5.11) which calls are always allowed and does not run the
 //! program for them at all.
 
-use super::bpf::{Assembler, Compare, Label, Target};
-use super::rules::{Condition, Rule, Test};
-use super::tables::Arch;
+use super::bpf::{Assembler, Compare, Target};
+use super::chain::Chains;
+use super::tables::X32_BIT;
 
 /// What happens to a call of some number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,256 +20,292 @@ pub(super) enum Leaf {
     Return(u32),
     /// The chain of this place in [`Chains`].
     Chain(usize),
+    /// What happens to the call of the same number in the search that was written before.
+    AsThere,
 }
 
-/// Rules with conditions, each list once for all calls that have the same.
-#[derive(Default)]
-pub(super) struct Chains(Vec<Chain>);
-
-struct Chain {
-    rules: Vec<Rule>,
-    wide: bool,
-    big_endian: bool,
-    written: Option<Label>,
+/// Call numbers in ranges, by rising start, neighbours different.
+#[derive(Clone, Debug)]
+pub(super) struct Ranges {
+    list: Vec<Range>,
+    /// The number after the last.
+    end: u64,
 }
-
-impl Chains {
-    pub(super) fn leaf(&mut self, rules: Vec<Rule>, arch: &Arch) -> Leaf {
-        let same =
-            |chain: &Chain| chain.wide == arch.wide && chain.big_endian == arch.big_endian && chain.rules == rules;
-        Leaf::Chain(self.0.iter().position(same).unwrap_or_else(|| {
-            self.0.push(Chain { rules, wide: arch.wide, big_endian: arch.big_endian, written: None });
-            self.0.len() - 1
-        }))
-    }
-}
-
-/// All call numbers in ranges, by rising start, neighbours different.
-#[derive(Debug)]
-pub(super) struct Ranges(Vec<Range>);
 
 /// Where a range starts, and what happens from there on.
 type Range = (u32, Leaf);
 
 impl Ranges {
-    pub(super) fn new(everything: Leaf) -> Ranges {
-        Ranges(vec![(0, everything)])
+    pub(super) fn new(numbers: std::ops::Range<u64>, everything: Leaf) -> Ranges {
+        Ranges { list: vec![(numbers.start as u32, everything)], end: numbers.end }
     }
 
     /// From this number on, which is not below the last one given, calls end in `leaf`.
     pub(super) fn from(&mut self, number: u32, leaf: Leaf) {
-        if self.0.last().is_some_and(|&(start, _)| start == number) {
-            self.0.pop();
+        if self.list.last().is_some_and(|&(start, _)| start == number) {
+            self.list.pop();
         }
-        if self.0.last().is_none_or(|&(_, last)| last != leaf) {
-            self.0.push((number, leaf));
+        if self.list.last().is_none_or(|&(_, last)| last != leaf) {
+            self.list.push((number, leaf));
         }
     }
 
-    /// Writes the search; the accumulator holds nothing yet.
-    pub(super) fn write(&self, out: &mut Assembler, chains: &mut Chains, default: u32) -> Target {
-        let search = Search { out, chains, default };
-        match self.0[..] {
-            [(_, Leaf::Return(verdict))] => Target::Return(verdict),
-            _ => search.whole(&self.0),
-        }
+    pub(super) fn leaves(&self) -> impl Iterator<Item = Leaf> {
+        self.list.iter().map(|&(_, leaf)| leaf)
     }
+
+    /// The same numbers, but ranges of which `keep` says no end in `leaf`.
+    pub(super) fn only(&self, mut keep: impl FnMut() -> bool, leaf: Leaf) -> Ranges {
+        let mut only = Ranges { list: Vec::with_capacity(self.list.len()), end: self.end };
+        for &(start, own) in &self.list {
+            only.from(start, if keep() { own } else { leaf });
+        }
+        only
+    }
+
+    /// These ranges beside others: what is the same there, from a number on, is told so. The last range stays.
+    fn beside(&self, other: &Ranges, from: u32) -> Ranges {
+        let mut beside = Ranges { list: Vec::with_capacity(self.list.len()), end: self.end };
+        let last = self.list[self.list.len() - 1].0;
+        if u64::from(last) > other.end {
+            return self.clone();
+        }
+        let mut theirs = other.list.iter().peekable();
+        let mut their = other.list[0].1;
+        for (at, &(start, own)) in self.list.iter().enumerate() {
+            while let Some(&(_, leaf)) = theirs.next_if(|&&(number, _)| number <= start) {
+                their = leaf;
+            }
+            let told = |number: u32, their: Leaf| match own == their && number >= from && number < last {
+                true => Leaf::AsThere,
+                false => own,
+            };
+            beside.from(start, told(start, their));
+            let end = self.list.get(at + 1).map_or(start, |&(next, _)| next);
+            while let Some(&(number, leaf)) = theirs.next_if(|&&(number, _)| number < end) {
+                their = leaf;
+                beside.from(number, told(number, their));
+            }
+        }
+        beside
+    }
+
+    /// Cut into pieces that are told apart by halving.
+    fn pieces(&self, hot: &[u32]) -> Vec<Piece> {
+        let end_of = |at: usize| self.list.get(at + 1).map_or(self.end, |&(next, _)| u64::from(next));
+        let mut pieces: Vec<Piece> = Vec::with_capacity(self.list.len() / 2 + 1);
+        let mut at = 0;
+        while let Some(&(start, leaf)) = self.list.get(at) {
+            let mut piece = Piece { start, leaf, singles: Vec::new(), weight: 0 };
+            let mut last = at;
+            let single_after = |last: usize| match self.list[last + 1..] {
+                [single, (after, again), ..] if again == leaf && after == single.0 + 1 => Some(single),
+                _ => None,
+            };
+            while let Some(single) = single_after(last).filter(|_| piece.singles.len() < SINGLES) {
+                piece.singles.push(single);
+                last += 2;
+            }
+            // What would be too many singles goes to a piece of its own, which begins with the last range of this one.
+            let full = single_after(last).is_some();
+            let end = if full { u64::from(self.list[last].0) } else { end_of(last) };
+            at = if full { last } else { last + 1 };
+            piece.weigh(end, hot);
+            pieces.push(piece);
+        }
+        pieces
+    }
+}
+
+/// How many single numbers are compared one by one rather than by halving.
+const SINGLES: usize = 3;
+
+/// How much more a call weighs that programs make often, beside one that they do not.
+const HOT: u32 = 60;
+
+/// Numbers from here on weigh nothing: no call has them.
+const USED: u64 = 480;
+
+/// Neighbouring numbers that end in one leaf, but for a few.
+struct Piece {
+    start: u32,
+    leaf: Leaf,
+    singles: Vec<Range>,
+    weight: u32,
+}
+
+impl Piece {
+    fn weigh(&mut self, end: u64, hot: &[u32]) {
+        let (first, end) = (u64::from(self.start), end);
+        let used = |number: u64| number.min(USED) as u32;
+        let called = hot.iter().filter(|&&number| (first..end).contains(&u64::from(number))).count() as u32;
+        // No piece is for nothing, so that the search stays shallow for all of them.
+        self.weight = used(end) - used(first) + HOT * called + 4;
+        self.singles.sort_by_key(|(number, _)| !hot.contains(number));
+    }
+}
+
+/// What one `AUDIT_ARCH_*` number stands for.
+#[derive(Clone)]
+pub(super) struct Section {
+    pub(super) audit: u32,
+    /// All numbers, or those below [`X32_BIT`] if there are `upper` ones.
+    pub(super) lower: Ranges,
+    pub(super) upper: Option<Upper>,
+    /// Numbers of calls that programs make often.
+    pub(super) hot: Vec<u32>,
+}
+
+/// What x86_64 has from [`X32_BIT`] on.
+#[derive(Clone)]
+pub(super) struct Upper {
+    /// The numbers of x32 without the bit; the others lie behind them then.
+    pub(super) x32: Option<Ranges>,
+    pub(super) others: Ranges,
 }
 
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
-const ARGS: u32 = 16;
 
-/// How many single numbers are compared one by one rather than by halving.
-const SINGLES: usize = 2;
+/// Writes a whole program. Calls of an architecture of `elsewhere` are allowed, those of unknown ones are killed, as
+/// libseccomp does.
+pub(super) fn write(sections: &[Section], elsewhere: &[u32], chains: &mut Chains, default: u32) -> Assembler {
+    chains.forget_places();
+    let mut search = Search { out: Assembler::default(), chains, default, nodes: Vec::new() };
+    let mut heads: Vec<(u32, Target)> = Vec::with_capacity(sections.len());
+    let mut first: Vec<Node> = Vec::new();
+    for section in sections {
+        let Section { lower, hot, .. } = section;
+        let (target, nodes) = match heads.is_empty() {
+            true => search.ranges(lower, hot, &[]),
+            false => search.ranges(&lower.beside(&sections[0].lower, ALIKE), hot, &first),
+        };
+        let target = search.with_upper(section, target, &nodes);
+        heads.push((section.audit, target));
+        if first.is_empty() {
+            first = nodes;
+        }
+    }
+    let killed = Target::Return(libc::SECCOMP_RET_KILL_THREAD);
+    let mut out = search.out;
+    let elsewhere = elsewhere.iter().map(|&audit| (audit, Target::Return(libc::SECCOMP_RET_ALLOW)));
+    let first = elsewhere
+        .chain(heads.into_iter().rev())
+        .fold(killed, |next, (audit, section)| Target::At(out.branch(Compare::Equal, audit, section, next)));
+    let first = out.label(first);
+    out.load(ARCH, first);
+    out
+}
+
+/// New calls have the same number on nearly all architectures from here on.
+const ALIKE: u32 = 424;
 
 struct Search<'a> {
-    out: &'a mut Assembler,
+    out: Assembler,
     chains: &'a mut Chains,
     default: u32,
+    /// Where the search that is being written stands for which numbers; parts come before what they are parts of.
+    nodes: Vec<Node>,
 }
+
+/// First number, the one after the last, and the place.
+type Node = (u32, u64, Target);
 
 impl Search<'_> {
-    fn whole(mut self, ranges: &[Range]) -> Target {
-        let search = self.halves(ranges, u64::from(u32::MAX) + 1);
-        let search = self.out.label(search);
-        Target::At(self.out.load(NUMBER, search))
-    }
-
-    /// The search in neighbouring ranges that end before `end`.
-    fn halves(&mut self, ranges: &[Range], end: u64) -> Target {
-        if let Some((common, singles)) = exceptions(ranges, end) {
-            let mut target = self.leaf(common);
-            for &(number, leaf) in singles.iter().flatten() {
-                let leaf = self.leaf(leaf);
-                target = Target::At(self.out.branch(Compare::Equal, number, leaf, target));
-            }
-            return target;
+    /// The search in a section's lower numbers and what it has above them; `nodes` are those of the former.
+    fn with_upper(&mut self, section: &Section, lower: Target, nodes: &[Node]) -> Target {
+        let Some(upper) = &section.upper else { return self.loaded(lower) };
+        let (mut others, _) = self.ranges(&upper.others, &[], &[]);
+        if let Some(x32) = &upper.x32 {
+            let own = match self.ranges(&x32.beside(&section.lower, 0), &[], nodes) {
+                (Target::At(label), _) => Target::At(self.out.and(!X32_BIT, label)),
+                (verdict, _) => verdict,
+            };
+            others = self.branch(upper.others.list[0].0, others, own);
         }
-        let (low, high) = ranges.split_at(ranges.len() / 2);
-        let middle = high[0].0;
-        let high = self.halves(high, end);
-        let low = self.halves(low, u64::from(middle));
-        Target::At(self.out.branch(Compare::AtLeast, middle, high, low))
+        let both = self.branch(X32_BIT, others, lower);
+        self.loaded(both)
     }
 
-    fn leaf(&mut self, leaf: Leaf) -> Target {
-        let place = match leaf {
-            Leaf::Return(verdict) => return Target::Return(verdict),
-            Leaf::Chain(place) => place,
-        };
-        let label = match self.chains.0[place].written {
-            Some(label) => label,
-            None => write_chain(self.out, &self.chains.0[place], self.default),
-        };
-        self.chains.0[place].written = Some(label);
-        Target::At(label)
-    }
-}
-
-/// A leaf that all ranges share but for a few single numbers, with those.
-fn exceptions(ranges: &[Range], end: u64) -> Option<(Leaf, [Option<Range>; SINGLES])> {
-    if ranges.len() > 2 * SINGLES + 1 {
-        return None;
-    }
-    let end_of = |at: usize| ranges.get(at + 1).map_or(end, |&(next, _)| u64::from(next));
-    ranges.iter().take(2).find_map(|&(_, common)| {
-        let mut singles = [None; SINGLES];
-        let mut free = singles.iter_mut();
-        for (at, &(start, leaf)) in ranges.iter().enumerate().filter(|&(_, &(_, leaf))| leaf != common) {
-            if end_of(at) != u64::from(start) + 1 {
-                return None;
-            }
-            *free.next()? = Some((start, leaf));
-        }
-        Some((common, singles))
-    })
-}
-
-/// Writes the head of the program: which architecture goes where, all others are killed, as libseccomp does.
-pub(super) fn write_head(out: &mut Assembler, sections: &[(u32, Target)]) {
-    let mut next = Target::Return(libc::SECCOMP_RET_KILL_THREAD);
-    for &(audit, section) in sections.iter().rev() {
-        next = Target::At(out.branch(Compare::Equal, audit, section, next));
-    }
-    let first = out.label(next);
-    out.load(ARCH, first);
-}
-
-/// Writes rules that are tried one after the other, and `default` when none holds.
-fn write_chain(out: &mut Assembler, chain: &Chain, default: u32) -> Label {
-    let mut words = Words { out, wide: chain.wide, big_endian: chain.big_endian };
-    let mut next = Entry::to(Target::Return(default));
-    for rule in chain.rules.iter().rev() {
-        let mut yes = Entry::to(Target::Return(rule.verdict));
-        for condition in rule.conditions.iter().rev() {
-            yes = words.condition(condition, yes, &mut next);
-        }
-        next = yes;
-    }
-    let start = next.start(words.out);
-    words.out.label(start)
-}
-
-/// A place to go on that begins with the load of a word, which can be spared if the accumulator holds that already.
-#[derive(Clone, Copy)]
-struct Entry {
-    /// With the load; written only when somebody needs it.
-    start: Option<Target>,
-    /// Behind the load of the word at this offset.
-    loaded: Option<(u32, Label)>,
-}
-
-impl Entry {
-    fn to(target: Target) -> Entry {
-        Entry { start: Some(target), loaded: None }
-    }
-
-    fn behind(offset: u32, label: Label) -> Entry {
-        Entry { start: None, loaded: Some((offset, label)) }
-    }
-
-    fn start(&mut self, out: &mut Assembler) -> Target {
-        match (self.start, self.loaded) {
-            (Some(start), _) => start,
-            (None, Some((offset, label))) => *self.start.insert(Target::At(out.load(offset, label))),
-            (None, None) => unreachable!("an entry has one of both"),
+    /// Loads the number, if anybody asks for it.
+    fn loaded(&mut self, target: Target) -> Target {
+        match target {
+            Target::Return(_) => target,
+            Target::At(label) => Target::At(self.out.load(NUMBER, label)),
         }
     }
 
-    fn holding(&mut self, offset: u32, out: &mut Assembler) -> Target {
-        match self.loaded {
-            Some((held, label)) if held == offset => Target::At(label),
-            _ => self.start(out),
+    fn branch(&mut self, number: u32, from_there: Target, below: Target) -> Target {
+        match from_there == below {
+            true => below,
+            false => Target::At(self.out.branch(Compare::AtLeast, number, from_there, below)),
         }
     }
-}
 
-struct Words<'a> {
-    out: &'a mut Assembler,
-    wide: bool,
-    big_endian: bool,
-}
+    /// Writes the search in these ranges, and tells its parts.
+    fn ranges(&mut self, ranges: &Ranges, hot: &[u32], there: &[Node]) -> (Target, Vec<Node>) {
+        let target = self.halves(&ranges.pieces(hot), ranges.end, there);
+        (target, std::mem::take(&mut self.nodes))
+    }
 
-impl Words<'_> {
-    fn condition(&mut self, condition: &Condition, mut yes: Entry, no: &mut Entry) -> Entry {
-        let (value, mask) = (condition.value, condition.mask);
-        let base = ARGS + 8 * u32::from(condition.arg);
-        let (lower, upper) = if self.big_endian { (base + 4, base) } else { (base, base + 4) };
-        let (low, high) = (value as u32, (value >> 32) as u32);
-        let mut above = |test: Compare, yes: &mut Entry, no: &mut Entry| {
-            let low = self.compare(test, lower, low, yes, no);
-            if !self.wide {
-                return low;
-            }
-            let mut low = low;
-            let mut equal = self.compare(Compare::Equal, upper, high, &mut low, no);
-            self.compare(Compare::Greater, upper, high, yes, &mut equal)
-        };
-        match condition.test {
-            Test::Greater => above(Compare::Greater, &mut yes, no),
-            Test::AtLeast => above(Compare::AtLeast, &mut yes, no),
-            Test::Less => above(Compare::AtLeast, no, &mut yes),
-            Test::AtMost => above(Compare::Greater, no, &mut yes),
-            // The lower half first: it tells values apart, and rules in a row compare the same word.
-            Test::Equal => {
-                let mut rest = if self.wide { self.compare(Compare::Equal, upper, high, &mut yes, no) } else { yes };
-                self.compare(Compare::Equal, lower, low, &mut rest, no)
-            }
-            Test::NotEqual => {
-                let mut rest = if self.wide { self.compare(Compare::Equal, upper, high, no, &mut yes) } else { *no };
-                self.compare(Compare::Equal, lower, low, &mut rest, &mut yes)
-            }
-            Test::Masked => {
-                let mut rest = yes;
-                if self.wide && mask >> 32 != 0 {
-                    rest = self.masked(upper, (mask >> 32) as u32, high, &mut yes, no);
+    /// The search in neighbouring pieces that end before `end`.
+    fn halves(&mut self, pieces: &[Piece], end: u64, there: &[Node]) -> Target {
+        let target = match pieces {
+            [piece] => self.piece(piece, end, there),
+            _ => {
+                let (low, high) = pieces.split_at(middle(pieces));
+                let start = high[0].start;
+                // What is written last comes next, and a jump to the next instruction is the shortest for the kernel.
+                if let [Piece { singles, .. }] = low
+                    && singles.is_empty()
+                {
+                    let low = self.halves(low, start.into(), there);
+                    let high = self.halves(high, end, there);
+                    self.branch(start, high, low)
+                } else {
+                    let high = self.halves(high, end, there);
+                    let low = self.halves(low, start.into(), there);
+                    self.branch(start, high, low)
                 }
-                if mask as u32 == 0 { rest } else { self.masked(lower, mask as u32, low, &mut rest, no) }
+            }
+        };
+        self.nodes.push((pieces[0].start, end, target));
+        target
+    }
+
+    fn piece(&mut self, piece: &Piece, end: u64, there: &[Node]) -> Target {
+        let common = self.leaf(piece.leaf, piece.start, end, there);
+        piece.singles.iter().rev().fold(common, |next, &(number, leaf)| {
+            let leaf = self.leaf(leaf, number, u64::from(number) + 1, there);
+            Target::At(self.out.branch(Compare::Equal, number, leaf, next))
+        })
+    }
+
+    /// Where calls with a number of `start..end` end.
+    fn leaf(&mut self, leaf: Leaf, start: u32, end: u64, there: &[Node]) -> Target {
+        match leaf {
+            Leaf::Return(verdict) => Target::Return(verdict),
+            Leaf::Chain(place) => Target::At(self.chains.label(place, &mut self.out, self.default)),
+            Leaf::AsThere => {
+                // The smallest part of that search that has them all.
+                let holds = |&&(from, to, _): &&Node| from <= start && end <= to;
+                there.iter().find(holds).expect("the whole search has all its numbers").2
             }
         }
     }
+}
 
-    fn compare(&mut self, test: Compare, offset: u32, value: u32, yes: &mut Entry, no: &mut Entry) -> Entry {
-        let yes = yes.holding(offset, self.out);
-        let no = no.holding(offset, self.out);
-        Entry::behind(offset, self.out.branch(test, value, yes, no))
+/// Where pieces are halved: both sides weigh the same, as far as can be.
+fn middle(pieces: &[Piece]) -> usize {
+    let whole: u32 = pieces.iter().map(|piece| piece.weight).sum();
+    let mut below = 0;
+    for (at, piece) in pieces.iter().enumerate() {
+        // Nearer to the half before this piece than behind it?
+        if at > 0 && 2 * below + piece.weight >= whole {
+            return at;
+        }
+        below += piece.weight;
     }
-
-    fn masked(&mut self, offset: u32, mask: u32, value: u32, yes: &mut Entry, no: &mut Entry) -> Entry {
-        if value == 0 {
-            return self.compare(Compare::AnyBit, offset, mask, no, yes);
-        }
-        if mask.is_power_of_two() {
-            return self.compare(Compare::AnyBit, offset, mask, yes, no);
-        }
-        if mask == u32::MAX {
-            return self.compare(Compare::Equal, offset, value, yes, no);
-        }
-        let yes = yes.start(self.out);
-        let no = no.start(self.out);
-        let compared = self.out.branch(Compare::Equal, value, yes, no);
-        Entry::behind(offset, self.out.and(mask, compared))
-    }
+    pieces.len() - 1
 }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
+use super::judge::{self, Data};
 use super::tables::Arch;
-use super::{Program, pointer};
+use super::{Program, pointer, split};
 use crate::error::{Error, Result};
 use crate::sys::Errno;
 use crate::sys::seccomp::{self as sys, Instruction};
@@ -46,19 +47,22 @@ impl Listener {
     }
 }
 
-/// BPF_RET with a constant, the only way in which our programs end.
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-
 impl Program {
-    /// Whether it asks an agent about any call.
-    pub fn notifies(&self) -> bool {
-        self.code.iter().any(|one| one.code == RETURN && one.k == libc::SECCOMP_RET_USER_NOTIF)
-    }
-
     /// [`Program::load`], and the descriptor on which the agent gets the notified calls.
     pub fn load_with_listener(&self) -> Result<OwnedFd> {
-        sys::set_filter_with_listener(self.flags.into(), &self.code).map_err(|errno| {
-            let what = format!("load the seccomp filter of {} instructions, with a listener", self.code.len());
+        let mut listener = None;
+        for part in &self.parts {
+            match split::notifies(part) {
+                true => listener = Some(self.load_part_with_listener(part)?),
+                false => self.load_part(part)?,
+            }
+        }
+        listener.ok_or_else(|| Error::new("the seccomp filter has no calls for a listener"))
+    }
+
+    fn load_part_with_listener(&self, part: &[Instruction]) -> Result<OwnedFd> {
+        sys::set_filter_with_listener(self.flags.into(), part).map_err(|errno| {
+            let what = format!("load the seccomp filter of {} instructions, with a listener", part.len());
             let error = Error::from(errno).context(what);
             let waits = self.flags & libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32 != 0;
             match errno {
@@ -75,49 +79,14 @@ impl Program {
 
     /// Whether the kernel carries a native call with these arguments out without asking anybody.
     pub fn passes(&self, number: libc::c_long, args: [u64; 6]) -> bool {
-        let verdict = verdict(&self.code, number as u32, Arch::native().audit, args);
-        verdict.is_some_and(|verdict| matches!(verdict, libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG))
+        let native = Arch::native();
+        let data = Data::new(native.audit, number as u32, args, native.big_endian);
+        matches!(judge::run_all(&self.parts, &data).verdict, libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG)
     }
 }
 
 const WAIT_KILLABLE: libc::c_ulong =
     libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-
-/// Runs a program of ours as the kernel does; `None` for one that is not ours.
-fn verdict(code: &[Instruction], number: u32, audit: u32, args: [u64; 6]) -> Option<u32> {
-    // `struct seccomp_data`: number, architecture, instruction pointer, arguments.
-    let mut data = [0_u8; 64];
-    data[0..4].copy_from_slice(&number.to_ne_bytes());
-    data[4..8].copy_from_slice(&audit.to_ne_bytes());
-    for (place, arg) in data[16..].chunks_exact_mut(8).zip(args) {
-        place.copy_from_slice(&arg.to_ne_bytes());
-    }
-    let (mut at, mut held) = (0_usize, 0_u32);
-    loop {
-        let &Instruction { code, jt, jf, k } = code.get(at)?;
-        let jump = |yes: bool| usize::from(if yes { jt } else { jf });
-        at += 1;
-        match u32::from(code) {
-            LOAD => held = u32::from_ne_bytes(*data.get(k as usize..)?.first_chunk()?),
-            AND => held &= k,
-            ALWAYS => at += k as usize,
-            EQUAL => at += jump(held == k),
-            GREATER => at += jump(held > k),
-            AT_LEAST => at += jump(held >= k),
-            ANY_BIT => at += jump(held & k != 0),
-            _ if code == RETURN => return Some(k),
-            _ => return None,
-        }
-    }
-}
-
-const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-const ALWAYS: u32 = libc::BPF_JMP | libc::BPF_JA;
-const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-const GREATER: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
-const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-const ANY_BIT: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
 
 #[cfg(test)]
 mod tests {
@@ -176,6 +145,6 @@ mod tests {
     #[test]
     fn calls_of_the_future_are_the_agents_when_all_is() {
         let all = Program::compile(&profile(json!({"defaultAction": "SCMP_ACT_NOTIFY"}))).unwrap();
-        assert_eq!(verdict(&all.code, 900, Arch::native().audit, [0; 6]), Some(libc::SECCOMP_RET_USER_NOTIF));
+        assert_eq!(judge::verdict(&all.parts[0], Arch::native(), 900, [0; 6]), libc::SECCOMP_RET_USER_NOTIF);
     }
 }

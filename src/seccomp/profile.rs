@@ -19,7 +19,14 @@ pub(super) struct Profile {
     pub(super) entries: Vec<Entry>,
     /// Every known name of every entry, in the order of the profile: the call and the place of its entry.
     pub(super) named: Vec<(Call, u16)>,
-    pub(super) warnings: Vec<String>,
+    pub(super) unknown: Vec<Unknown>,
+}
+
+/// A name that no architecture has.
+#[derive(Clone, Debug)]
+pub(super) struct Unknown {
+    pub(super) field: String,
+    pub(super) name: String,
 }
 
 /// One element of `syscalls`.
@@ -35,7 +42,7 @@ pub(super) fn pointer(below: std::fmt::Arguments) -> String {
 }
 
 impl Profile {
-    pub(super) fn read(profile: &LinuxSeccomp) -> Result<Profile> {
+    pub(super) fn read(profile: &LinuxSeccomp, native: &'static Arch) -> Result<Profile> {
         let default = verdict(profile.default_action(), profile.default_errno_ret())
             .map_err(|error| error.field(pointer(format_args!("/defaultErrnoRet"))))?;
         let mut read = Profile {
@@ -45,10 +52,10 @@ impl Profile {
                 // A tracer or an agent answers for calls of the future itself.
                 Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace | Action::ScmpActNotify
             ),
-            archs: architectures(profile)?,
+            archs: architectures(profile, native)?,
             entries: Vec::new(),
             named: Vec::new(),
-            warnings: Vec::new(),
+            unknown: Vec::new(),
         };
         let syscalls = profile.syscalls().as_deref().unwrap_or_default();
         ensure!(syscalls.len() <= usize::from(u16::MAX), "linux.seccomp has {} rules, too many", syscalls.len());
@@ -65,7 +72,7 @@ impl Profile {
             let Some(call) = Call::named(name) else {
                 let field = pointer(format_args!("/syscalls/{at}/names/{place}"));
                 ensure_name(name, &field)?;
-                self.warnings.push(format!("{field}: unknown system call {name:?} is ignored"));
+                self.unknown.push(Unknown { field, name: name.clone() });
                 continue;
             };
             self.named.push((call, at as u16));
@@ -150,8 +157,7 @@ fn condition(arg: &LinuxSeccompArg) -> Condition {
 }
 
 /// libseccomp begins a filter with the native architecture, whether the profile lists it or not.
-fn architectures(profile: &LinuxSeccomp) -> Result<Vec<&'static Arch>> {
-    let native = Arch::native();
+fn architectures(profile: &LinuxSeccomp, native: &'static Arch) -> Result<Vec<&'static Arch>> {
     let mut archs = vec![native];
     for (at, &listed) in profile.architectures().iter().flatten().enumerate() {
         let field = || pointer(format_args!("/architectures/{at}"));

@@ -62,12 +62,14 @@ impl Test {
 pub(super) struct Rule {
     pub(super) conditions: Vec<Condition>,
     pub(super) verdict: u32,
+    /// Which element of `syscalls` it is of.
+    pub(super) entry: u16,
 }
 
 /// The rules of a call in the order in which they are tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Rules {
-    Always(u32),
+    Always { verdict: u32, entry: u16 },
     Tried(Vec<Rule>),
 }
 
@@ -117,7 +119,7 @@ impl Rules {
     pub(super) fn add(&mut self, rule: Rule, wide: bool) -> Result<(), Conflict> {
         let Rules::Tried(list) = self else { return Ok(()) };
         if rule.conditions.is_empty() {
-            *self = Rules::Always(rule.verdict);
+            *self = Rules::Always { verdict: rule.verdict, entry: rule.entry };
             return Ok(());
         }
         // All rules in `from..to` begin with the first `depth` conditions of the new one.

@@ -62,7 +62,7 @@ impl Cmd {
             prelude: String::new(),
             leaked: Vec::new(),
             config: None,
-            limit: Duration::from_secs(20),
+            limit: super::slowness() * Duration::from_secs(20),
         }
     }
 

@@ -21,13 +21,18 @@ pub use terminal::{Console, ConsoleSocket, Terminal};
 
 use std::time::{Duration, Instant};
 
+/// How many times slower than elsewhere the machine may be: the lab is emulated.
+pub fn slowness() -> u32 {
+    if std::env::var_os("CORTEN_LAB").is_some() { 6 } else { 1 }
+}
+
 /// Asks again and again until the answer is yes; the test fails after ten seconds.
 #[track_caller]
 pub fn eventually(what: &str, mut yes: impl FnMut() -> bool) {
     let begin = Instant::now();
     let mut pause = Duration::from_millis(1);
     while !yes() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "still not so after ten seconds: {what}");
+        assert!(begin.elapsed() < slowness() * Duration::from_secs(10), "still not so after ten seconds: {what}");
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }

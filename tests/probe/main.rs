@@ -24,6 +24,8 @@ fn main() {
         ["ns"] => namespaces(),
         ["signals", rest @ ..] => signals(rest),
         ["syscall", rest @ ..] => syscalls(rest),
+        #[cfg(target_arch = "x86_64")]
+        ["syscall32", rest @ ..] => syscalls_32(rest),
         ["tty"] => terminal(),
         ["limits"] => print!("{}", std::fs::read_to_string("/proc/self/limits").unwrap_or_default()),
         ["notify", lines @ ..] => notify(lines),
@@ -158,6 +160,26 @@ fn syscalls(calls: &[&str]) {
         // SAFETY: the tests ask only for calls that fail or whose pointers are null or the texts above, which live on.
         let result = unsafe { libc::syscall(nr as libc::c_long, a, b, c, d, e, f) };
         println!("{nr} {}", verdict(Errno::result(result)));
+        let _ = std::io::stdout().flush();
+    }
+}
+
+/// `syscall32 NR[,ARG…]…`: the same by the gate of 32-bit programs (`int 0x80`), with x86's numbers.
+#[cfg(target_arch = "x86_64")]
+fn syscalls_32(calls: &[&str]) {
+    for call in calls {
+        let mut words = call.split(',').map(number);
+        let nr = words.next().expect("a number");
+        let (a, b) = (words.next().unwrap_or(0), words.next().unwrap_or(0));
+        let result: i32;
+        // SAFETY: the tests ask only for calls without pointers. The gate gives the other registers back as they were, but
+        // for r8 to r11; rbx belongs to the compiler and is put back.
+        unsafe {
+            std::arch::asm!("xchg rbx, {a}", "int 0x80", "xchg rbx, {a}", a = inout(reg) a => _, in("rcx") b,
+                inout("eax") nr as i32 => result, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+        }
+        let result = if result < 0 { Err(Errno::from_raw(-result)) } else { Ok(()) };
+        println!("{nr} {}", verdict(result));
         let _ = std::io::stdout().flush();
     }
 }

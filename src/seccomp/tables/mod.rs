@@ -184,7 +184,11 @@ impl Call {
         Some((Call(carrier).number(arch)?, u32::from(first)))
     }
 
-    #[cfg(test)]
+    /// The call of this number, x32's bit included.
+    pub(super) fn numbered(number: u32, arch: &Arch) -> Option<Call> {
+        Call::all().find(|call| call.number(arch) == Some(number))
+    }
+
     pub(super) fn all() -> impl Iterator<Item = Call> {
         (0..CALLS as u16).map(Call)
     }
@@ -334,11 +338,34 @@ const NATIVE: Listed = {
     }
 };
 
+const PREFIX: &str = "SCMP_ARCH_";
+
 impl Arch {
     /// The architecture of this name in a profile; `SCMP_ARCH_NATIVE` is the one that corten runs on.
     pub(super) fn of(listed: Listed) -> Option<&'static Arch> {
         let wanted = if listed == Listed::ScmpArchNative { NATIVE } else { listed };
         ARCHS.iter().find(|arch| arch.listed == wanted)
+    }
+
+    /// The architecture of a name with or without `SCMP_ARCH_`, in any case.
+    pub(super) fn of_word(word: &str) -> Option<&'static Arch> {
+        let upper = word.to_uppercase();
+        let name = upper.strip_prefix(PREFIX).unwrap_or(&upper);
+        if name == "NATIVE" {
+            Some(Arch::native())
+        } else {
+            ARCHS.iter().find(|arch| arch.word() == name.to_lowercase())
+        }
+    }
+
+    /// The first architecture with this audit number.
+    pub(super) fn with_audit(audit: u32) -> Option<&'static Arch> {
+        ARCHS.iter().rev().find(|arch| arch.audit == audit)
+    }
+
+    /// Its name in small letters: `x86_64`.
+    pub(super) fn word(&self) -> String {
+        self.listed.to_string().trim_start_matches(PREFIX).to_lowercase()
     }
 
     /// The architecture that corten runs on.

@@ -1,0 +1,320 @@
+//! The compiler against libseccomp, which runc and crun use: the same calls, the same verdicts.
+//!
+//! A small C program (tests/libseccomp) asks the library; it is compiled here, so a C compiler and libseccomp-dev are
+//! needed (`hack/test` installs them).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator as Operator};
+
+use super::judge::Data;
+use super::tests::{Dice, ENGINES, arch, boundaries, generated, named_numbers};
+use super::*;
+
+/// The path of the program, compiled at the first call.
+fn oracle() -> &'static Path {
+    static ORACLE: OnceLock<PathBuf> = OnceLock::new();
+    ORACLE.get_or_init(|| {
+        let own = std::env::current_exe().unwrap();
+        let made = own.with_file_name(format!("libseccomp-oracle.{}", std::process::id()));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/libseccomp/oracle.c");
+        let cc = Command::new("cc").args(["-O1", "-o"]).arg(&made).args([source, "-lseccomp"]).output();
+        let cc = cc.unwrap_or_else(|error| panic!("the comparison with libseccomp needs a C compiler, cc: {error}"));
+        let said = String::from_utf8_lossy(&cc.stderr);
+        assert!(cc.status.success(), "the comparison with libseccomp needs Debian's libseccomp-dev:\n{said}");
+        let kept = own.with_file_name("libseccomp-oracle");
+        fs::rename(&made, &kept).unwrap();
+        kept
+    })
+}
+
+/// What the program prints for this input.
+fn asks(words: &[&str], input: &str) -> Vec<u8> {
+    static FILE: Mutex<u32> = Mutex::new(0);
+    let mut count = FILE.lock().unwrap();
+    *count += 1;
+    let path = oracle().with_extension(format!("{}.{}", std::process::id(), *count));
+    drop(count);
+    fs::write(&path, input).unwrap();
+    let output = Command::new(oracle()).args(words).stdin(File::open(&path).unwrap()).output().unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// libseccomp's numbers by architecture (`SCMP_ARCH_*`) and name.
+type Known = BTreeMap<u32, BTreeMap<&'static str, Option<u32>>>;
+
+/// libseccomp's numbers of an architecture, of the names that it knows; none when it does not know the architecture.
+fn numbers(arch: &Arch) -> BTreeMap<&'static str, Option<u32>> {
+    let names: Vec<&str> = Call::all().map(Call::name).collect();
+    let text = asks(&["numbers", &format!("{:x}", arch.listed as u32)], &names.join("\n"));
+    let text = String::from_utf8(text).unwrap();
+    let known = names.into_iter().zip(text.lines()).filter(|(_, line)| *line != "?");
+    known.map(|(name, line)| (name, line.parse().ok())).collect()
+}
+
+#[test]
+fn calls_have_the_numbers_that_libseccomp_knows() {
+    let mut compared = 0;
+    for arch in tables::ARCHS.iter() {
+        let theirs = numbers(arch);
+        for call in Call::all() {
+            let number = theirs.get(call.name()).copied().flatten();
+            // Calls that are newer than the library, or that new kernels dropped, only one of both has.
+            if let (Some(theirs), Some(ours)) = (number, call.number(arch)) {
+                assert_eq!(ours, theirs, "{} on {:?}", call.name(), arch.listed);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 5000, "only {compared} numbers");
+}
+
+fn operator(op: Operator) -> u32 {
+    match op {
+        Operator::ScmpCmpNe => 1,
+        Operator::ScmpCmpLt => 2,
+        Operator::ScmpCmpLe => 3,
+        Operator::ScmpCmpEq => 4,
+        Operator::ScmpCmpGe => 5,
+        Operator::ScmpCmpGt => 6,
+        Operator::ScmpCmpMaskedEq => 7,
+    }
+}
+
+/// The calls of runc for a profile: no rule for what happens anyway, several conditions on one argument apart.
+pub(super) fn lines(profile: &LinuxSeccomp, native: &Arch) -> String {
+    // libseccomp's numbers of actions are the kernel's.
+    let default = profile.default_action().as_u32(profile.default_errno_ret());
+    let mut text = format!("profile {default:x} {:x}", native.listed as u32);
+    for &listed in profile.architectures().iter().flatten() {
+        let _ = write!(text, " {:x}", arch(listed).listed as u32);
+    }
+    text.push('\n');
+    let words = |arg: &LinuxSeccompArg| {
+        let two = arg.value_two().unwrap_or(0);
+        format!(" {:x} {:x} {:x} {two:x}", arg.index(), operator(arg.op()), arg.value())
+    };
+    for rule in profile.syscalls().iter().flatten() {
+        let action = rule.action().as_u32(rule.errno_ret());
+        let args = rule.args().as_deref().unwrap_or_default();
+        let repeated = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
+        let alternatives: Vec<String> = match repeated {
+            true => args.iter().map(words).collect(),
+            false => vec![args.iter().map(words).collect()],
+        };
+        for name in rule.names().iter().filter(|name| action != default && Call::named(name).is_some()) {
+            for args in &alternatives {
+                let _ = writeln!(text, "rule {action:x} {name}{args}");
+            }
+        }
+    }
+    text + "end\n"
+}
+
+/// libseccomp's filters for profiles.
+fn filters(texts: &[String]) -> Vec<Vec<Instruction>> {
+    let bytes = asks(&["filters"], &texts.concat());
+    let mut rest = &bytes[..];
+    let mut filters = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let (code, after) = after.split_at(u32::from_ne_bytes(*length) as usize);
+        rest = after;
+        let instruction = |&[low, high, jt, jf, a, b, c, d]: &[u8; 8]| Instruction {
+            code: u16::from_ne_bytes([low, high]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([a, b, c, d]),
+        };
+        filters.push(code.as_chunks::<8>().0.iter().map(instruction).collect());
+    }
+    assert_eq!(filters.len(), texts.len());
+    filters
+}
+
+/// A copy without names that libseccomp numbers in another way, or not at all, on one of the profile's architectures.
+fn within_reach(profile: &LinuxSeccomp, archs: &[&Arch], known: &Known) -> LinuxSeccomp {
+    let alike = |name: &String| {
+        let Some(call) = Call::named(name) else { return false };
+        // What a carrier carries libseccomp knows by numbers of its own.
+        let alike = |theirs: Option<u32>, arch: &Arch| {
+            theirs == call.number(arch) || theirs.is_none() && call.carried(arch).is_some()
+        };
+        archs
+            .iter()
+            .all(|arch| known[&(arch.listed as u32)].get(call.name()).is_some_and(|theirs| alike(*theirs, arch)))
+    };
+    let mut value = serde_json::to_value(profile).unwrap();
+    for rule in value["syscalls"].as_array_mut().into_iter().flatten() {
+        let names = rule["names"].as_array_mut().unwrap();
+        names.retain(|name| alike(&name.as_str().unwrap().to_owned()));
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+/// Calls with a condition for less or more. Beside other rules or on several architectures libseccomp (2.5.4) is wrong
+/// there now and then: what does not hold goes on in the middle of another rule, or to the default, past rules that do
+/// hold.
+fn tangled(profile: &Profile, audit: u32) -> BTreeSet<u32> {
+    let mut of_number: BTreeMap<u32, Vec<Test>> = BTreeMap::new();
+    let archs = || profile.archs.iter().filter(|arch| arch.audit == audit);
+    for &(call, entry) in &profile.named {
+        let conditions = profile.entries[usize::from(entry)].alternatives.iter().flatten();
+        for number in
+            archs().flat_map(|arch| call.number(arch).into_iter().chain(call.carried(arch).map(|(number, _)| number)))
+        {
+            of_number.entry(number).or_default().extend(conditions.clone().map(|condition| condition.test));
+        }
+    }
+    let is_range = |test: &Test| matches!(test, Test::Less | Test::AtMost | Test::Greater | Test::AtLeast);
+    of_number.retain(|_, tests| tests.iter().any(is_range));
+    of_number.into_keys().collect()
+}
+
+/// Compares both filters: every number of the profile's architectures if `all`, else those around the named ones.
+fn same(
+    profile: &LinuxSeccomp,
+    native: &'static Arch,
+    theirs: &[Instruction],
+    all: bool,
+    tries: usize,
+    dice: &mut Dice,
+) -> usize {
+    let ours = match Program::compile_on(profile, native) {
+        Err(error) => panic!("{error}\n{}", serde_json::to_string(profile).unwrap()),
+        Ok(program) => program,
+    };
+    let read = Profile::read(profile, native).unwrap();
+    let values = boundaries(profile);
+    let mut compared = 0;
+    for arch in &read.archs {
+        // runc puts its own instructions before libseccomp's for what is newer than the profile.
+        let newest = calls_on(arch, &read, &mut Chains::default()).unwrap().newest;
+        let numbers: Vec<u32> = match all {
+            true => (0..600).map(|number| number | arch.bit).collect(),
+            false => named_numbers(profile, &[arch]),
+        };
+        let is_its = |number: u32| number & !(X32_BIT - 1) == arch.bit;
+        let is_older = |number: u32| is_its(number) && newest.is_none_or(|newest| number & !arch.bit <= newest);
+        let stands_for_unknown = |number: u32| newest.is_some() && number == 0 && arch.zero_is_unknown();
+        let conditions = read.entries.iter().flat_map(|entry| entry.alternatives.iter().flatten()).count();
+        let alone = conditions == 1 && native.audit == AUDIT_X86_64 && read.archs.len() < 3;
+        let tangled = if alone { BTreeSet::new() } else { tangled(&read, arch.audit) };
+        let numbers = numbers.into_iter().filter(|number| !tangled.contains(number));
+        for number in numbers.filter(|&number| is_older(number) && !stands_for_unknown(number)) {
+            for _ in 0..tries {
+                let args = std::array::from_fn(|_| *dice.pick(&values));
+                let data = Data::new(arch.audit, number, args, native.big_endian);
+                let (own, their) = (judge::run_all(&ours.parts, &data).verdict, judge::run(theirs, &data).verdict);
+                assert!(
+                    own == their,
+                    "number {number:#x} of {:?}, {args:x?}: {own:#x}, libseccomp says {their:#x}\n{}",
+                    arch.listed,
+                    serde_json::to_string(profile).unwrap()
+                );
+                compared += 1;
+            }
+        }
+    }
+    compared
+}
+
+fn known(listed: impl IntoIterator<Item = Listed>) -> Known {
+    listed.into_iter().map(|listed| (listed as u32, numbers(arch(listed)))).collect()
+}
+
+#[test]
+fn the_profiles_of_engines_mean_what_libseccomp_makes_of_them() {
+    let mut dice = Dice(5);
+    let native = arch(Listed::ScmpArchX86_64);
+    let known = known([Listed::ScmpArchX86_64, Listed::ScmpArchX86, Listed::ScmpArchX32]);
+    for (engine, text) in ENGINES {
+        let profile = serde_json::from_str(text).unwrap();
+        let archs = Profile::read(&profile, native).unwrap().archs;
+        let profile = within_reach(&profile, &archs, &known);
+        let theirs = filters(&[lines(&profile, native)]);
+        let compared = same(&profile, native, &theirs[0], true, 10, &mut dice);
+        let ours = Program::compile(&profile).unwrap().instructions();
+        eprintln!("{engine}: {compared} verdicts alike; {ours} instructions, libseccomp {}", theirs[0].len());
+    }
+}
+
+#[test]
+fn every_operator_means_what_libseccomp_makes_of_it() {
+    let mut dice = Dice(9);
+    let values: [u64; 7] = [0, 5, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0005, 0xffff_ffff_0000_0000, u64::MAX];
+    let (mut profiles, mut texts) = (Vec::new(), Vec::new());
+    let native = arch(Listed::ScmpArchX86_64);
+    for op in OPERATORS {
+        for (value, two) in values.iter().flat_map(|value| values.map(|two| (value, two))) {
+            let args = serde_json::json!([{"index": 1, "value": value, "valueTwo": two, "op": op}]);
+            let rule = serde_json::json!({"names": ["ioctl"], "action": "SCMP_ACT_TRAP", "args": args});
+            let profile = serde_json::json!({
+                "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"], "syscalls": [rule]
+            });
+            profiles.push(serde_json::from_value(profile).unwrap());
+            texts.push(lines(&profiles[profiles.len() - 1], native));
+        }
+    }
+    for (profile, theirs) in profiles.iter().zip(filters(&texts)) {
+        assert!(same(profile, native, &theirs, false, 20, &mut dice) > 100);
+    }
+}
+
+/// The rules for one of the calls alone: with many calls libseccomp (2.5.4) now and then compares the architecture where
+/// it means the number.
+fn of_one_call(profile: &LinuxSeccomp) -> LinuxSeccomp {
+    let mut value = serde_json::to_value(profile).unwrap();
+    if let Some(rules) = value["syscalls"].as_array_mut() {
+        let name = rules.last().map(|rule| rule["names"].clone());
+        rules.retain(|rule| Some(&rule["names"]) == name.as_ref());
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn generated_profiles_mean_what_libseccomp_makes_of_them() {
+    use Listed::*;
+    let machines: [(Listed, &[&str], &[Listed]); 5] = [
+        (ScmpArchX86_64, &["X86_64", "X86", "X32"], &[ScmpArchX86_64, ScmpArchX86, ScmpArchX32]),
+        (ScmpArchAarch64, &["AARCH64", "ARM"], &[ScmpArchAarch64, ScmpArchArm]),
+        (ScmpArchRiscv64, &["RISCV64"], &[ScmpArchRiscv64]),
+        (ScmpArchPpc64le, &["PPC64LE"], &[ScmpArchPpc64le]),
+        (ScmpArchS390x, &["S390X", "S390"], &[ScmpArchS390x, ScmpArchS390]),
+    ];
+    let mut dice = Dice(0x5eed);
+    let known = known(machines.iter().flat_map(|(_, _, listed)| listed.iter().copied()));
+    let (mut profiles, mut texts) = (Vec::new(), Vec::new());
+    for round in 0..1000 {
+        let (machine, names, listed) = machines[round % machines.len()];
+        let archs: Vec<&Arch> = listed.iter().map(|&listed| arch(listed)).collect();
+        let profile = within_reach(&of_one_call(&generated(&mut dice, names)), &archs, &known);
+        // Not compared: what libseccomp (2.5.4) makes of ipc(2) and socketcall(2) on s390.
+        let names = profile.syscalls().iter().flatten().flat_map(|rule| rule.names());
+        let carried = names
+            .filter_map(|name| Call::named(name))
+            .any(|call| archs.iter().any(|arch| call.carried(arch).is_some()));
+        if carried && machine == ScmpArchS390x {
+            continue;
+        }
+        // Two names may be one call on some architecture; libseccomp refuses those as well.
+        if Program::compile_on(&profile, arch(machine)).is_ok() {
+            texts.push(lines(&profile, arch(machine)));
+            profiles.push((profile, arch(machine)));
+        }
+    }
+    let mut compared = 0;
+    for ((profile, native), mut theirs) in profiles.iter().zip(filters(&texts)) {
+        if native.big_endian {
+            theirs.iter_mut().for_each(|code| (code.code, code.k) = (code.code.swap_bytes(), code.k.swap_bytes()));
+        }
+        compared += same(profile, native, &theirs, false, 2, &mut dice);
+    }
+    eprintln!("{} profiles, {compared} verdicts alike", profiles.len());
+}
