@@ -436,15 +436,9 @@ fn dump_lists_the_filter_or_writes_it_as_the_kernel_takes_it() {
     assert_eq!(count, listing.len() - 1);
     let bundle_dir = bundle.path().to_str().unwrap_or_default();
     let raw = bundle.host("raw");
-    let script = format!("exec \"$0\" seccomp dump --raw -b {bundle_dir} >{}", raw.display());
-    assert!(
-        std::process::Command::new("sh")
-            .args(["-c", &script])
-            .arg(crate::harness::runtime())
-            .status()
-            .unwrap()
-            .success()
-    );
+    let binary = crate::harness::runtime().display();
+    let script = format!("exec {binary} seccomp dump --raw -b {bundle_dir} >{}", raw.display());
+    crate::harness::host_command(&["sh", "-c", &script]);
     assert_eq!(std::fs::read(raw).unwrap().len(), 8 * count);
 
     let alone = bundle.host_file("profile.json", &bundle.config()["linux"]["seccomp"].to_string());
