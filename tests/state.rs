@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Bundle, Cmd, End, eventually, known_difference};
+use crate::harness::{Bundle, Cmd, End, Kind, eventually, kind, known_difference};
 
 const GONE: &[&str] = &["not running", "no such process", "already finished"];
 
@@ -390,4 +390,56 @@ fn list_has_a_table_json_and_ids() {
 fn a_list_of_nothing_is_an_empty_json() {
     let nothing = Bundle::new().cmd(["list", "-f", "json"]).run().json();
     assert!(nothing.is_null() || nothing.as_array().is_some_and(Vec::is_empty), "{nothing}");
+}
+
+#[test]
+fn many_are_killed_and_deleted_by_a_regular_expression() {
+    if known_difference("runc", "has no such option") {
+        return;
+    }
+    let first = Bundle::new().args(["sleep", "60"]);
+    let all = [Bundle::inside(first.sandbox().clone()).args(["sleep", "60"]), first];
+    for container in &all {
+        container.run_detached().ok();
+    }
+    let command = |args: &[&str]| all[0].cmd(args).run();
+    // Of one alone.
+    command(&["delete", "--force", "--regex", &format!("^{}$", all[0].name())]).ok();
+    all[0].state().fails();
+    assert_eq!(all[1].status(), "running");
+    command(&["delete", "--force", "--regex", "nothing-of-the-kind"]);
+    assert_eq!(all[1].status(), "running");
+    if !known_difference("crun", "crashes") {
+        command(&["delete", "--regex", "("]).fails();
+    }
+    all[0].run_detached().ok();
+    // A running one is deleted by no expression either, unless that is forced.
+    let outcome = command(&["delete", "--regex", "."]);
+    if !known_difference("crun", "complains and says 0") {
+        outcome.fails();
+    }
+    assert!(all.iter().all(|container| container.status() == "running"));
+    command(&["kill", "--regex", ".", "KILL"]).ok();
+    all.iter().for_each(|container| _ = container.until("stopped"));
+    command(&["delete", "--regex", "."]).ok();
+    all.iter().for_each(|container| _ = container.state().fails());
+}
+
+#[test]
+fn a_later_process_with_the_pid_of_init_is_not_the_container() {
+    if kind() != Kind::Corten {
+        return;
+    }
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.run_detached().ok();
+    let pid = container.pid();
+    // As if it had been another one: the record tells of a process that started earlier.
+    let file = container.sandbox().root().join(container.name()).join("record.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&file).expect("read it")).expect("a record");
+    record["start_time"] = (record["start_time"].as_u64().expect("a time") - 1).into();
+    fs::write(&file, record.to_string()).expect("write it");
+    assert_eq!(container.status(), "stopped");
+    container.kill("KILL").fails_with_one_of(GONE);
+    container.exec(&["true"]).fails();
+    assert!(fs::exists(format!("/proc/{pid}/root/bin")).is_ok_and(|there| there), "it was killed");
 }
