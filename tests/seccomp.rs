@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Cmd, Outcome, known_difference};
+use crate::harness::{Bundle, Outcome, known_difference};
 
 const GETPPID: u32 = 110;
 const SOCKET: u32 = 41;
@@ -489,10 +489,9 @@ fn dump_lists_the_filter_or_writes_it_as_the_kernel_takes_it() {
     assert_eq!(count, listing.len() - 1);
     let bundle_dir = bundle.path().to_str().unwrap_or_default();
     let raw = bundle.host("raw");
-    let dump =
-        format!("exec {} seccomp dump --raw -b {bundle_dir} >{}", crate::harness::runtime().display(), raw.display());
-    // By the harness, which reaps every child of the tests.
-    Cmd::bare(bundle.sandbox(), ["-c", &dump]).program("/bin/sh").run().ok();
+    let binary = crate::harness::runtime().display();
+    let script = format!("exec {binary} seccomp dump --raw -b {bundle_dir} >{}", raw.display());
+    crate::harness::host_command(&["sh", "-c", &script]);
     assert_eq!(std::fs::read(raw).unwrap().len(), 8 * count);
 
     let alone = bundle.host_file("profile.json", &bundle.config()["linux"]["seccomp"].to_string());

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::Errno;
 use crate::sys::proc::Procfs;
 
 /// What a key needs to be the container's own.
@@ -68,11 +69,21 @@ impl Sysctls {
         for sysctl in &self.0 {
             procfs
                 .write(&sysctl.file, sysctl.value.as_bytes())
-                .with_context(|| format!("set the sysctl {} to {:?}", sysctl.key, sysctl.value))
+                .map_err(|errno| match errno {
+                    // Not in errno's words: engines take these for a missing program.
+                    Errno::ENOENT => Error::new(format!("this kernel has no sysctl {}", sysctl.key))
+                        .hint("check the spelling, and that the kernel has the feature it belongs to"),
+                    Errno::EINVAL => refused(sysctl, errno).hint("the value is not one that this parameter takes"),
+                    _ => refused(sysctl, errno),
+                })
                 .field(|| format!("/linux/sysctl/{}", sysctl.key.replace('~', "~0").replace('/', "~1")))?;
         }
         Ok(())
     }
+}
+
+fn refused(sysctl: &Sysctl, errno: Errno) -> Error {
+    Error::from(errno).context(format!("set the sysctl {} to {:?}", sysctl.key, sysctl.value))
 }
 
 impl Sysctl {

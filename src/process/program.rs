@@ -51,7 +51,10 @@ pub(super) fn find(name: &CStr, path: Option<&[u8]>) -> Result<CString> {
     }
     match refused {
         Some(candidate) => Err(explain(name, &candidate, Errno::EACCES)),
-        None => Err(Error::from(Errno::ENOENT).context("executable file not found in $PATH").context(quoted(name))),
+        None => Err(Error::from(Errno::ENOENT)
+            .context("executable file not found in $PATH")
+            .context(quoted(name))
+            .hint("is it in the image, and its directory in PATH of process.env?")),
     }
 }
 
@@ -93,8 +96,13 @@ fn explain(name: &CStr, path: &CStr, errno: Errno) -> Error {
         Errno::EACCES if statvfs(path).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)) => {
             error.hint("it lies on a file system that is mounted noexec")
         }
+        Errno::EACCES => error.hint("chmod a+x it in the image, or give the user a way to it"),
+        Errno::EISDIR => error.hint("name a program in it"),
         Errno::ENOENT if exists(path) => {
             error.hint("the file is there, but the interpreter or loader that it names is not in the container")
+        }
+        Errno::ENOENT => {
+            error.hint("the path is looked up in the container: is it in the image, or hidden by a mount?")
         }
         Errno::ENOEXEC => error.hint("it is neither a program for this machine nor a script that begins with #!"),
         Errno::E2BIG => error.hint("arguments and environment together are too large for the kernel"),
@@ -161,23 +169,29 @@ mod tests {
 
     #[test]
     fn a_missing_command_has_the_words_that_engines_look_for() {
-        let words = look("nosuch", Some(b"/nowhere:/etc/passwd")).unwrap_err();
-        assert_eq!(words, "exec: \"nosuch\": executable file not found in $PATH: no such file or directory");
-        assert_eq!(look("/no/such", None).unwrap_err(), "exec: \"/no/such\": no such file or directory");
-        assert_eq!(
-            look("", Some(b"/bin")).unwrap_err(),
-            "exec: \"\": executable file not found in $PATH: no such file or directory"
-        );
+        for (name, path, words) in [
+            (
+                "nosuch",
+                Some(&b"/nowhere:/etc/passwd"[..]),
+                "executable file not found in $PATH: no such file or directory",
+            ),
+            ("", Some(b"/bin"), "executable file not found in $PATH: no such file or directory"),
+            ("/no/such", None, "no such file or directory"),
+        ] {
+            let said = look(name, path).unwrap_err();
+            assert!(said.starts_with(&format!("exec: {name:?}: {words} (")), "{said}");
+        }
     }
 
     #[test]
     fn a_directory_and_a_file_that_may_not_run_say_so() {
-        assert_eq!(look("/etc", None).unwrap_err(), "exec: \"/etc\": is a directory");
+        assert_eq!(look("/etc", None).unwrap_err(), "exec: \"/etc\": is a directory (name a program in it)");
         let scratch = Scratch::new("mode", &[("bin/none", "", 0)]);
         let path = scratch.path(&["bin"]);
-        assert_eq!(look("none", Some(&path)).unwrap_err(), "exec: \"none\": permission denied");
-        let whole = format!("{}/none", String::from_utf8(path).unwrap());
-        assert_eq!(look(&whole, None).unwrap_err(), format!("exec: \"{whole}\": permission denied"));
+        let whole = format!("{}/none", String::from_utf8(path.clone()).unwrap());
+        for said in [look("none", Some(&path)).unwrap_err(), look(&whole, None).unwrap_err()] {
+            assert!(said.contains("none\": permission denied (chmod a+x it"), "{said}");
+        }
     }
 
     #[test]
