@@ -249,7 +249,8 @@ fn same(
                 let args = std::array::from_fn(|_| *dice.pick(&values));
                 let data = Data::new(arch.audit, number, args, native.big_endian);
                 let (own, their) = (judge::run_all(&ours.parts, &data).verdict, judge::run(theirs, &data).verdict);
-                // Some verdicts libseccomp turns twice for a machine of the other byte order.
+                // A return that libseccomp (2.5.4) repeats because a jump ends after 255 instructions it turns twice for a machine
+                // of the other byte order.
                 let their = if native.big_endian && their.swap_bytes() == own { own } else { their };
                 if their == FORGOTTEN {
                     forgotten += 1;
