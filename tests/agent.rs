@@ -232,6 +232,20 @@ fn an_agent_that_leaves_stops_nobody_for_ever() {
 }
 
 #[test]
+fn an_agent_that_leaves_when_something_is_closed_stops_nobody_for_ever() {
+    if known_difference("crun", "is not asked") || known_difference("runc", "is not asked") {
+        return;
+    }
+    for names in [&["close"][..], &["sendmsg", "close"]] {
+        let bundle = Bundle::new();
+        let agent = Agent::listen(bundle.host("agent.sock"), |_| Answer::Leave);
+        let bundle = notifying(bundle.args(["true"]), names, &agent).set("/process/noNewPrivileges", true);
+        bundle.run().ok();
+        assert!(!agent.calls().is_empty());
+    }
+}
+
+#[test]
 fn without_an_agent_nothing_is_left() {
     let bundle = Bundle::new().args(["true"]);
     let profile = json!({
@@ -291,5 +305,36 @@ fn waiting_killable_goes_with_a_listener() {
         .set("/linux/seccomp/flags", json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]));
     if !known_difference("runc", "since 1.5") {
         bundle.run().ok().prints(&format!("{MKDIR} EADDRNOTAVAIL\n"));
+    }
+}
+
+#[test]
+fn a_filter_in_parts_has_one_listener() {
+    if known_difference("runc", "the filter is too long") || known_difference("crun", "the filter is too long") {
+        return;
+    }
+    let condition = |value: u64| json!([{"index": 0, "value": value << 31, "op": "SCMP_CMP_EQ"}]);
+    let often = |name: &str, values: std::ops::Range<u64>| {
+        let rule =
+            |value| json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": 98, "args": condition(value)});
+        values.map(rule).collect::<Vec<Value>>()
+    };
+    // The listener's part is now the first and now the last, and may be asked for the load of the others.
+    for loading in [json!([]), json!([{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}])] {
+        for names in [&["mkdir"][..], &["mkdir", "sendmsg"], &["seccomp"]] {
+            let bundle = Bundle::new();
+            let agent = Agent::listen(bundle.host("agent.sock"), refuses_mkdir);
+            let mut rules = often("getppid", 1..1500);
+            rules.extend(often("personality", 2..1500));
+            rules.extend(names.iter().map(|name| {
+                let args = if *name == "seccomp" { loading.clone() } else { json!([]) };
+                json!({"names": [name], "action": "SCMP_ACT_NOTIFY", "args": args})
+            }));
+            let hit = "135,0x2ed80000000";
+            let bundle = notifying(bundle.probe(["syscall", &format!("{MKDIR},s:/made,0"), hit]), &[], &agent)
+                .set("/linux/seccomp/syscalls", json!(rules));
+            let made = if names.contains(&"mkdir") { "EADDRNOTAVAIL" } else { "ok" };
+            bundle.run().prints(&format!("{MKDIR} {made}\n135 EADDRINUSE"));
+        }
     }
 }

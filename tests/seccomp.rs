@@ -1,5 +1,9 @@
 //! `linux.seccomp`: what a profile decides, seen by making the calls.
 
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Bundle, Outcome, known_difference};
@@ -243,6 +247,55 @@ fn actions_do_what_they_say() {
     with("SCMP_ACT_KILL_PROCESS").code(128 + 31);
     with("SCMP_ACT_TRAP").code(128 + 31);
     with("SCMP_ACT_NOSUCH").fails();
+}
+
+/// Lines of the kernel's log from now on; none when it may not be read.
+fn log_of_the_kernel() -> Option<impl FnMut() -> Vec<String>> {
+    let mut log = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").ok()?;
+    log.seek(SeekFrom::End(0)).ok()?;
+    Some(move || {
+        let mut lines = Vec::new();
+        let mut record = [0; 8192];
+        // A record was overwritten before it was read: EPIPE, and the next read gives the next one.
+        while let Some(line) = match log.read(&mut record) {
+            Ok(length) => Some(String::from_utf8_lossy(&record[..length]).into_owned()),
+            Err(error) => (error.raw_os_error() == Some(libc::EPIPE)).then(String::new),
+        } {
+            lines.push(line);
+        }
+        lines
+    })
+}
+
+#[test]
+fn a_logged_call_is_carried_out_and_in_the_log_of_the_kernel() {
+    // No program makes this call, and no kernel since 6.7 has it.
+    let logged = || denying(json!([{"names": ["lookup_dcookie"], "action": "SCMP_ACT_LOG"}]));
+    let call = ["212,0".to_owned()];
+    assert_eq!(calls(logged(), &call), calls(denying(json!([])), &call));
+    let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_logged").unwrap_or_default();
+    let Some(mut lines) = log_of_the_kernel().filter(|_| actions.split_whitespace().any(|action| action == "log"))
+    else {
+        eprintln!("not seen: /dev/kmsg is not readable here, or the host does not log SCMP_ACT_LOG");
+        return;
+    };
+    // The kernel drops records when there are many, as other tests make them.
+    for _ in 0..10 {
+        calls(logged(), &call);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let is_ours = |line: &String| line.contains("syscall=212 ") && line.contains("code=0x7ffc0000");
+        if lines().iter().any(is_ours) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(900));
+    }
+    // Only a kill is always recorded: without that one either, nobody records here.
+    let killed = denying(json!([{"names": ["lookup_dcookie"], "action": "SCMP_ACT_KILL_PROCESS"}]));
+    killed.probe(["syscall", "212,0"]).run().fails();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let records = lines().iter().any(|line| line.contains("syscall=212 "));
+    assert!(!records, "the kernel records what is killed, and not what is logged");
+    eprintln!("not seen: audit is off, or a daemon takes its records");
 }
 
 #[test]

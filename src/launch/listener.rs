@@ -4,14 +4,15 @@
 //! From the load on, each call of that process may wait for the agent, and the agent knows nothing yet. So either the one
 //! call by which a descriptor is sent passes the filter, which is asked of the filter beforehand, or the process makes no
 //! call at all: the host takes the descriptor away, under a number told before. Which other calls are notified is then
-//! of no account, the agent being there to answer. An agent that leaves before this process has closed its own copy of
-//! the listener leaves it waiting only in that close.
+//! of no account, the agent being there to answer. An agent that leaves before this process has let go of its own copy of
+//! the listener leaves it waiting only in that call, and only if every call that can let go of it is notified.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::cmsg_space;
+use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 use super::wire::{Message, Wire};
@@ -27,13 +28,26 @@ pub fn load(filter: &Program, wire: &Wire) -> Result<()> {
     let socket = wire.as_fd();
     if filter.passes(libc::SYS_sendmsg, [socket.as_raw_fd() as u64, 0, FLAGS.bits() as u64, 0, 0, 0]) {
         wire.send(&Message::Listening(None))?;
-        return send(socket, filter.load_with_listener()?.as_fd());
+        let listener = filter.load_with_listener()?;
+        send(socket, listener.as_fd())?;
+        return let_go(listener, filter, socket);
     }
     wire.send(&Message::Listening(Some(next_number(socket)?)))?;
     let listener = filter.load_with_listener()?;
     // Without this the agent's end would not be known as long as our own copy of the listener is open.
     wire.wait_go()?;
-    drop(listener);
+    let_go(listener, filter, socket)
+}
+
+/// Closes a listener by a call that nobody is asked about, if there is one: an agent that has left answers none, and the
+/// kernel knows that it has left only when this copy is gone.
+fn let_go(mut listener: OwnedFd, filter: &Program, any: BorrowedFd<'_>) -> Result<()> {
+    let number = listener.as_raw_fd() as u64;
+    let flags = OFlag::O_CLOEXEC;
+    let passes_dup3 = || filter.passes(libc::SYS_dup3, [any.as_raw_fd() as u64, number, flags.bits() as u64, 0, 0, 0]);
+    if !filter.passes(libc::SYS_close, [number, 0, 0, 0, 0, 0]) && passes_dup3() {
+        nix::unistd::dup3(any, &mut listener, flags).context("close the seccomp listener")?;
+    }
     Ok(())
 }
 

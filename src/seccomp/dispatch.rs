@@ -50,6 +50,12 @@ impl Ranges {
         }
     }
 
+    /// What happens to the call of this number; `None` where it is not among these.
+    pub(super) fn leaf(&self, number: u32) -> Option<Leaf> {
+        let leaf = self.list.iter().take_while(|&&(start, _)| start <= number).last()?.1;
+        (u64::from(number) < self.end).then_some(leaf)
+    }
+
     pub(super) fn leaves(&self) -> impl Iterator<Item = Leaf> {
         self.list.iter().map(|&(_, leaf)| leaf)
     }

@@ -1,6 +1,5 @@
 //! A machine for classic BPF as seccomp(2) runs it: the judge of what the compiler writes.
 
-use super::tables::Arch;
 use crate::sys::seccomp::Instruction;
 
 /// What a run ended in, and how many instructions it took.
@@ -62,6 +61,7 @@ pub(super) fn run_all(parts: &[Vec<Instruction>], data: &Data) -> Run {
 }
 
 /// A run for an architecture's call.
-pub(super) fn verdict(program: &[Instruction], arch: &Arch, number: u32, args: [u64; 6]) -> u32 {
+#[cfg(test)]
+pub(super) fn verdict(program: &[Instruction], arch: &super::tables::Arch, number: u32, args: [u64; 6]) -> u32 {
     run(program, &Data::new(arch.audit, number, args, arch.big_endian)).verdict
 }

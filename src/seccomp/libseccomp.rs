@@ -158,26 +158,64 @@ fn within_reach(profile: &LinuxSeccomp, archs: &[&Arch], known: &Known) -> Linux
     serde_json::from_value(value).unwrap()
 }
 
-/// Calls with a condition for less or more. Beside other rules or on several architectures libseccomp (2.5.4) is wrong
-/// there now and then: what does not hold goes on in the middle of another rule, or to the default, past rules that do
-/// hold.
+/// Calls with several rules, one of them of several conditions, and a condition for less or more among them. Of rules
+/// that end alike libseccomp (2.5.4) shares the end, and with a condition for less or more it then goes on there although
+/// the other rule's first condition does not hold. On x32, the first argument 0 and the second 6: `0 >= 0 && 1 <= 5`
+/// does not hold, and the next instruction asks for the second half of `0 >= 5 && 1 >= 5` alone.
 fn tangled(profile: &Profile, audit: u32) -> BTreeSet<u32> {
-    let mut of_number: BTreeMap<u32, Vec<Test>> = BTreeMap::new();
+    let mut of_number: BTreeMap<u32, Vec<&[Condition]>> = BTreeMap::new();
     let archs = || profile.archs.iter().filter(|arch| arch.audit == audit);
     for &(call, entry) in &profile.named {
-        let conditions = profile.entries[usize::from(entry)].alternatives.iter().flatten();
+        let rules = &profile.entries[usize::from(entry)].alternatives;
         for number in
             archs().flat_map(|arch| call.number(arch).into_iter().chain(call.carried(arch).map(|(number, _)| number)))
         {
-            of_number.entry(number).or_default().extend(conditions.clone().map(|condition| condition.test));
+            of_number.entry(number).or_default().extend(rules.iter().map(|rule| &rule[..]));
         }
     }
-    let is_range = |test: &Test| matches!(test, Test::Less | Test::AtMost | Test::Greater | Test::AtLeast);
-    of_number.retain(|_, tests| tests.iter().any(is_range));
+    let is_range =
+        |condition: &Condition| matches!(condition.test, Test::Less | Test::AtMost | Test::Greater | Test::AtLeast);
+    of_number.retain(|_, rules| {
+        rules.len() > 1 && rules.iter().any(|rule| rule.len() > 1) && rules.iter().copied().flatten().any(is_range)
+    });
     of_number.into_keys().collect()
 }
 
-/// Compares both filters: every number of the profile's architectures if `all`, else those around the named ones.
+/// What [`marked`] puts where libseccomp forgot a load: no verdict of any profile.
+const FORGOTTEN: u32 = 0x00ff_ffff;
+
+/// The filter with a mark in place of each comparison that it makes of the wrong word.
+///
+/// libseccomp (2.5.4) leaves a load out where it takes the word for loaded, and is mistaken in two cases, which its
+/// filters show: the first call of an architecture that is only carried by another there (accept(2) on x86 and s390,
+/// semop(2) on those and ppc64le), where it compares the architecture with the carrier's number; and the upper half of an
+/// argument of which a rule before compared the lower one for less or more, where what it compares depends on the way
+/// that led there.
+fn marked(filter: &[Instruction], audits: &[u32]) -> Vec<Instruction> {
+    const AUDIT: (u32, u32) = (4, u32::MAX);
+    let mut marked = filter.to_vec();
+    // The word that is loaded, by where it lies and what was masked: all that may be, by instruction.
+    let mut held = vec![BTreeSet::new(); filter.len()];
+    for (at, &Instruction { code, jt, jf, k }) in filter.iter().enumerate() {
+        let now = std::mem::take(&mut held[at]);
+        match code {
+            0x20 => drop(held[at + 1].insert((k, u32::MAX))),
+            0x54 => held[at + 1].extend(now.iter().map(|(word, _)| (*word, k))),
+            0x05 => held[at + 1 + k as usize].extend(now),
+            0x15 | 0x25 | 0x35 | 0x45 => {
+                if now.len() > 1 || now.contains(&AUDIT) && !audits.contains(&k) {
+                    marked[at] = Instruction { code: 0x06, jt: 0, jf: 0, k: FORGOTTEN };
+                }
+                held[at + 1 + usize::from(jt)].extend(&now);
+                held[at + 1 + usize::from(jf)].extend(&now);
+            }
+            _ => {}
+        }
+    }
+    marked
+}
+
+/// Compares both filters, and tells how many verdicts were alike and how many libseccomp cannot be asked for: every number of the profile's architectures if `all`, else those around the named ones.
 fn same(
     profile: &LinuxSeccomp,
     native: &'static Arch,
@@ -185,14 +223,15 @@ fn same(
     all: bool,
     tries: usize,
     dice: &mut Dice,
-) -> usize {
+) -> (usize, usize) {
     let ours = match Program::compile_on(profile, native) {
         Err(error) => panic!("{error}\n{}", serde_json::to_string(profile).unwrap()),
         Ok(program) => program,
     };
     let read = Profile::read(profile, native).unwrap();
     let values = boundaries(profile);
-    let mut compared = 0;
+    let theirs = &marked(theirs, &read.archs.iter().map(|arch| arch.audit).collect::<Vec<u32>>())[..];
+    let (mut compared, mut forgotten) = (0, 0);
     for arch in &read.archs {
         // runc puts its own instructions before libseccomp's for what is newer than the profile.
         let newest = calls_on(arch, &read, &mut Chains::default()).unwrap().newest;
@@ -203,15 +242,20 @@ fn same(
         let is_its = |number: u32| number & !(X32_BIT - 1) == arch.bit;
         let is_older = |number: u32| is_its(number) && newest.is_none_or(|newest| number & !arch.bit <= newest);
         let stands_for_unknown = |number: u32| newest.is_some() && number == 0 && arch.zero_is_unknown();
-        let conditions = read.entries.iter().flat_map(|entry| entry.alternatives.iter().flatten()).count();
-        let alone = conditions == 1 && native.audit == AUDIT_X86_64 && read.archs.len() < 3;
-        let tangled = if alone { BTreeSet::new() } else { tangled(&read, arch.audit) };
+        let tangled = tangled(&read, arch.audit);
         let numbers = numbers.into_iter().filter(|number| !tangled.contains(number));
         for number in numbers.filter(|&number| is_older(number) && !stands_for_unknown(number)) {
             for _ in 0..tries {
                 let args = std::array::from_fn(|_| *dice.pick(&values));
                 let data = Data::new(arch.audit, number, args, native.big_endian);
                 let (own, their) = (judge::run_all(&ours.parts, &data).verdict, judge::run(theirs, &data).verdict);
+                // A return that libseccomp (2.5.4) repeats because a jump ends after 255 instructions it turns twice for a machine
+                // of the other byte order.
+                let their = if native.big_endian && their.swap_bytes() == own { own } else { their };
+                if their == FORGOTTEN {
+                    forgotten += 1;
+                    continue;
+                }
                 assert!(
                     own == their,
                     "number {number:#x} of {:?}, {args:x?}: {own:#x}, libseccomp says {their:#x}\n{}",
@@ -222,7 +266,7 @@ fn same(
             }
         }
     }
-    compared
+    (compared, forgotten)
 }
 
 fn known(listed: impl IntoIterator<Item = Listed>) -> Known {
@@ -239,7 +283,7 @@ fn the_profiles_of_engines_mean_what_libseccomp_makes_of_them() {
         let archs = Profile::read(&profile, native).unwrap().archs;
         let profile = within_reach(&profile, &archs, &known);
         let theirs = filters(&[lines(&profile, native)]);
-        let compared = same(&profile, native, &theirs[0], true, 10, &mut dice);
+        let (compared, _) = same(&profile, native, &theirs[0], true, 10, &mut dice);
         let ours = Program::compile(&profile).unwrap().instructions();
         eprintln!("{engine}: {compared} verdicts alike; {ours} instructions, libseccomp {}", theirs[0].len());
     }
@@ -263,19 +307,9 @@ fn every_operator_means_what_libseccomp_makes_of_it() {
         }
     }
     for (profile, theirs) in profiles.iter().zip(filters(&texts)) {
-        assert!(same(profile, native, &theirs, false, 20, &mut dice) > 100);
+        let (compared, forgotten) = same(profile, native, &theirs, false, 20, &mut dice);
+        assert!(compared > 100 && forgotten == 0);
     }
-}
-
-/// The rules for one of the calls alone: with many calls libseccomp (2.5.4) now and then compares the architecture where
-/// it means the number.
-fn of_one_call(profile: &LinuxSeccomp) -> LinuxSeccomp {
-    let mut value = serde_json::to_value(profile).unwrap();
-    if let Some(rules) = value["syscalls"].as_array_mut() {
-        let name = rules.last().map(|rule| rule["names"].clone());
-        rules.retain(|rule| Some(&rule["names"]) == name.as_ref());
-    }
-    serde_json::from_value(value).unwrap()
 }
 
 #[test]
@@ -294,27 +328,21 @@ fn generated_profiles_mean_what_libseccomp_makes_of_them() {
     for round in 0..1000 {
         let (machine, names, listed) = machines[round % machines.len()];
         let archs: Vec<&Arch> = listed.iter().map(|&listed| arch(listed)).collect();
-        let profile = within_reach(&of_one_call(&generated(&mut dice, names)), &archs, &known);
-        // Not compared: what libseccomp (2.5.4) makes of ipc(2) and socketcall(2) on s390.
-        let names = profile.syscalls().iter().flatten().flat_map(|rule| rule.names());
-        let carried = names
-            .filter_map(|name| Call::named(name))
-            .any(|call| archs.iter().any(|arch| call.carried(arch).is_some()));
-        if carried && machine == ScmpArchS390x {
-            continue;
-        }
+        let profile = within_reach(&generated(&mut dice, names), &archs, &known);
         // Two names may be one call on some architecture; libseccomp refuses those as well.
         if Program::compile_on(&profile, arch(machine)).is_ok() {
             texts.push(lines(&profile, arch(machine)));
             profiles.push((profile, arch(machine)));
         }
     }
-    let mut compared = 0;
+    let (mut compared, mut forgotten) = (0, 0);
     for ((profile, native), mut theirs) in profiles.iter().zip(filters(&texts)) {
         if native.big_endian {
             theirs.iter_mut().for_each(|code| (code.code, code.k) = (code.code.swap_bytes(), code.k.swap_bytes()));
         }
-        compared += same(profile, native, &theirs, false, 2, &mut dice);
+        let (alike, others) = same(profile, native, &theirs, false, 2, &mut dice);
+        (compared, forgotten) = (compared + alike, forgotten + others);
     }
-    eprintln!("{} profiles, {compared} verdicts alike", profiles.len());
+    eprintln!("{} profiles, {compared} verdicts alike, {forgotten} not to be compared", profiles.len());
+    assert!(compared > 4 * forgotten);
 }

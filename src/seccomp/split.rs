@@ -5,7 +5,6 @@
 
 use super::chain::Chains;
 use super::dispatch::{self, Leaf, Section, Upper};
-use super::judge;
 use super::profile::pointer;
 use super::tables::{Arch, Call};
 use super::{Error, Instruction, MOST_INSTRUCTIONS, Result};
@@ -38,7 +37,7 @@ pub(super) fn parts(
         let elsewhere: Vec<u32> = audits.iter().filter(is_elsewhere).copied().collect();
         let part = dispatch::write(&sections, &elsewhere, chains, default).finish();
         if part.len() <= MOST_INSTRUCTIONS {
-            parts.push(part);
+            parts.push((decides_on_loading(&sections, native), part));
             continue;
         }
         let Some([one, other]) = halve(&sections, chains) else {
@@ -46,6 +45,9 @@ pub(super) fn parts(
         };
         open.extend([other, one]);
     }
+    // Whatever it says of seccomp(2) comes last, since the others are loaded by that call.
+    parts.sort_by_key(|&(decides_on_loading, _)| decides_on_loading);
+    let parts: Vec<Vec<Instruction>> = parts.into_iter().map(|(_, part)| part).collect();
     let together = parts.iter().map(|part| part.len() + 4).sum();
     if together > MOST_TOGETHER {
         return Err(too_long(together, MOST_TOGETHER, " in several filters"));
@@ -53,11 +55,16 @@ pub(super) fn parts(
     if parts.iter().filter(|part| notifies(part)).count() > 1 {
         return Err(too_long(whole.len(), MOST_INSTRUCTIONS, ", and only one filter may have a listener"));
     }
-    // Whatever it says of seccomp(2) comes last, since the others are loaded by that call.
-    if let Some(number) = Call::named("seccomp").and_then(|call| call.number(native)) {
-        parts.sort_by_key(|part| judge::verdict(part, native, number, [0; 6]) != libc::SECCOMP_RET_ALLOW);
-    }
     Ok(parts)
+}
+
+/// Whether a part may do anything but allow seccomp(2), be it for some arguments only: those are not known here.
+fn decides_on_loading(sections: &[Section], native: &Arch) -> bool {
+    let Some(number) = Call::named("seccomp").and_then(|call| call.number(native)) else { return false };
+    sections.iter().filter(|section| section.audit == native.audit).any(|section| {
+        let x32 = || section.upper.as_ref()?.x32.as_ref()?.leaf(number & !native.bit);
+        section.lower.leaf(number).or_else(x32).is_some_and(|leaf| leaf != ALLOWED)
+    })
 }
 
 /// Whether a program asks a listener.

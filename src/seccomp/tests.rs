@@ -533,6 +533,23 @@ fn a_program_too_long_for_the_kernel_becomes_several_that_mean_the_same() {
 }
 
 #[test]
+fn the_part_that_decides_on_loading_filters_is_loaded_last_though_it_is_decided_by_arguments() {
+    for args in [json!([]), json!([{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}])] {
+        for action in ["SCMP_ACT_NOTIFY", "SCMP_ACT_ERRNO"] {
+            let mut rules = many_rules(&["getrandom"], 1..1500, "SCMP_ACT_TRAP");
+            rules.extend(many_rules(&["statx"], 2..1500, "SCMP_ACT_TRAP"));
+            rules.push(json!({"names": ["seccomp"], "action": action, "args": args}));
+            let rules = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
+            let program = Program::compile_on(&profile(rules), x86_64()).unwrap();
+            let passes =
+                |part: &Vec<Instruction>| verdict(part, x86_64(), number("seccomp"), [1, 0, 9, 0, 0, 0]) == ALLOW;
+            let seen: Vec<bool> = program.parts.iter().map(passes).collect();
+            assert!(seen.len() > 1 && seen.iter().rposition(|passes| *passes) == Some(seen.len() - 2), "{seen:?}");
+        }
+    }
+}
+
+#[test]
 fn a_program_too_long_also_in_parts_is_refused_with_its_length() {
     let refused_with = |rules: Vec<Value>, why: &str| {
         let sentence = refused(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
