@@ -53,6 +53,13 @@ impl Error {
         self
     }
 
+    /// A remedy in place of the innermost, for who knows more of the cause.
+    #[must_use]
+    pub fn hint_instead(mut self, remedy: impl Into<Cow<'static, str>>) -> Error {
+        self.0.hint = Some(remedy.into());
+        self
+    }
+
     /// Names the step of the life cycle in which it happened. The innermost name stays.
     #[must_use]
     pub fn phase(mut self, step: impl Into<Cow<'static, str>>) -> Error {

@@ -299,7 +299,8 @@ impl Process {
         };
         let error = program::execute(path, &self.args, self.environment.entries());
         if self.landlock.is_some() && error.errno() == Some(Errno::EACCES) {
-            return error.hint("the rules of run.corten.landlock may have to allow execute and read_file for it");
+            return error
+                .hint_instead("the rules of run.corten.landlock may have to allow execute and read_file for it");
         }
         error
     }
