@@ -106,10 +106,14 @@ pub fn stat(pid: Pid) -> Result<Option<Stat>> {
     }
 }
 
-fn parse_stat(stat: &[u8]) -> Option<Stat> {
-    // The name (field 2) may hold anything, a closing parenthesis too; the last one ends it.
+/// The fields from the third on. The name (field 2) may hold anything, a closing parenthesis too; the last one ends it.
+fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
     let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..))?;
-    let mut fields = std::str::from_utf8(rest).ok()?.split(' ');
+    Some(std::str::from_utf8(rest).ok()?.split_ascii_whitespace())
+}
+
+fn parse_stat(stat: &[u8]) -> Option<Stat> {
+    let mut fields = fields(stat)?;
     if matches!(fields.next()?, "Z" | "X") {
         return None;
     }
@@ -126,9 +130,8 @@ pub fn status_of_zombie(pid: Pid, start_time: u64) -> Option<i32> {
 }
 
 fn parse_zombie(stat: &[u8], start_time: u64) -> Option<i32> {
-    let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..))?;
-    let fields: Vec<&str> = std::str::from_utf8(rest).ok()?.split_ascii_whitespace().collect();
     // The first of these is field 3.
+    let fields: Vec<&str> = fields(stat)?.collect();
     let is_it = fields.first() == Some(&"Z") && fields.get(19)?.parse() == Ok(start_time);
     is_it.then(|| fields.get(49)?.parse().ok()).flatten()
 }
