@@ -9,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, HOST_ID, Kind, eventually, kind, known_difference, skip};
+use crate::harness::{Bundle, HOST_ID, Kind, eventually, kind, known_difference, peers_lack_it};
 
 // Mounts of type overlay.
 
@@ -114,18 +114,9 @@ fn an_option_that_the_kernel_does_not_know_is_named() {
     }
 }
 
-/// From here on what no other runtime does.
-fn is_ours() -> bool {
-    let ours = kind() == Kind::Corten;
-    if !ours {
-        skip("only corten does this");
-    }
-    ours
-}
-
 #[test]
 fn layers_may_be_named_one_by_one_and_from_the_bundle_on() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let container = Bundle::new();
@@ -141,7 +132,7 @@ fn layers_may_be_named_one_by_one_and_from_the_bundle_on() {
 
 #[test]
 fn files_of_data_only_layers_are_reached_by_redirects_alone() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let bundle = Bundle::new();
@@ -159,7 +150,7 @@ fn files_of_data_only_layers_are_reached_by_redirects_alone() {
 
 #[test]
 fn many_layers_make_one_mount() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let bundle = Bundle::new();
@@ -184,7 +175,7 @@ fn many_layers_make_one_mount() {
 
 #[test]
 fn a_layer_that_is_not_there_is_told_with_its_option_and_number() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let bundle = Bundle::new();
@@ -199,7 +190,7 @@ fn a_layer_that_is_not_there_is_told_with_its_option_and_number() {
 
 #[test]
 fn what_is_wrong_with_the_options_of_an_overlay_is_told_with_its_field() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let lower = "lowerdir=/tmp";
@@ -222,7 +213,7 @@ fn what_is_wrong_with_the_options_of_an_overlay_is_told_with_its_field() {
 
 #[test]
 fn an_upper_and_a_work_directory_on_two_file_systems_are_told() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let bundle = Bundle::new();
@@ -288,7 +279,7 @@ fn the_first_mount_may_be_an_overlay_that_is_the_root() {
 
 #[test]
 fn a_later_overlay_is_not_the_root() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let container = Bundle::new().mount("/", "overlay", "overlay", &["lowerdir=rootfs"]).args(["true"]);
@@ -332,7 +323,7 @@ fn host_mounts() -> String {
 
 #[test]
 fn two_containers_share_an_image_that_is_never_touched() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     for form in ["tmpfs", "tmpfs,size=1m", "dir=state", "readonly"] {
@@ -380,7 +371,7 @@ fn two_containers_share_an_image_that_is_never_touched() {
 
 #[test]
 fn writes_vanish_with_the_container_or_stay_in_the_directory() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let owner = Bundle::new();
@@ -400,7 +391,7 @@ fn writes_vanish_with_the_container_or_stay_in_the_directory() {
 
 #[test]
 fn the_size_of_the_memory_is_a_limit() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let owner = Bundle::new();
@@ -412,7 +403,7 @@ fn the_size_of_the_memory_is_a_limit() {
 
 #[test]
 fn a_directory_has_one_container_at_a_time() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let owner = Bundle::new();
@@ -439,7 +430,7 @@ fn a_directory_has_one_container_at_a_time() {
 
 #[test]
 fn what_is_kept_cannot_lie_in_the_image() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let owner = Bundle::new();
@@ -457,7 +448,7 @@ fn what_is_kept_cannot_lie_in_the_image() {
 
 #[test]
 fn readonly_is_read_only_but_for_the_mounts() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let owner = Bundle::new();
@@ -470,7 +461,7 @@ fn readonly_is_read_only_but_for_the_mounts() {
 
 #[test]
 fn the_image_is_shared_in_user_namespaces_too() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     for form in ["tmpfs", "dir=state", "readonly"] {
@@ -494,7 +485,7 @@ fn the_image_is_shared_in_user_namespaces_too() {
 
 #[test]
 fn the_images_owners_are_mapped_into_a_user_namespace() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     for form in ["idmap,tmpfs", "idmap,dir=state", "idmap,readonly"] {
@@ -528,7 +519,7 @@ fn the_images_owners_are_mapped_into_a_user_namespace() {
 
 #[test]
 fn a_killed_runtime_leaves_nothing_mounted() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let owner = Bundle::new();
@@ -555,7 +546,7 @@ fn a_killed_runtime_leaves_nothing_mounted() {
 
 #[test]
 fn a_create_that_fails_leaves_no_work_directory() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let owner = Bundle::new();
@@ -568,7 +559,7 @@ fn a_create_that_fails_leaves_no_work_directory() {
 
 #[test]
 fn features_tells_of_the_annotation() {
-    if is_ours() {
+    if !peers_lack_it() {
         let features = Bundle::new().cmd(["features"]).run().json();
         let forms = features["annotations"]["run.corten.rootfs.overlay"].as_str().expect("its forms").to_owned();
         assert!(forms.contains("dir=PATH"), "{forms}");
@@ -580,7 +571,7 @@ fn features_tells_of_the_annotation() {
 
 #[test]
 fn a_malformed_annotation_is_an_error_with_the_forms() {
-    if !is_ours() {
+    if peers_lack_it() {
         return;
     }
     let owner = Bundle::new();

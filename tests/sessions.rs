@@ -2,15 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Bundle, Kind, Outcome, eventually, kind, skip};
-
-fn peers_lack_it() -> bool {
-    let peer = kind() != Kind::Corten;
-    if peer {
-        skip("only corten does this");
-    }
-    peer
-}
+use crate::harness::{Bundle, Outcome, eventually, peers_lack_it};
 
 /// A running container with a daemon whose parent has ended, so that orphans are seen too.
 fn running(bundle: Bundle) -> Bundle {

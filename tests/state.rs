@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Bundle, Cmd, End, Kind, eventually, kind, known_difference};
+use crate::harness::{Bundle, Cmd, End, eventually, known_difference, peers_lack_it};
 
 const GONE: &[&str] = &["not running", "no such process", "already finished"];
 
@@ -427,7 +427,7 @@ fn many_are_killed_and_deleted_by_a_regular_expression() {
 
 #[test]
 fn a_later_process_with_the_pid_of_init_is_not_the_container() {
-    if kind() != Kind::Corten {
+    if peers_lack_it() {
         return;
     }
     let container = Bundle::new().args(["sleep", "60"]);

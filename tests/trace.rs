@@ -3,15 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::{Bundle, Kind, kind, skip};
-
-fn peers_lack_it() -> bool {
-    let peer = kind() != Kind::Corten;
-    if peer {
-        skip("only corten does this");
-    }
-    peer
-}
+use crate::harness::{Bundle, peers_lack_it};
 
 /// The steps of one side, in order, each of whose times fit together.
 fn steps(file: &PathBuf, wanted: &str) -> Vec<String> {

@@ -62,6 +62,15 @@ pub fn skip(why: &str) {
     say(&format!("skipped: {why}"));
 }
 
+/// True on a peer, where what follows is not there to be tested; says so.
+pub fn peers_lack_it() -> bool {
+    let peer = kind() != Kind::Corten;
+    if peer {
+        skip("only corten does this");
+    }
+    peer
+}
+
 /// Past the capture of `println!`, so that it is seen when the test passes; once.
 fn say(text: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
