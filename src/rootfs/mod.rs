@@ -23,6 +23,7 @@ mod path;
 mod pivot;
 mod sources;
 mod spreading;
+mod view;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -42,10 +43,12 @@ use masks::Masks;
 use mounts::{Mount, World};
 use path::{Inside, Root};
 use sources::Sources;
+use view::{Tree, What};
 
 pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, sweep};
 #[allow(unused_imports, reason = "for the command features")]
 pub(crate) use options::words as mount_options;
+pub(crate) use view::{Sight, Thing, View};
 
 /// How the container's process comes to its mount namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,12 +235,8 @@ impl Rootfs {
         user_namespace: Option<BorrowedFd<'_>>,
         later: bool,
     ) -> Result<Opened> {
-        let describe = || format!("open the rootfs {}", self.path.display());
-        // A link is followed here, once. From now on the rootfs is this directory, whatever its name leads to.
-        let root = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .with_context(describe)
-            .field(|| "/root/path")?;
-        let stat = fstat(&root).with_context(describe).field(|| "/root/path")?;
+        let root = self.open_root()?;
+        let stat = fstat(&root).with_context(|| self.opening()).field(|| "/root/path")?;
         let host_namespace = match self.isolation {
             Isolation::Joined => mount_namespace(),
             _ => None,
@@ -260,6 +259,47 @@ impl Rootfs {
             opened.take(user_namespace)?;
         }
         Ok(opened)
+    }
+
+    fn opening(&self) -> String {
+        format!("open the rootfs {}", self.path.display())
+    }
+
+    fn open_root(&self) -> Result<OwnedFd> {
+        // A link is followed here, once. From now on the rootfs is this directory, whatever its name leads to.
+        open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .with_context(|| self.opening())
+            .field(|| "/root/path")
+    }
+
+    /// Looks at all that can be seen of the root and the mounts without making anything; every fault is told. `None` where
+    /// there is no root.
+    pub(crate) fn look(&self, tell: &mut dyn FnMut(Error)) -> Option<View> {
+        let root = self.open_root().map_err(&mut *tell).ok()?;
+        let base = match &self.above {
+            Above::Mount(mount) => {
+                mount.describe(mount.look_at_layers()).unwrap_or_else(&mut *tell);
+                What::Unknown
+            }
+            above => match root.try_clone() {
+                Ok(fd) => What::Tree(match above {
+                    Above::Nothing => Tree::new(fd),
+                    // What is to be made goes into the upper layer.
+                    _ => Tree { read_only: false, ..Tree::new(fd) },
+                }),
+                Err(_) => What::Unknown,
+            },
+        };
+        let mut view = View::new(Root::new(root), base);
+        for mount in &self.mounts {
+            let (outcome, what) = mount.look(&view);
+            outcome.unwrap_or_else(&mut *tell);
+            view.add(mount.target().clone(), what);
+        }
+        for outcome in self.devices.iter().flat_map(Devices::look) {
+            outcome.unwrap_or_else(&mut *tell);
+        }
+        Some(view)
     }
 
     /// The overlay above the image, when there is to be one.
