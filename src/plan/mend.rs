@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn what_must_be_there_is_replaced_and_anything_else_goes() {
-        let mut document = Document::new(json!({"process": {"cwd": "x", "env": ["A"]}, "linux": {"sysctl": {"a/b": "1"}}}));
+        let mut document =
+            Document::new(json!({"process": {"cwd": "x", "env": ["A"]}, "linux": {"sysctl": {"a/b": "1"}}}));
         assert!(document.mend("/process/cwd") && document.mend("/process/args") && document.mend("/process/env/0"));
         assert!(document.mend("/linux/sysctl/a~1b") && document.mend("/linux/uidMappings"));
         let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);

@@ -48,7 +48,7 @@ use view::{Tree, What};
 pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, sweep};
 #[allow(unused_imports, reason = "for the command features")]
 pub(crate) use options::words as mount_options;
-pub(crate) use view::{Sight, Thing, View};
+pub(crate) use view::{Sight, View};
 
 /// How the container's process comes to its mount namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,6 +277,8 @@ impl Rootfs {
     pub(crate) fn look(&self, tell: &mut dyn FnMut(Error)) -> Option<View> {
         let root = self.open_root().map_err(&mut *tell).ok()?;
         let base = match &self.above {
+            // There its path may lead elsewhere.
+            _ if self.isolation == Isolation::Joined => What::Unknown,
             Above::Mount(mount) => {
                 mount.describe(mount.look_at_layers()).unwrap_or_else(&mut *tell);
                 What::Unknown

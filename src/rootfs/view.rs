@@ -93,6 +93,11 @@ impl Thing {
         self.linked
     }
 
+    /// Whether it is a directory.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.stat().is_some_and(|stat| format(&stat) == SFlag::S_IFDIR)
+    }
+
     /// What fstat(2) says of it.
     pub(crate) fn stat(&self) -> Option<FileStat> {
         fstat(&self.fd).ok()

@@ -90,7 +90,8 @@ impl Mount {
 /// asked, as creating asks it.
 fn ensure_known(fstype: &CString) -> Result<()> {
     let list = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let listed = list.lines().any(|line| line.rsplit('\t').next().is_some_and(|name| name.as_bytes() == fstype.as_bytes()));
+    let listed =
+        list.lines().any(|line| line.rsplit('\t').next().is_some_and(|name| name.as_bytes() == fstype.as_bytes()));
     if listed {
         return Ok(());
     }
