@@ -27,23 +27,22 @@ impl Request {
             Err(error) => return self.forgo(error).unwrap_or_else(&mut *tell),
         };
         for write in self.limits.writes() {
-            look_at_write(write, &place).unwrap_or_else(&mut *tell);
+            match look_at_write(write, &place) {
+                Ok(()) => warn_of_memory(write),
+                Err(error) => tell(error),
+            }
         }
         if let Some(program) = &self.devices {
             program.try_to_load().unwrap_or_else(&mut *tell);
         }
-        self.warn_of_memory(&place);
     }
+}
 
-    /// A limit that does not even let the container be set up.
-    fn warn_of_memory(&self, place: &Location) {
-        let limit = self.limits.writes().iter().rfind(|write| write.file == "memory.max");
-        let Some((write, bytes)) = limit.and_then(|write| Some((write, write.value.parse::<u64>().ok()?))) else {
-            return;
-        };
-        if let Some(sentence) = place.too_little(bytes) {
-            log::warn!("{}: {sentence}", write.field());
-        }
+/// Of a limit that does not even let the container be set up.
+fn warn_of_memory(write: &Write) {
+    let bytes = write.value.parse().ok().filter(|_| write.file == "memory.max");
+    if let Some(sentence) = bytes.and_then(|bytes| Location::too_little(bytes)) {
+        log::warn!("{}: {sentence}", write.field());
     }
 }
 

@@ -319,9 +319,9 @@ impl Location {
     }
 
     /// What to say of a limit on memory below what setting a container up takes.
-    pub(super) fn too_little(&self, bytes: u64) -> Option<String> {
-        let lacks = bytes < SET_UP && Path::new(&format!("{}/cgroup.procs", self.mount)).exists();
-        lacks.then(|| format!("{bytes} bytes are less than the about {SET_UP} that setting the container up takes"))
+    pub(super) fn too_little(bytes: u64) -> Option<String> {
+        let sentence = || format!("{bytes} bytes are less than the about {SET_UP} that setting the container up takes");
+        (bytes < SET_UP).then(sentence)
     }
 
     /// The sentence for a container that died while it was set up, if the kernel has killed it for want of memory.

@@ -126,7 +126,15 @@ fn try_all(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
     // Namespaces that are joined are somebody else's.
     let own = |flag: i32| plan.namespaces.origin(flag as u64) == Origin::New;
     if let Some(procfs) = procfs.as_ref().filter(|_| entries.is_empty()) {
-        tell(plan.sysctls.write(procfs).phase("sysctl"));
+        // Interfaces are moved here, or made by hooks.
+        let hooks = &plan.hooks;
+        let alone =
+            [&hooks.prestart, &hooks.create_runtime, &hooks.create_container].iter().all(|list| list.is_empty());
+        let written = match alone && plan.namespaces.devices().is_empty() {
+            true => plan.sysctls.write(procfs),
+            false => plan.sysctls.without_interfaces().write(procfs),
+        };
+        tell(written.phase("sysctl"));
     }
     if own(libc::CLONE_NEWUTS) {
         tell(uts::set_host_name(&plan.host_name));

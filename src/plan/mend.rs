@@ -83,9 +83,9 @@ impl Document {
             return self.put(pointer, harmless());
         }
         if MAPS.contains(&pointer) {
+            // One that must be there, or one that must not.
             let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
-            let needed = self.value.pointer(pointer).is_none();
-            return if needed { !again && self.put(pointer, map) } else { self.take_out(pointer, &original) };
+            return if again { self.take_out(pointer, &original) } else { self.put(pointer, map) };
         }
         if self.value.pointer(pointer).is_some() {
             return self.take_out(pointer, &original);
@@ -127,6 +127,9 @@ fn is_at_or_below(pointer: &str, other: &str) -> bool {
 
 /// The element that a pointer is about, of a list whose elements are wholes.
 fn whole(pointer: &str) -> &str {
+    if let Some(map) = MAPS.iter().find(|map| is_at_or_below(pointer, map)) {
+        return map;
+    }
     let Some(list) = WHOLES.iter().find(|list| pointer.starts_with(**list)) else { return pointer };
     let end = pointer[list.len()..].find('/').map_or(pointer.len(), |at| list.len() + at);
     &pointer[..end]

@@ -261,6 +261,16 @@ impl Rootfs {
         Ok(opened)
     }
 
+    /// The kernel wants power over the file system, and the ids of a map are those of the host, which mean others here.
+    fn refuse_mapped(&self) -> Result<()> {
+        let above = if let Above::Mount(mount) = &self.above { Some(&**mount) } else { None };
+        let Some(mount) = above.into_iter().chain(&self.mounts).find(|mount| mount.is_mapped()) else { return Ok(()) };
+        Err(Error::new("owners can only be mapped with power over the file system").field(mount.pointer()).hint(
+            "leave the mapping out, or run as root, or as root of a user and mount namespace that has the file \
+               system mounted",
+        ))
+    }
+
     fn opening(&self) -> String {
         format!("open the rootfs {}", self.path.display())
     }
@@ -273,9 +283,15 @@ impl Rootfs {
     }
 
     /// Looks at all that can be seen of the root and the mounts without making anything; every fault is told. `None` where
-    /// there is no root.
-    pub(crate) fn look(&self, tell: &mut dyn FnMut(Error)) -> Option<View> {
+    /// there is no root. `later` is that of [`Rootfs::open`].
+    pub(crate) fn look(&self, later: bool, tell: &mut dyn FnMut(Error)) -> Option<View> {
         let root = self.open_root().map_err(&mut *tell).ok()?;
+        if later {
+            self.refuse_mapped().unwrap_or_else(&mut *tell);
+        }
+        if let Above::Image(cover) = &self.above {
+            cover.look(root.as_fd()).unwrap_or_else(&mut *tell);
+        }
         let base = match &self.above {
             // There its path may lead elsewhere.
             _ if self.isolation == Isolation::Joined => What::Unknown,
@@ -389,16 +405,7 @@ impl Opened {
     /// ids. There it still reaches what its creator reaches by user and groups, and has power over the mounts. The id maps
     /// have to be there: an overlay's work directory can only be passed by power over its owner.
     pub(crate) fn gather(&mut self) -> Result<()> {
-        // The kernel wants power over the file system, and the ids of a map are those of the host, which mean others here.
-        let above = if let Above::Mount(mount) = &self.plan.above { Some(&**mount) } else { None };
-        if let Some(mount) = above.into_iter().chain(&self.plan.mounts).find(|mount| mount.is_mapped()) {
-            return Err(Error::new("owners can only be mapped with power over the file system")
-                .field(mount.pointer())
-                .hint(
-                    "leave the mapping out, or run as root, or as root of a user and mount namespace that has the file \
-                       system mounted",
-                ));
-        }
+        self.plan.refuse_mapped()?;
         self.take(None)
     }
 

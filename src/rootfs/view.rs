@@ -20,6 +20,9 @@ use crate::sys::path::{read_link, xattr};
 /// Steps of a walk: names of the longest path and of forty links.
 const BUDGET: u32 = 4096;
 
+/// More mounts than engines make; of those beyond it cannot be told what they show.
+const MOST: usize = 256;
+
 /// What a mount will show.
 pub(super) enum What {
     /// A tree of the host.
@@ -151,6 +154,11 @@ impl View {
 
     pub(super) fn add(&mut self, target: Inside, what: What) {
         self.mounts.push((target, what));
+    }
+
+    /// Whether it holds as many trees open as it should, far below any limit on open files.
+    pub(super) fn is_full(&self) -> bool {
+        self.mounts.len() > MOST
     }
 
     pub(super) fn root(&self) -> &Root {

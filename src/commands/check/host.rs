@@ -67,16 +67,21 @@ pub(super) fn suffices(facts: &[Fact]) -> bool {
     facts.iter().all(|fact| fact.state != State::Fatal)
 }
 
-/// A table, and a sentence.
+/// A table, below what is not as it should be what that costs, and a sentence.
 pub(super) fn text(facts: &[Fact]) -> String {
-    let mut rows = vec![["FEATURE", "STATE", "SEEN", "WHAT THAT COSTS"].map(str::to_owned)];
-    for Fact { area, feature, state, seen, cost } in facts {
-        rows.push([format!("{area}: {feature}"), state.word().to_owned(), seen.clone(), (*cost).to_owned()]);
+    let row =
+        |fact: &Fact| [format!("{}: {}", fact.area, fact.feature), fact.state.word().to_owned(), fact.seen.clone()];
+    let rows: Vec<[String; 3]> = facts.iter().map(row).collect();
+    let mut text = String::new();
+    for (line, fact) in table::lay_out(&rows).lines().zip(facts) {
+        text.push_str(line.trim_end());
+        text.push('\n');
+        if !fact.cost.is_empty() {
+            text.push_str(&format!("  costs: {}\n", fact.cost));
+        }
     }
     let verdict = if suffices(facts) { "corten works on this host" } else { "corten cannot work on this host" };
-    let lines = table::lay_out(&rows);
-    let lines: Vec<&str> = lines.lines().map(str::trim_end).collect();
-    format!("{}\n{verdict}\n", lines.join("\n"))
+    format!("{text}{verdict}\n")
 }
 
 /// The same for programs.

@@ -13,8 +13,10 @@ use nix::unistd::{AccessFlags, access};
 use crate::cgroup::rdt;
 use crate::error::{Context, Error, Result};
 use crate::hooks::{Hooks, Stage};
+use crate::host;
 use crate::launch::trial;
 use crate::log;
+use crate::namespaces::Origin;
 use crate::plan::mend::Document;
 use crate::plan::{self, Plan, config};
 use crate::process::console;
@@ -28,6 +30,11 @@ use program::Seen;
 
 /// How often a configuration is mended; each time takes less than a call of `create`.
 const ROUNDS: usize = 200;
+
+/// What a process can be made without, and nothing else of it is another.
+const ALONE: [&str; 4] = ["/process/", "/linux/sysctl/", "/linux/memoryPolicy", "/linux/personality"];
+
+const MAPS: [&str; 2] = ["/linux/uidMappings", "/linux/gidMappings"];
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +116,12 @@ fn look(request: &Request<'_>, store: &Store, report: &mut Report) -> Result<()>
     };
     report.host(&plan, &document);
     report.files(&plan, &document);
-    report.trials(request, plan, document);
+    if MAPS.iter().any(|map| document.follows_from_mending(map)) {
+        // Whose users would not be those of the container.
+        report.cut_short = true;
+    } else {
+        report.trials(request, plan, document);
+    }
     Ok(())
 }
 
@@ -254,7 +266,10 @@ impl Report {
             self.cut_short = true;
             return;
         }
-        let view = plan.rootfs.look(&mut |error| self.add(error.phase("mounts"), Some(document)));
+        let origin = |flag: i32| plan.namespaces.origin(flag as u64);
+        let own = origin(libc::CLONE_NEWUSER) != Origin::Host && origin(libc::CLONE_NEWNS) == Origin::New;
+        let view =
+            plan.rootfs.look(own && host::cannot_mount(), &mut |error| self.add(error.phase("mounts"), Some(document)));
         let Some(view) = view else {
             self.cut_short = true;
             return;
@@ -294,7 +309,8 @@ impl Report {
                 let before = self.findings.len();
                 self.add(error, Some(&document));
                 let new = self.findings.len() > before;
-                mended |= new && pointer.is_some_and(|pointer| document.mend(&pointer));
+                let alone = |pointer: &String| ALONE.iter().any(|above| pointer.starts_with(above));
+                mended |= new && pointer.filter(alone).is_some_and(|pointer| document.mend(&pointer));
             }
             if !mended {
                 return;

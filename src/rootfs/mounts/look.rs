@@ -35,7 +35,7 @@ impl Mount {
             Source::Remount => return Ok(What::Unknown),
         };
         self.look_at_place(view, directory)?;
-        Ok(what)
+        Ok(if view.is_full() { What::Unknown } else { what })
     }
 
     /// Whether the layers of an overlay are there.
