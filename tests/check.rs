@@ -191,7 +191,6 @@ fn a_plan_that_cannot_be_made_is_told_in_the_words_of_create() {
         }),
         ("hook's path", |b| b.set("/hooks", json!({"prestart": [{"path": "x"}]}))),
         ("hook's time", |b| b.set("/hooks", json!({"poststop": [{"path": "/x", "timeout": 0}]}))),
-        ("caches", |b| b.set("/linux/intelRdt", json!({"closID": "a/b"}))),
     ]);
 }
 

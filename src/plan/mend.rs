@@ -3,6 +3,8 @@
 //!
 //! Taking an element out of a list moves those behind it, so every pointer is told as it is in the document as written.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 /// A configuration that gets better.
@@ -12,6 +14,8 @@ pub struct Document {
     mended: Vec<String>,
     /// Lists, as they are called in the original, with the original places of elements that were taken out.
     removed: Vec<(String, usize)>,
+    /// Destinations of mounts that were taken out.
+    uncovered: Vec<String>,
 }
 
 /// What must be there, and does no harm.
@@ -38,7 +42,12 @@ const WHOLES: [&str; 3] = ["/mounts/", "/linux/seccomp/syscalls/", "/linux/devic
 impl Document {
     /// The document as written.
     pub fn new(value: Value) -> Document {
-        Document { value, mended: Vec::new(), removed: Vec::new() }
+        Document { value, mended: Vec::new(), removed: Vec::new(), uncovered: Vec::new() }
+    }
+
+    /// Where something would be mounted of which nothing can be said.
+    pub fn uncovered(&self) -> impl Iterator<Item = &Path> {
+        self.uncovered.iter().map(Path::new)
     }
 
     /// What is left of it, as text.
@@ -105,6 +114,10 @@ impl Document {
     }
 
     fn take_out(&mut self, pointer: &str, original: &str) -> bool {
+        if pointer.starts_with("/mounts") {
+            let places = self.value.pointer(&format!("{pointer}/destination")).and_then(Value::as_str);
+            self.uncovered.push(places.unwrap_or("/").to_owned());
+        }
         let Some((above, name)) = pointer.rsplit_once('/') else { return false };
         match self.value.pointer_mut(above) {
             Some(Value::Object(object)) => object.remove(&unescape(name)).is_some(),
@@ -154,6 +167,7 @@ mod tests {
         assert_eq!(document.original("/mounts/2/type"), "/mounts/4/type");
         assert_eq!(document.original("/a/1/1"), "/a/1/1");
         assert!(document.follows_from_mending("/mounts/1") && document.follows_from_mending("/mounts/3/type"));
+        assert_eq!(document.uncovered().collect::<Vec<_>>(), [Path::new("/"), Path::new("/")]);
         assert!(!document.follows_from_mending("/mounts/2") && !document.follows_from_mending("/mounts/10"));
     }
 

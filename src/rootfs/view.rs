@@ -156,6 +156,16 @@ impl View {
         self.mounts.push((target, what));
     }
 
+    /// Something unknown will be mounted at a path.
+    pub(crate) fn obscure(&mut self, path: &Path) {
+        if let Ok(target) = Inside::new(path) {
+            match target.is_root() {
+                true => self.base = What::Unknown,
+                false => self.add(target, What::Unknown),
+            }
+        }
+    }
+
     /// Whether it holds as many trees open as it should, far below any limit on open files.
     pub(super) fn is_full(&self) -> bool {
         self.mounts.len() > MOST

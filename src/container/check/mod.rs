@@ -270,10 +270,11 @@ impl Report {
         let own = origin(libc::CLONE_NEWUSER) != Origin::Host && origin(libc::CLONE_NEWNS) == Origin::New;
         let view =
             plan.rootfs.look(own && host::cannot_mount(), &mut |error| self.add(error.phase("mounts"), Some(document)));
-        let Some(view) = view else {
+        let Some(mut view) = view else {
             self.cut_short = true;
             return;
         };
+        document.uncovered().for_each(|path| view.obscure(path));
         let seen = Seen::new(&view, plan);
         let mut tell = |outcome: Result<()>| outcome.unwrap_or_else(|error| self.add(error, Some(document)));
         tell(working_directory(plan, &view));
@@ -299,6 +300,13 @@ impl Report {
     /// What the kernel says. Of a list it refuses the first that it does not like, so what it has refused is taken out, and
     /// it is asked once more.
     fn trials(&mut self, request: &Request<'_>, mut plan: Plan, mut document: Document) {
+        if document.lacks_a_part("/linux/seccomp") && document.mend("/linux/seccomp") {
+            // What is left of a filter may kill where the whole one does not.
+            match again(request, &document) {
+                Ok(better) => plan = better,
+                Err(_) => return,
+            }
+        }
         for _ in 0..ROUNDS {
             let mut refused: Vec<Error> = Vec::new();
             trial::run(&plan, &mut |error| refused.push(error));
@@ -315,16 +323,20 @@ impl Report {
             if !mended {
                 return;
             }
-            let again = config::interpret(document.text().as_bytes(), request.config)
-                .and_then(|spec| plan::compile(spec, &request.options));
-            // What is said of a configuration in pieces is no news.
-            log::take_gathered();
-            match again {
+            match again(request, &document) {
                 Ok(better) => plan = better,
                 Err(_) => return,
             }
         }
     }
+}
+
+/// The plan of what is left of a configuration; what is said of it is no news.
+fn again(request: &Request<'_>, document: &Document) -> Result<Plan> {
+    let spec = config::interpret(document.text().as_bytes(), request.config);
+    let plan = spec.and_then(|spec| plan::compile(spec, &request.options));
+    log::take_gathered();
+    plan
 }
 
 /// Whether it can be made, or is there, and is a directory.
