@@ -61,22 +61,18 @@ pub fn fork_beside(
     cgroup: Option<BorrowedFd<'_>>,
     adopt: impl FnOnce(Pid) -> Result<()>,
 ) -> Result<Side> {
-    let home = match own_pid_namespace.then(|| adopt_pid_namespace(init)).transpose() {
-        // The right to be born there comes with the user namespace, out of which no way leads back.
+    // There is no way back to the runtime's own: it makes no other process.
+    match own_pid_namespace.then(|| clone::setns(init, PID).context("join the pid namespace")).transpose() {
+        // The right to be born there comes with the user namespace.
         Err(error) if error.errno() == Some(Errno::EPERM) && *kinds & USER != 0 => {
             *kinds &= !USER;
-            return hop(cgroup, || {
+            hop(cgroup, || {
                 adopt(nix::unistd::getpid())?;
                 land_beside(init)
-            });
+            })
         }
-        home => home?,
-    };
-    let side = plain(0, cgroup);
-    if !matches!(side, Ok(Side::Container)) {
-        go_home(home)?;
+        done => done.and_then(|_| plain(0, cgroup)),
     }
-    side
 }
 
 /// Undoes [`adopt_pid_namespace`].
