@@ -252,8 +252,11 @@ fn overwrite(capabilities: &[Vec<&str>], provoke: impl Fn(&Bundle, &Path)) {
         bundle.delete_force().ok();
         let told = made.stdout();
         assert!(fs::read(&copy).expect("read the copy") == before, "the runtime was overwritten: {told}");
-        assert!(!told.contains(MARK), "something was opened for writing: {told}");
-        assert!(told.contains("holds"), "the attacker never saw the runtime: {told}");
+        assert!(!told.contains(MARK), "something was written: {told}");
+        assert!(
+            known_difference("runc", "may not be seen in time") || told.contains("holds"),
+            "the attacker never saw the runtime: {told}"
+        );
     }
     // As the container's first program, too.
     let bundle =
