@@ -14,7 +14,7 @@ step() {
     local name=$1 expect=$2 rc seen
     [[ $name =~ $only ]] || return 0
     rm -f /engines/said
-    timeout --kill-after 5 60 bash -c "$3" >/engines/said 2>&1
+    timeout --kill-after 5 60 bash -c "$3" >>/engines/said 2>&1
     rc=$?
     seen="rc=$rc $(tr '\n\r\t\0' '    ' </engines/said)"
     if grep -Eq "$expect" <<<"$seen"; then
@@ -41,6 +41,14 @@ with() {
     else
         skip "$2" "no $1 controller in this cgroup hierarchy"
     fi
+}
+
+# snippet HEADING N: the N-th block of code below that heading of the README, for an image that is here.
+snippet() {
+    awk -v heading="$1" -v n="$2" '
+        /^```/ { inside = !inside; block += inside; next }
+        inside { if (here && block == n) print; next }
+        /^#/ { here = $0 ~ "^#+ " heading "$"; block = 0 }' /engines/README.md | sed "s,IMAGE,$image,"
 }
 
 # daemon NAME LOG READY COMMAND...: starts it and waits until READY succeeds.
