@@ -15,6 +15,7 @@ mod cli;
 mod entering;
 mod events;
 mod exec;
+mod features;
 mod freezing;
 mod hooks;
 mod idmap;

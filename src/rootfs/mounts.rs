@@ -254,10 +254,10 @@ impl Mount {
                 return Ok(None);
             }
         };
-        attach(&tree, &place.fd).map_err(|errno| match errno {
+        attach(&tree, &place.fd).map_err(|errno| match (errno, is_directory(&tree), is_directory(&place.fd)) {
             // The kernel has one word for many reasons; this is the one people meet.
-            Errno::EINVAL if is_directory(&tree) != is_directory(&place.fd) => Errno::ENOTDIR,
-            other => other,
+            (Errno::EINVAL, Ok(source), Ok(place)) if source != place => misfit(source),
+            _ => errno.into(),
         })?;
         // On a shared mount it has become shared by being attached there.
         if world.shared {
@@ -364,7 +364,7 @@ impl Mount {
     /// A detached copy of the source, with its attributes.
     fn clone_source(&self, path: &Path, recursive: bool) -> Result<OwnedFd> {
         let tree = if self.follows() { clone_path(path, recursive) } else { clone_unfollowed(path, recursive) };
-        let tree = tree.with_context(|| format!("open {}", path.display()))?;
+        let tree = found(tree, path)?;
         self.check_source(&tree, path)?;
         self.dress(&tree, recursive)?;
         Ok(tree)
@@ -542,6 +542,23 @@ impl Mount {
         }
         self.dress(&place.fd, true)
     }
+}
+
+/// The source of a bind, which may not be there.
+fn found(tree: crate::sys::Result<OwnedFd>, path: &Path) -> Result<OwnedFd> {
+    let tree = tree.map_err(|errno| match errno {
+        Errno::ENOENT => Error::from(errno).hint("a bind shows what is on the host already: make it first"),
+        _ => errno.into(),
+    });
+    tree.with_context(|| format!("open {}", path.display()))
+}
+
+/// That of source and destination one alone is a directory.
+fn misfit(source: bool) -> Error {
+    Error::from(Errno::ENOTDIR).hint(match source {
+        true => "the source is a directory, the destination in the image is not",
+        false => "the destination in the image is a directory, the source is not",
+    })
 }
 
 /// What attaching needs to know of the rest.

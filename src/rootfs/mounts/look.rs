@@ -46,7 +46,7 @@ impl Mount {
     fn look_at_source(&self, path: &Path) -> Result<OwnedFd> {
         let links = if self.follows() { OFlag::empty() } else { OFlag::O_NOFOLLOW };
         let tree = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | links, Mode::empty());
-        let tree = tree.with_context(|| format!("open {}", path.display()))?;
+        let tree = found(tree, path)?;
         self.check_source(&tree, path)?;
         Ok(tree)
     }
@@ -70,12 +70,12 @@ impl Mount {
         match view.find(Path::new(&path), None) {
             Sight::There(thing) if self.plain && thing.is_linked() => Err(self.is_link()),
             Sight::There(thing) => {
-                let (linked, fits) = (thing.is_linked(), is_directory(&thing.fd)? == directory);
+                let (linked, fits) = (thing.is_linked(), thing.is_directory() == directory);
                 let place = Place { fd: thing.fd, linked, made: false };
                 if linked {
                     self.check_linked(view.root(), &place)?;
                 }
-                if fits || self.links.cover_destination { Ok(()) } else { Err(Errno::ENOTDIR.into()) }
+                if fits || self.links.cover_destination { Ok(()) } else { Err(misfit(directory)) }
             }
             Sight::Missing { linked: true, .. } if self.plain => Err(self.is_link()),
             Sight::Missing { errno: Errno::ENOENT, read_only: false, .. } => Ok(()),
