@@ -327,7 +327,10 @@ mod tests {
     #[test]
     fn a_failing_hook_is_quoted() {
         let error = run("echo sorry >&2; exit 3", None, b"").unwrap_err().to_string();
-        assert!(error.contains("run the poststart hook /bin/sh: exit status 3, it printed: sorry"), "{error}");
+        assert!(
+            error.contains("run the poststart hook /bin/sh: /hooks/poststart/0: exit status 3, it printed: sorry"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -95,8 +95,6 @@ impl<'a> Elf<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -115,7 +113,7 @@ mod tests {
     fn a_dynamic_program_names_its_loader() {
         let Ok(head) = std::fs::read("/bin/cat") else { return };
         let loader = needed(&head[..HEAD as usize]).unwrap().unwrap();
-        assert!(loader.starts_with("/lib") && Path::new(&loader).exists(), "{loader:?}");
+        assert!(loader.is_absolute() && loader.exists(), "{loader:?}");
         // Nothing of it may lead beyond its end.
         for length in 0..1024 {
             let _ = needed(&head[..length]);
