@@ -41,7 +41,7 @@ impl Request {
 /// Of a limit that does not even let the container be set up.
 fn warn_of_memory(write: &Write) {
     let bytes = write.value.parse().ok().filter(|_| write.file == "memory.max");
-    if let Some(sentence) = bytes.and_then(|bytes| Location::too_little(bytes)) {
+    if let Some(sentence) = bytes.and_then(Location::too_little) {
         log::warn!("{}: {sentence}", write.field());
     }
 }
