@@ -54,9 +54,7 @@ impl Stage {
             Stage::Poststop => "poststop",
         }
     }
-}
 
-impl Stage {
     fn field(self, index: usize) -> String {
         format!("/hooks/{}/{index}", self.word())
     }

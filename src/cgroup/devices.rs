@@ -202,7 +202,7 @@ impl Program {
     }
 }
 
-/// Whether the kernel takes a program with rules; warns where that does not matter.
+/// Whether the kernel takes a program with rules, for anybody.
 pub(super) fn probe() -> Result<()> {
     Program::plan(&[])?.map_or(Ok(()), |program| program.load().map(drop).context("load a device program"))
 }

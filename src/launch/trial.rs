@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result};
 use crate::log;
-use crate::namespaces::{Entry, Origin, user, uts};
+use crate::namespaces::{self, Entry, Origin, user, uts};
 use crate::plan::Plan;
 use crate::sys;
 use crate::sys::proc::Procfs;
@@ -159,23 +159,22 @@ fn try_all(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
 
 /// As the container's half enters its namespaces, but for what only mounts need.
 fn enter(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
-    let namespaces = &plan.namespaces;
+    let planned = &plan.namespaces;
     if !entries.is_empty() {
         // Others in a joined namespace must not look into this process (CVE-2016-9962).
         nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
     }
-    // The mount namespace of somebody else is nothing to look at.
-    crate::namespaces::enter(entries)?;
-    if let Some(offsets) = namespaces.offsets().filter(|_| namespaces.joining_offsets().is_none()) {
+    namespaces::enter(entries)?;
+    if let Some(offsets) = planned.offsets().filter(|_| planned.joining_offsets().is_none()) {
         offsets.enter()?;
     }
-    if namespaces.clone_flags() & USER != 0 {
+    if planned.clone_flags() & USER != 0 {
         wire.wait_go()?;
         user::become_root()?;
         // A change of ids has made the kernel forget it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")?;
-        if namespaces.late_flags() != 0 {
-            sys::clone::unshare(namespaces.late_flags()).context("make namespaces as root of the user namespace")?;
+        if planned.late_flags() != 0 {
+            sys::clone::unshare(planned.late_flags()).context("make namespaces as root of the user namespace")?;
         }
     }
     Ok(())

@@ -90,7 +90,7 @@ impl IdMaps {
 
 fn outer(ranges: &[Range], inside: u32) -> Option<u32> {
     let holds = |range: &&Range| inside.checked_sub(range.inside).is_some_and(|offset| offset < range.size);
-    ranges.iter().find(holds).map(|range| range.outside + (inside - range.inside))
+    ranges.iter().find(holds).and_then(|range| range.outside.checked_add(inside - range.inside))
 }
 
 fn ensure_same(pid: Pid, name: &str, wanted: &[Range]) -> Result<()> {
