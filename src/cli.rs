@@ -146,7 +146,7 @@ pub fn asks_version(arguments: &[OsString]) -> bool {
 /// Whether the command enters a container. Seen before the arguments are parsed, since such a command is first run anew
 /// from a protected binary; a wrong yes costs half a millisecond and nothing else.
 pub fn enters_container(arguments: &[OsString]) -> bool {
-    arguments.iter().skip(1).any(|word| ["create", "run", "exec"].iter().any(|command| word == command))
+    arguments.iter().skip(1).any(|word| ["create", "run", "exec", "mounts"].iter().any(|command| word == command))
 }
 
 /// Reads the arguments. go-runc writes one long option with a single dash, as Go's flag parser allows.
@@ -208,6 +208,8 @@ mod tests {
             "update c --blkio-weight 10 --cpu-share 2 --cpuset-cpus 0 --kernel-memory 1 --l3-cache-schema L3:0=f",
             "events --stats c",
             "events --interval=5s c",
+            "mounts add c mounts.json",
+            "mounts remove c -",
         ] {
             assert!(parse(words(line)).is_ok(), "{line}: {}", parse(words(line)).unwrap_err());
         }

@@ -270,6 +270,24 @@ impl Mount {
         matches!(self.source, Source::New { read_only_last: true, .. })
     }
 
+    /// Whether what it shows is the processes of the pid namespace of its maker.
+    pub(super) fn shows_processes(&self) -> bool {
+        matches!(&self.source, Source::New { fstype, .. } if fstype.as_bytes() == b"proc") && self.idmap.is_none()
+    }
+
+    /// What cannot be done to a container that runs: the member of the entry that asks for it, and why.
+    pub(super) fn what_only_a_new_container_has(&self, cgroup_namespace: bool) -> Option<(&'static str, &'static str)> {
+        match self.source {
+            Source::Remount => Some(("options", "a remount has no undo: remove the mount and add another")),
+            Source::Bind { .. } if self.links.copy => Some(("options", "a copy of a link is no mount")),
+            // A fresh one would change the host's own options (nsdelegate).
+            Source::Cgroup { .. } if !cgroup_namespace => {
+                Some(("type", "the container has no cgroup namespace of its own to show: bind the host's cgroup"))
+            }
+            _ => None,
+        }
+    }
+
     /// `/proc` and `/sys`: what is below them is masked wherever their directories are moved meanwhile.
     pub(super) fn is_anchor(&self) -> bool {
         matches!(self.target.bytes(), b"proc" | b"sys")
