@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 
 use crate::harness::{Bundle, Kind, Outcome, kind, known_difference, peers_lack_it};
 
+fn runc_lacks_it() -> bool {
+    known_difference("runc", "has no such command")
+}
+
 /// A command of `mounts` with this list in a file.
 fn mounts(bundle: &Bundle, what: &str, list: &Value) -> Outcome {
     let file = bundle.host_file("mounts.json", &list.to_string());
@@ -44,6 +48,9 @@ fn host_table() -> String {
 
 #[test]
 fn mounts_come_and_go_while_the_container_runs() {
+    if runc_lacks_it() {
+        return;
+    }
     for with_user_namespace in [false, true] {
         let bundle = if with_user_namespace { Bundle::new().userns() } else { Bundle::new() };
         let bundle = running(bundle.dir("/there", 0o755));
@@ -77,6 +84,9 @@ fn mounts_come_and_go_while_the_container_runs() {
 
 #[test]
 fn a_failure_leaves_nothing_mounted_and_names_the_entry() {
+    if runc_lacks_it() {
+        return;
+    }
     let bundle = running(Bundle::new().dir("/kept", 0o755).file("/file", "", 0o644));
     let data = bundle.host_dir("data");
     mounts(&bundle, "add", &json!([tmpfs("/kept")])).ok();
@@ -103,6 +113,9 @@ fn a_failure_leaves_nothing_mounted_and_names_the_entry() {
 
 #[test]
 fn a_tmpfs_that_fails_at_its_options_is_an_error() {
+    if runc_lacks_it() {
+        return;
+    }
     let bundle = running(Bundle::new());
     let list = json!([{"destination": "/a", "type": "tmpfs", "source": "x", "options": ["nosuchoption"]}]);
     if !known_difference("crun", "drops options that it does not know") {
@@ -114,11 +127,16 @@ fn a_tmpfs_that_fails_at_its_options_is_an_error() {
 
 #[test]
 fn what_is_to_go_is_looked_up_before_anything_goes() {
+    if runc_lacks_it() {
+        return;
+    }
     let bundle = running(Bundle::new().dir("/plain", 0o755));
     mounts(&bundle, "add", &json!([tmpfs("/a"), tmpfs("/a/b"), tmpfs("/c")])).ok();
     for wrong in ["/nowhere", "/plain"] {
-        mounts(&bundle, "remove", &json!([tmpfs("/c"), tmpfs(wrong)])).fails_with(wrong);
+        let outcome = mounts(&bundle, "remove", &json!([tmpfs("/c"), tmpfs(wrong)]));
+        outcome.fails();
         if !known_difference("crun", "has unmounted those before") {
+            outcome.fails_with(wrong);
             assert!(has(&bundle, "/c"));
         }
     }
@@ -137,6 +155,9 @@ fn what_is_to_go_is_looked_up_before_anything_goes() {
 
 #[test]
 fn one_mount_upon_another_goes_alone() {
+    if runc_lacks_it() {
+        return;
+    }
     let bundle = running(Bundle::new());
     mounts(&bundle, "add", &json!([tmpfs("/a"), tmpfs("/a")])).ok();
     let count = || table(&bundle).iter().filter(|line| line.starts_with("tagged /a ")).count();
@@ -152,6 +173,9 @@ fn one_mount_upon_another_goes_alone() {
 
 #[test]
 fn a_procfs_shows_the_containers_processes() {
+    if runc_lacks_it() {
+        return;
+    }
     let bundle = running(Bundle::new());
     mounts(&bundle, "add", &json!([{"destination": "/p", "type": "proc", "source": "proc"}])).ok();
     let seen = bundle.exec(&["cat", "/p/1/cmdline"]);
@@ -164,6 +188,9 @@ fn a_procfs_shows_the_containers_processes() {
 
 #[test]
 fn other_file_systems_are_those_of_the_containers_namespaces() {
+    if runc_lacks_it() {
+        return;
+    }
     let bundle = running(Bundle::new());
     let list = json!([
         {"destination": "/s", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
@@ -205,6 +232,9 @@ fn owners_are_mapped_as_for_a_new_container() {
 
 #[test]
 fn a_container_that_waits_or_is_frozen_gets_mounts_too_and_one_that_ended_does_not() {
+    if runc_lacks_it() {
+        return;
+    }
     let bundle = Bundle::new().args(["cat", "/data/file"]);
     let data = bundle.host_dir("data");
     bundle.host_file("data/file", "late\n");
@@ -263,7 +293,7 @@ fn what_only_a_new_container_can_have_is_refused_by_its_field() {
         (json!({"destination": "/x", "type": "bind"}), "source", "needs a source"),
     ] {
         let outcome = mounts(&bundle, "add", &json!([tmpfs("/y"), entry]));
-        outcome.fails_with(&format!("/mounts/1/{field}").trim_end_matches('/').to_owned()).fails_with(why);
+        outcome.fails_with(format!("/mounts/1/{field}").trim_end_matches('/')).fails_with(why);
         assert_eq!(table(&bundle), before, "{why}");
     }
     for (text, why) in
@@ -281,6 +311,9 @@ fn what_only_a_new_container_can_have_is_refused_by_its_field() {
 
 #[test]
 fn a_shared_root_keeps_what_is_said_of_a_mount() {
+    if runc_lacks_it() {
+        return;
+    }
     let bundle = running(Bundle::new().set("/linux/rootfsPropagation", "shared").dir("/a", 0o755).dir("/b", 0o755));
     let data = bundle.host_dir("data");
     mounts(&bundle, "add", &json!([bind(&data, "/a", &["bind", "private"]), bind(&data, "/b", &["bind"])])).ok();

@@ -3,6 +3,7 @@
 //! Nothing of it is recorded, as in crun: the mounts end with the container's mount namespace.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::stat::fstat;
@@ -15,7 +16,7 @@ use crate::launch::beside;
 use crate::namespaces::KINDS;
 use crate::plan::config;
 use crate::rootfs::{Additions, Isolation, Outside, Removals, Request};
-use crate::sys;
+use crate::sys::{self, Errno};
 
 const USER: u64 = libc::CLONE_NEWUSER as u64;
 const PID: u64 = libc::CLONE_NEWPID as u64;
@@ -31,15 +32,21 @@ pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
         bundle: &container.record.bundle,
         id: &container.record.id,
         mount_namespace: Isolation::Joined,
-        user_namespace: place.user.is_some(),
-        user_namespace_joined: place.user.is_some(),
+        user_namespace: place.kinds & USER != 0,
+        user_namespace_joined: place.kinds & USER != 0,
         cgroup_namespace: place.kinds & CGROUP != 0,
         network_namespace_owned: place.owns_network,
         no_pivot: false,
         selinux: host::has_selinux(),
     };
     let additions = Additions::plan(list, &request)?;
-    let mut trees = additions.open(place.user.as_ref().map(AsFd::as_fd)).phase("mounts")?;
+    let opened = additions.open(place.user.as_ref().map(AsFd::as_fd)).map_err(|error| match error.errno() {
+        Some(Errno::EPERM) if host::is_unprivileged() => {
+            error.hint("a user without power over the host's mounts can add new file systems only")
+        }
+        _ => error,
+    });
+    let mut trees = opened.phase("mounts")?;
     if additions.has_procfs() {
         // The container sees this process, and could kill it. Nothing is in place by then.
         let made =
@@ -62,6 +69,7 @@ struct Place {
     init: OwnedFd,
     /// `CLONE_NEW*` of those that are not the host's.
     kinds: u64,
+    /// The user namespace, if it is the container's and we may open it: not before its program runs, without privilege.
     user: Option<OwnedFd>,
     /// Whether the network namespace belongs to the user namespace.
     owns_network: bool,
@@ -82,10 +90,12 @@ impl Place {
         }
         let open = |name: &str| {
             let path = format!("/proc/{pid}/ns/{name}");
-            File::open(&path).map(OwnedFd::from).with_context(|| format!("open {path}"))
+            match File::open(&path) {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+                opened => opened.map(|file| Some(OwnedFd::from(file))).with_context(|| format!("open {path}")),
+            }
         };
-        let user = (kinds & USER != 0).then(|| open("user")).transpose()?;
-        let network = user.is_some().then(|| open("net")).transpose()?;
+        let (user, network) = if kinds & USER == 0 { (None, None) } else { (open("user")?, open("net")?) };
         // Alive afterwards: nothing else has got its pid meanwhile.
         if sys::pid::signal(init.as_fd(), 0).is_err() {
             bail!("container not running");

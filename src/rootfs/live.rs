@@ -58,14 +58,18 @@ impl Additions {
         entries.iter().enumerate().map(plan).collect::<Result<_>>().map(Additions)
     }
 
-    /// On the host: takes the sources of binds, and makes what only the host can. `user_namespace` is the container's.
+    /// On the host: takes the sources of binds, and makes what only the host can. `user_namespace` is the container's, if it
+    /// has one and it can be reached.
     pub(crate) fn open(&self, user_namespace: Option<BorrowedFd<'_>>) -> Result<Vec<Option<OwnedFd>>> {
         let mut namespaces = Namespaces::new(user_namespace.map_or(Container::Later, Container::Joined));
-        let open = |mount: &Mount| match mount.is_early() {
-            true => mount.open(&mut namespaces).map(|(tree, _)| Some(tree)),
-            false => Ok(None),
+        let mut open = |mount: &Mount| match mount.is_early().then(|| mount.open(&mut namespaces)).transpose()? {
+            Some((_, true)) => {
+                Err(Error::new("the container's user namespace is out of reach, and it is to map the owners")
+                    .field(mount.pointer()))
+            }
+            opened => Ok(opened.map(|(tree, _)| tree)),
         };
-        self.0.iter().map(open).collect()
+        self.0.iter().map(&mut open).collect()
     }
 
     /// Whether some must be made in the container's pid namespace, which is the one that a procfs shows.
