@@ -10,6 +10,7 @@ use crate::cli::Global;
 use crate::container::mounts;
 use crate::error::{Context, Error, Result};
 use crate::plan::config;
+use crate::selfexe;
 
 /// Add mounts to a container that runs, or take them off
 #[derive(Args, Debug)]
@@ -36,6 +37,8 @@ struct List {
 
 impl Mounts {
     pub(super) fn run(self, global: &Global) -> Result<u8> {
+        // Before stdin is read: the program may have to be run anew for it.
+        selfexe::protect().context("protect our own binary")?;
         match self.what {
             What::Add(List { id, file }) => {
                 let add = || mounts::add(&super::store(global)?.open(&id)?, &read(&file)?);

@@ -22,8 +22,8 @@ const MOST: usize = 64;
 /// Does `work` in a process that joins namespaces of the container (`kinds`, as `CLONE_NEW*`, of its first process `init`),
 /// and gives back the descriptors that it opened there. Before it joins, it `pack`s what it needs of the host.
 ///
-/// Without the pid namespace among the kinds, nobody in the container sees the process, so nobody can stop or kill it: what
-/// it has begun it brings to an end. Nor does a signal for the runtime, or its death.
+/// Without the pid namespace among the kinds, nobody in a container that has one sees the process, so nobody there can stop
+/// or kill it: what it has begun it brings to an end. It does so, too, when the runtime gets a signal, or dies.
 ///
 /// # Errors
 /// Those of `work`, as if it had been done here; that the process died, or could not join.
