@@ -221,7 +221,7 @@ fn cve_2019_5736_the_program_of_the_runtime_that_makes_a_container_beside_it_can
 }
 
 #[test]
-fn cve_2019_5736_the_program_of_the_runtime_that_makes_a_procfs_for_it_cannot_be_written() {
+fn cve_2019_5736_the_program_of_the_runtime_that_adds_a_procfs_cannot_be_written() {
     if known_difference("runc", "has no such command") || known_difference("crun", "shows the processes of the host") {
         return;
     }
