@@ -210,6 +210,8 @@ mod tests {
             "update c --blkio-weight 10 --cpu-share 2 --cpuset-cpus 0 --kernel-memory 1 --l3-cache-schema L3:0=f",
             "events --stats c",
             "events --interval=5s c",
+            "mounts add c mounts.json",
+            "mounts remove c -",
         ] {
             assert!(parse(words(line)).is_ok(), "{line}: {}", parse(words(line)).unwrap_err());
         }

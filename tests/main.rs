@@ -22,6 +22,7 @@ mod idmap;
 mod labels;
 mod landlock;
 mod lifecycle;
+mod live_mounts;
 mod mount_words;
 mod mounts;
 mod namespaces;

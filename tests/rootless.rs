@@ -711,3 +711,25 @@ fn owners_that_the_kernel_does_not_map_for_a_user_are_told() {
         }
     }
 }
+
+#[test]
+fn a_user_adds_a_file_system_to_a_container_that_runs() {
+    if known_difference("runc", "has no such command") || known_difference("crun", "makes it before it joins") {
+        return;
+    }
+    let container = single().with(|bundle| bundle.args(["sleep", "600"]).dir("/data", 0o755));
+    let name = container.bundle.name().to_owned();
+    container.bundle.write();
+    container.cmd(&["run", "--detach", &name]).run().ok();
+    let list = |entry: Value| container.bundle.host_file("mounts.json", &json!([entry]).to_string());
+    let mounts = |what: &str, entry: Value| {
+        container.cmd(&["mounts", what, &name, list(entry).to_str().expect("a plain path")]).run()
+    };
+    mounts("add", json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]})).ok();
+    container.cmd(&["exec", &name, "sh", "-c", "touch /data/x && df -k /data"]).run().ok().shows(" 64 ");
+    let bind = json!({"destination": "/data", "type": "bind", "source": "/etc", "options": ["bind"]});
+    mounts("add", bind).fails_with("operation not permitted").fails_with("new file systems only");
+    mounts("remove", json!({"destination": "/data"})).ok();
+    container.cmd(&["exec", &name, "ls", "-A", "/data"]).run().ok().prints("");
+    container.cmd(&["delete", "--force", &name]).run().ok();
+}

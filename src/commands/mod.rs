@@ -8,6 +8,7 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod mounts;
 mod pause;
 mod ps;
 mod run;
@@ -44,6 +45,8 @@ pub enum Command {
     Kill(kill::Kill),
     /// List containers
     List(list::List),
+    /// Add mounts to a container that runs, or take them off
+    Mounts(mounts::Mounts),
     /// Freeze a container's processes
     Pause(pause::Pause),
     /// List a container's processes
@@ -67,7 +70,7 @@ pub enum Command {
 /// Adds a command's options to its description.
 type Describe = fn(clap::Command) -> clap::Command;
 
-const COMMANDS: [(&str, Describe); 17] = [
+const COMMANDS: [(&str, Describe); 18] = [
     ("check", check::Check::augment_args),
     ("create", create::Create::augment_args),
     ("delete", delete::Delete::augment_args),
@@ -76,6 +79,7 @@ const COMMANDS: [(&str, Describe); 17] = [
     ("features", features::Features::augment_args),
     ("kill", kill::Kill::augment_args),
     ("list", list::List::augment_args),
+    ("mounts", mounts::Mounts::augment_args),
     ("pause", pause::Pause::augment_args),
     ("ps", ps::Ps::augment_args),
     ("resume", pause::Resume::augment_args),
@@ -110,6 +114,7 @@ impl Command {
             Command::Features(command) => command.run(),
             Command::Kill(command) => command.run(global),
             Command::List(command) => command.run(global),
+            Command::Mounts(command) => command.run(global),
             Command::Pause(command) => command.run(global),
             Command::Ps(command) => command.run(global),
             Command::Resume(command) => command.run(global),

@@ -11,6 +11,7 @@ pub mod freeze;
 pub mod id;
 pub mod kill;
 pub mod members;
+pub mod mounts;
 pub mod notify;
 pub mod record;
 pub mod sessions;

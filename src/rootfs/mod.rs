@@ -13,6 +13,7 @@ mod devices;
 mod filesystem;
 mod idmap;
 mod image;
+mod live;
 mod masks;
 mod mounts;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use sources::Sources;
 use view::{Tree, What};
 
 pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, sweep};
+pub(crate) use live::{Additions, Outside, Removals};
 #[allow(unused_imports, reason = "for the command features")]
 pub(crate) use options::words as mount_options;
 pub(crate) use view::{Sight, View};

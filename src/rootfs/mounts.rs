@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::Mount as Entry;
 
 use super::filesystem::{complain, finish, set, start};
@@ -273,6 +272,24 @@ impl Mount {
         matches!(self.source, Source::New { read_only_last: true, .. })
     }
 
+    /// Whether what it shows is the processes of the pid namespace of its maker.
+    pub(super) fn shows_processes(&self) -> bool {
+        matches!(&self.source, Source::New { fstype, .. } if fstype.as_bytes() == b"proc") && self.idmap.is_none()
+    }
+
+    /// What cannot be done to a container that runs: the member of the entry that asks for it, and why.
+    pub(super) fn what_only_a_new_container_has(&self, cgroup_namespace: bool) -> Option<(&'static str, &'static str)> {
+        match self.source {
+            Source::Remount => Some(("options", "a remount has no undo: remove the mount and add another")),
+            Source::Bind { .. } if self.links.copy => Some(("options", "a copy of a link is no mount")),
+            // A fresh one would change the host's own options (nsdelegate).
+            Source::Cgroup { .. } if !cgroup_namespace => {
+                Some(("type", "the container has no cgroup namespace of its own to show: bind the host's cgroup"))
+            }
+            _ => None,
+        }
+    }
+
     /// `/proc` and `/sys`: what is below them is masked wherever their directories are moved meanwhile.
     pub(super) fn is_anchor(&self) -> bool {
         matches!(self.target.bytes(), b"proc" | b"sys")
@@ -380,29 +397,6 @@ impl Mount {
             ensure!(is_proc_root(tree)?, "{} is not a procfs, and nothing else may cover /proc", path.display());
         }
         self.check_locked(tree)
-    }
-
-    /// In a user namespace an attribute that the source has cannot be taken away, though host root could here.
-    /// `rw` is left out: what statvfs(3) says of it is also said of a file system that is read-only by itself.
-    fn check_locked(&self, tree: &OwnedFd) -> Result<()> {
-        let wanted = self.all.then(self.own);
-        let clear = wanted.clear & !wanted.set & !attr::RDONLY;
-        if !self.locked || clear == 0 {
-            return Ok(());
-        }
-        let flags = fstatvfs(tree)?.flags();
-        let no_atime = clear & attr::ATIME != 0 && wanted.set & attr::ATIME != attr::NOATIME;
-        let kept = [
-            (clear & attr::NOSUID != 0, FsFlags::ST_NOSUID, "nosuid"),
-            (clear & attr::NODEV != 0, FsFlags::ST_NODEV, "nodev"),
-            (clear & attr::NOEXEC != 0, FsFlags::ST_NOEXEC, "noexec"),
-            (clear & attr::NODIRATIME != 0, FsFlags::ST_NODIRATIME, "nodiratime"),
-            (no_atime, FsFlags::ST_NOATIME, "noatime"),
-        ];
-        match kept.iter().find(|(cleared, flag, _)| *cleared && flags.contains(*flag)) {
-            Some((_, _, name)) => Err(Errno::EPERM).context(format!("clear {name}, which the source has")),
-            None => Ok(()),
-        }
     }
 
     /// Attributes and propagation of a detached tree, in as few calls as they fit in.

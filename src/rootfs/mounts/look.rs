@@ -1,10 +1,35 @@
-//! A mount that is looked at and not made.
+//! What a source forbids, and a mount that is looked at and not made.
+
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::super::overlay::Overlay;
 use super::super::view::{Sight, Tree, View, What};
 use super::*;
 
 impl Mount {
+    /// In a user namespace an attribute that the source has cannot be taken away, though host root could here.
+    /// `rw` is left out: what statvfs(3) says of it is also said of a file system that is read-only by itself.
+    pub(super) fn check_locked(&self, tree: &OwnedFd) -> Result<()> {
+        let wanted = self.all.then(self.own);
+        let clear = wanted.clear & !wanted.set & !attr::RDONLY;
+        if !self.locked || clear == 0 {
+            return Ok(());
+        }
+        let flags = fstatvfs(tree)?.flags();
+        let no_atime = clear & attr::ATIME != 0 && wanted.set & attr::ATIME != attr::NOATIME;
+        let kept = [
+            (clear & attr::NOSUID != 0, FsFlags::ST_NOSUID, "nosuid"),
+            (clear & attr::NODEV != 0, FsFlags::ST_NODEV, "nodev"),
+            (clear & attr::NOEXEC != 0, FsFlags::ST_NOEXEC, "noexec"),
+            (clear & attr::NODIRATIME != 0, FsFlags::ST_NODIRATIME, "nodiratime"),
+            (no_atime, FsFlags::ST_NOATIME, "noatime"),
+        ];
+        match kept.iter().find(|(cleared, flag, _)| *cleared && flags.contains(*flag)) {
+            Some((_, _, name)) => Err(Errno::EPERM).context(format!("clear {name}, which the source has")),
+            None => Ok(()),
+        }
+    }
+
     /// What would be wrong with making it where a view ends, and what it adds to the view.
     pub(in super::super) fn look(&self, view: &View) -> (Result<()>, What) {
         let (outcome, what) = match self.look_inner(view) {
