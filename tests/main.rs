@@ -10,6 +10,7 @@ mod harness;
 
 mod agent;
 mod cgroup;
+mod check;
 mod cli;
 mod entering;
 mod events;

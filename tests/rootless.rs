@@ -112,7 +112,33 @@ impl Rootless {
     #[track_caller]
     fn run(&self) -> Outcome {
         self.bundle.write();
-        self.cmd(&["run", self.bundle.name()]).run()
+        let said = (kind() == Kind::Corten).then(|| self.cmd(&["check", "--foreground", self.bundle.name()]).run());
+        let outcome = self.cmd(&["run", self.bundle.name()]).run();
+        if let Some(said) = said {
+            agrees(&said, &outcome, self.bundle.name());
+        }
+        outcome
+    }
+}
+
+/// `check` has said what `run` then says.
+#[track_caller]
+fn agrees(said: &Outcome, made: &Outcome, id: &str) {
+    let error = made.stderr();
+    let Some(error) = error.lines().find_map(|line| line.strip_prefix(&format!("run {id}: "))) else {
+        if made.succeeded() && !said.succeeded() {
+            said.fail("what check refuses has run");
+        }
+        return;
+    };
+    let bare = |text: &str| text.replace(|letter: char| letter.is_ascii_digit(), "");
+    let text = bare(&said.code(1).stdout());
+    let told = text.lines().any(|line| {
+        let sentence = line.rsplit_once(": ").map_or(line, |(_, last)| last);
+        line.starts_with("error: ") && bare(error).contains(sentence)
+    });
+    if !told {
+        said.fail(&format!("run says {error}, and check does not"));
     }
 }
 

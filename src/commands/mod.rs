@@ -1,5 +1,6 @@
 //! The subcommands, one a file: options, help and what they do.
 
+mod check;
 mod create;
 mod delete;
 mod events;
@@ -28,6 +29,8 @@ use crate::error::{Context, Error, Result};
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say what create would refuse or warn about; nothing is created
+    Check(check::Check),
     /// Create a container; its program waits for `start`
     Create(create::Create),
     /// Delete containers
@@ -67,7 +70,8 @@ pub enum Command {
 /// Adds a command's options to its description.
 type Describe = fn(clap::Command) -> clap::Command;
 
-const COMMANDS: [(&str, Describe); 17] = [
+const COMMANDS: [(&str, Describe); 18] = [
+    ("check", check::Check::augment_args),
     ("create", create::Create::augment_args),
     ("delete", delete::Delete::augment_args),
     ("events", events::Events::augment_args),
@@ -102,6 +106,7 @@ impl Command {
     /// Does it; the exit code on success.
     pub fn run(self, global: &Global) -> Result<u8> {
         match self {
+            Command::Check(command) => command.run(global),
             Command::Create(command) => command.run(global),
             Command::Delete(command) => command.run(global),
             Command::Events(command) => command.run(global),

@@ -1,6 +1,7 @@
 //! The life cycle on the host, one verb per file, and what a container on record is.
 
 mod agent;
+pub mod check;
 pub mod create;
 pub mod delete;
 pub mod events;

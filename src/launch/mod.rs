@@ -6,4 +6,5 @@ pub mod fork;
 pub mod gate;
 pub mod host;
 pub mod listener;
+pub mod trial;
 pub mod wire;
