@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{Cmd, Outcome, Running, Sandbox, config, eventually, machine, reaper};
+use super::{Cmd, Outcome, Running, Sandbox, config, eventually, machine, reaper, slowness};
 
 /// What busybox is called in the container.
 const APPLETS: &[&str] = &[
@@ -417,7 +417,8 @@ impl Bundle {
     /// Waits for the end of the container's first process, which `create` or `run --detach` made, as an engine does.
     #[track_caller]
     pub fn wait(&self) -> reaper::End {
-        reaper::wait(self.pid(), Duration::from_secs(10)).expect("the container's process should have ended")
+        reaper::wait(self.pid(), slowness() * Duration::from_secs(10))
+            .expect("the container's process should have ended")
     }
 
     /// Signals the container's first process behind the runtime's back.

@@ -169,8 +169,11 @@ fn hybrid_layout() -> io::Result<PathBuf> {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        if Path::new("/sys/fs/cgroup").join(self.slice()).exists() {
-            // With it goes all that is in it. Not by the test's own means, which may be what has just panicked.
+        let slice = Path::new("/sys/fs/cgroup").join(self.slice());
+        if slice.exists() {
+            // systemd alone would ask politely, and wait.
+            let _ = fs::write(slice.join("cgroup.kill"), "1");
+            // Not by the test's own means, which may be what has just panicked.
             let stop = reaper::spawn(Command::new("/usr/bin/systemctl").args(["stop", &self.slice()]));
             let _ = stop.map(|pid| reaper::wait(pid, Duration::from_secs(60)));
         }
