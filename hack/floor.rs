@@ -118,7 +118,8 @@ fn container(rootfs: &CStr) -> ! {
 
 #[unsafe(no_mangle)]
 extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
-    let [rootfs, cgroup] = words(argc, argv, "floor ROOTFS CGROUP");
+    let words = words(argc, argv);
+    let [rootfs, cgroup] = &words[..] else { panic!("usage: floor ROOTFS CGROUP") };
     // SAFETY: a C string and a number; the kernel copies it.
     must(&cgroup, unsafe { mkdir(cgroup.as_ptr(), 0o755) });
     let child = born(NEW_NS_CGROUP_UTS_IPC_PID_NET, place(&cgroup));

@@ -7,16 +7,20 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../hack/lib.sh"
 
 cache=${CORTEN_ENGINES:-/var/cache/corten-engines}
-# What the tree of integration/docker and integration/podman has.
+# What the tree of most scripts has.
 large=containerd,docker.io,docker-cli,docker-buildx,docker-compose,runc,crun,podman,conmon,netavark,aardvark-dns,buildah,passt,uidmap,passwd,catatonit,tini,nodejs,python3-minimal,python3-pexpect,iptables,nftables,iproute2,curl,busybox-static,util-linux,bsdutils,mount,procps,kmod,ca-certificates
+
+suite=sid
+# Without what nobody reads here.
+variant=(--variant=essential --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*')
 
 make_tree() {
     need mmdebstrap
     say "making a Debian tree with the engines in $cache; this takes a few minutes"
     rm -rf "$tree.new"
-    mmdebstrap --quiet --variant=essential --include="$packages" --aptopt='Acquire::Check-Valid-Until "false"' \
-        --aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/doc/*' \
-        --dpkgopt='path-exclude=/usr/share/man/*' sid "$tree.new" >"$cache/log" 2>&1 </dev/null || { tail -n 30 "$cache/log" >&2; die "mmdebstrap failed"; }
+    mmdebstrap --quiet "${variant[@]}" --include="$packages" --aptopt='Acquire::Check-Valid-Until "false"' \
+        --aptopt='Acquire::Languages "none"' "$suite" "$tree.new" >"$cache/log" 2>&1 </dev/null ||
+        { tail -n 30 "$cache/log" >&2; die "mmdebstrap failed"; }
     echo "$packages" >"$tree.new/.packages"
     rm -rf "$tree"
     mv "$tree.new" "$tree"
@@ -65,7 +69,8 @@ enter() {
         ;;
     *) runtime=/usr/bin/$runtime ;;
     esac
-    cp "$top"/integration/{steps.sh,terminal.py,"$steps.steps"} engines/
+    cp "$top"/{README.md,integration/steps.sh,integration/terminal.py,"integration/$steps.steps"} engines/
+    [ -z "${bring:-}" ] || cp "$bring" engines/
     hostname engines
     pivot_root . old
     cd /
@@ -91,7 +96,7 @@ end() {
     say "left behind: cgroups named $group"
 }
 
-# engines STEPS [STEP-REGEX]: runs integration/STEPS.steps in the tree.
+# engines STEPS [STEP-REGEX]: runs integration/STEPS.steps in the tree, with the README and $bring, if set, beside it.
 engines() {
     local steps=$1 runtime view rc=0 run
     if [ "${2:-}" = --enter ]; then

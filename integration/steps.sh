@@ -8,13 +8,15 @@ passed=0 failed=0 skipped=0
 
 say() { printf '%s\n' "$*" >&2; }
 
-# step NAME REGEX COMMAND: the command's exit code and output, as one line, must match.
+# step NAME REGEX COMMAND: the command's exit code and output, as one line, must match. It has a minute, and what it
+# leaves running holds nobody up: the output is a file, not a pipe that would have to be closed by all who have it.
 step() {
-    local name=$1 expect=$2 said rc seen
+    local name=$1 expect=$2 rc seen
     [[ $name =~ $only ]] || return 0
-    said=$(timeout --kill-after 5 60 bash -c "$3" 2>&1)
+    rm -f /engines/said
+    timeout --kill-after 5 60 bash -c "$3" >>/engines/said 2>&1
     rc=$?
-    seen="rc=$rc $(tr '\n\r\t' '   ' <<<"$said")"
+    seen="rc=$rc $(tr '\n\r\t\0' '    ' </engines/said)"
     if grep -Eq "$expect" <<<"$seen"; then
         passed=$((passed + 1))
         echo "PASS $name"
@@ -39,6 +41,14 @@ with() {
     else
         skip "$2" "no $1 controller in this cgroup hierarchy"
     fi
+}
+
+# snippet HEADING N: the N-th block of code below that heading of the README, for an image that is here.
+snippet() {
+    awk -v heading="$1" -v n="$2" '
+        /^```/ { inside = !inside; block += inside; next }
+        inside { if (here && block == n) print; next }
+        /^#/ { here = $0 ~ "^#+ " heading "$"; block = 0 }' /engines/README.md | sed "s,IMAGE,$image,"
 }
 
 # daemon NAME LOG READY COMMAND...: starts it and waits until READY succeeds.

@@ -1,7 +1,7 @@
 """Plays a person at a terminal: terminal.py COMMAND... <<SCRIPT
 
-Lines of the script: `see REGEX`, `type TEXT` (with return), `key LETTER` (control), `size ROWS COLUMNS`,
-`ask TEXT = REGEX` (types until the answer is seen, for what takes a moment). The exit code is the command's.
+Lines of the script: `see REGEX`, `type TEXT` (with return), `put TEXT` (without), `key LETTER` (control),
+`size ROWS COLUMNS`, `ask TEXT = REGEX` (types until the answer is seen, for what takes a moment). The exit code is the command's.
 """
 
 import sys
@@ -17,6 +17,8 @@ for line in sys.stdin.read().splitlines():
         terminal.expect(rest)
     elif word == "type":
         terminal.sendline(rest)
+    elif word == "put":
+        terminal.send(rest)
     elif word == "key":
         # Engines that look for a sequence of keys may want each in a read of its own.
         time.sleep(0.3)

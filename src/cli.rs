@@ -143,10 +143,10 @@ pub fn asks_version(arguments: &[OsString]) -> bool {
     false
 }
 
-/// Whether the command enters a container. Seen before the arguments are parsed, since such a command is first run anew
-/// from a protected binary; a wrong yes costs half a millisecond and nothing else.
-pub fn enters_container(arguments: &[OsString]) -> bool {
-    arguments.iter().skip(1).any(|word| ["create", "run", "exec"].iter().any(|command| word == command))
+/// Whether the command makes a container. Seen before the arguments are parsed, since such a command may first be run
+/// anew from a protected binary; a wrong yes costs half a millisecond and nothing else.
+pub fn makes_container(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).any(|word| ["create", "run"].iter().any(|command| word == command))
 }
 
 /// Reads the arguments. go-runc writes one long option with a single dash, as Go's flag parser allows.

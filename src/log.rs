@@ -57,7 +57,7 @@ pub fn init(path: Option<&Path>, format: Format, level: LevelFilter) -> Result<(
 pub fn trace_to(path: &Path) -> Result<()> {
     trace::open(path)?;
     log::set_max_level(LevelFilter::Trace);
-    log::trace!("own binary protected, arguments read");
+    log::trace!("arguments read");
     Ok(())
 }
 

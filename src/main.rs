@@ -46,7 +46,7 @@ fn corten() -> u8 {
         return conclude(pages::write(directory.as_ref()), 1);
     }
     trace::start(&arguments);
-    let protected = if cli::enters_container(&arguments) { selfexe::protect() } else { Ok(()) };
+    let protected = if cli::makes_container(&arguments) { selfexe::protect() } else { Ok(()) };
     let cli = match cli::parse(arguments) {
         Ok(cli) => cli,
         Err(usage) => {

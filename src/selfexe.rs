@@ -25,6 +25,7 @@ pub fn protect() -> Result<()> {
     if let Ok(mount) = sys::exe::read_only_clone() {
         let through = format!("/proc/self/fd/{}", mount.as_raw_fd());
         if File::open(through).is_ok_and(|file| sys::exe::run_from(file.as_fd()).is_ok()) {
+            sys::exe::hold(mount);
             return Ok(());
         }
         return run_anew(mount.as_fd());

@@ -109,6 +109,7 @@ fn the_log_tells_field_and_step_and_remedy_apart() {
     assert_eq!(record["errno"], "ENOENT");
     assert_eq!(record["level"], "error");
     assert!(record["phase"].is_string(), "{record}");
+    assert_eq!(record["hint"], "a bind shows what is on the host already: make it first");
 }
 
 #[test]

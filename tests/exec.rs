@@ -124,3 +124,18 @@ fn exec_is_in_the_containers_cgroup_and_namespaces() {
     let procs = std::fs::read_to_string(container.cgroup().join("cgroup.procs")).expect("cgroup.procs");
     assert!(procs.lines().any(|line| line == pid), "{pid} is not in {procs:?}");
 }
+
+#[test]
+fn exec_can_give_up_new_privileges_and_cannot_take_them_back() {
+    let seen = |container: &Bundle, options: &[&str]| {
+        container.exec_cmd(options, &["grep", "NoNewPrivs", "/proc/self/status"]).run().ok().lines()
+    };
+    let free = running(Bundle::new().set("/process/noNewPrivileges", false));
+    assert_eq!(seen(&free, &[]), ["NoNewPrivs:\t0"]);
+    if known_difference("crun", "exec forbids new privileges only with --process") {
+        return;
+    }
+    assert_eq!(seen(&free, &["--no-new-privs"]), ["NoNewPrivs:\t1"]);
+    let bound = running(Bundle::new().set("/process/noNewPrivileges", true));
+    assert_eq!(seen(&bound, &[]), ["NoNewPrivs:\t1"]);
+}

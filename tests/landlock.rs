@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Kind, kind, probe, skip};
+use crate::harness::{Bundle, Kind, Outcome, kind, probe, skip};
 
 /// A bundle with this document; none on a peer, which knows nothing of it.
 fn restricted(ruleset: Value, rules: Value) -> Option<Bundle> {
@@ -32,7 +32,7 @@ const WRITES: &str = "echo x > /allowed/new; cat /allowed/new /other/old; rm /al
     echo y > /other/new; echo y > /other/old; mkdir /allowed/dir";
 
 #[track_caller]
-fn sees_only_one_place(seen: &crate::harness::Outcome) {
+fn sees_only_one_place(seen: &Outcome) {
     assert_eq!(seen.stdout(), "x\nold\n", "{}", seen.stderr());
     for denied in
         ["/other/new: Permission denied", "/other/old: Permission denied", "'/allowed/dir': Permission denied"]
@@ -178,28 +178,91 @@ fn a_seccomp_filter_may_forbid_what_landlock_needs() {
     drop(bundle);
 }
 
-/// landlock_create_ruleset, refused as by a kernel that lacks it.
-const WITHOUT_LANDLOCK: [&str; 3] = ["refuse", "444", "38"];
+/// A run of the bundle by the probe, which stands for another kernel.
+fn run_where(bundle: &Bundle, words: &[&str]) -> Outcome {
+    bundle.write();
+    let program = probe().to_str().expect("a plain path");
+    bundle.run_cmd().started_by(std::iter::once(&program).chain(words)).run()
+}
+
+/// landlock_create_ruleset, refused as by a kernel that lacks it (ENOSYS) or does not use it (EOPNOTSUPP).
+const WITHOUT_LANDLOCK: [&[&str]; 2] = [&["refuse", "444", "38"], &["refuse", "444", "95"]];
 
 #[test]
 fn a_kernel_without_landlock_is_a_warning_or_an_error() {
     let document = |strict: bool| {
         json!({"version": 1, "disableBestEffort": strict, "ruleset": {"scoped": ["signal"]}}).to_string()
     };
-    let starter = || {
-        let program = probe().to_str().expect("a plain path").to_owned();
-        std::iter::once(program).chain(WITHOUT_LANDLOCK.map(str::to_owned))
-    };
-    let Some(bundle) = with_document(&document(false)) else { return };
-    let bundle = bundle.args(["true"]);
-    bundle.write();
-    let outcome = bundle.run_cmd().started_by(starter()).run();
-    let warning = "at /ruleset/scoped: signal needs Landlock, which this kernel does not have, and is left out";
-    assert!(outcome.ok().log().contains(warning), "{}", outcome.log());
-    let bundle = with_document(&document(true)).expect("corten").args(["true"]);
-    bundle.write();
-    let outcome = bundle.run_cmd().started_by(starter()).run();
-    outcome.fails_with("/annotations/run.corten.landlock").fails_with("signal needs Landlock");
+    for kernel in WITHOUT_LANDLOCK {
+        let Some(bundle) = with_document(&document(false)) else { return };
+        let outcome = run_where(&bundle.args(["true"]), kernel);
+        let warning = "at /ruleset/scoped: signal needs Landlock, which this kernel does not have, and is left out";
+        assert!(outcome.ok().log().contains(warning), "{}", outcome.log());
+        let strict = with_document(&document(true)).expect("corten").args(["true"]);
+        let outcome = run_where(&strict, kernel);
+        outcome.fails_with("/annotations/run.corten.landlock").fails_with("signal needs Landlock");
+    }
+}
+
+/// What a program does to learn what it is kept from, a word for each right.
+const KEPT_FROM: &str = "echo x 2>/dev/null >>/other/old || echo write_file
+    probe syscall 76,s:/other/short,1 | grep -q EACCES && echo truncate
+    probe tcp bind 8080 | grep -q EACCES && echo bind_tcp
+    stty -F /dev/ptmx >/dev/null 2>&1 || echo ioctl_dev
+    exit 0";
+
+fn levels_document(strict: bool) -> String {
+    json!({
+        "version": 1,
+        "disableBestEffort": strict,
+        "ruleset": {
+            "handledAccessFS": ["write_file", "truncate", "refer", "ioctl_dev"],
+            "handledAccessNet": ["bind_tcp"],
+            "scoped": ["signal"],
+        },
+        "rules": {"pathBeneath": [
+            {"allowedAccess": ["write_file", "truncate", "refer"], "paths": ["/allowed"]},
+            {"allowedAccess": ["write_file"], "paths": ["/dev"]},
+        ]},
+    })
+    .to_string()
+}
+
+#[test]
+fn a_kernel_of_an_old_level_holds_what_it_knows_and_the_rest_is_told() {
+    let rights = [("write_file", 1), ("refer", 2), ("truncate", 3), ("bind_tcp", 4), ("ioctl_dev", 5), ("signal", 6)];
+    for level in 1..=6 {
+        let Some(bundle) = with_document(&levels_document(false)) else { return };
+        let bundle = bundle.dir("/allowed", 0o777).dir("/other", 0o777);
+        let bundle = bundle.file("/other/old", "old\n", 0o666).file("/other/short", "short\n", 0o666);
+        let word = level.to_string();
+        let outcome = run_where(&bundle.sh(KEPT_FROM), &["landlock", &word]);
+        let felt = rights.iter().filter(|(word, since)| *since <= level && !["refer", "signal"].contains(word));
+        let expected: Vec<&str> = felt.map(|(word, _)| *word).collect();
+        assert_eq!(outcome.ok().lines(), expected, "level {level}: {}", outcome.stderr());
+        for (word, since) in rights {
+            let warning = format!("{word} needs level {since} of Landlock, this kernel has {level}, and is left out");
+            assert_eq!(outcome.log().contains(&warning), since > level, "{word}, level {level}: {}", outcome.log());
+        }
+        let strict = with_document(&levels_document(true)).expect("corten").args(["true"]).dir("/allowed", 0o777);
+        let outcome = run_where(&strict, &["landlock", &word]);
+        match level {
+            6 => outcome.ok(),
+            _ => outcome
+                .fails_with("/annotations/run.corten.landlock")
+                .fails_with(&format!("of Landlock, this kernel has {level}")),
+        };
+    }
+}
+
+#[test]
+fn the_emulated_level_is_what_features_tells() {
+    for level in ["1", "4"] {
+        let Some(bundle) = with_document("{}") else { return };
+        let program = probe().to_str().expect("a plain path");
+        let features = bundle.cmd(["features"]).started_by([program, "landlock", level]).run().json();
+        assert_eq!(features["annotations"]["run.corten.landlock.level"], level);
+    }
 }
 
 #[test]

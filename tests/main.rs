@@ -14,6 +14,7 @@ mod cli;
 mod entering;
 mod events;
 mod exec;
+mod features;
 mod freezing;
 mod hooks;
 mod idmap;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Outcome, known_difference};
+use crate::harness::{Bundle, Outcome, chown_all, known_difference, skip};
 
 /// A bundle that prints its environment.
 fn env_of(entries: &[&str]) -> Bundle {
@@ -367,4 +367,37 @@ fn init_is_alone_and_is_the_first_process() {
     let seen = Bundle::new().sh("echo $$; ls /proc | grep -c '^[0-9]*$'").run();
     // The shell, ls and grep.
     assert_eq!(seen.ok().lines()[0], "1");
+}
+
+// The session keyring.
+
+#[test]
+fn a_quota_of_keys_that_is_used_up_is_named_with_the_remedy() {
+    // A user of the host that no other test knows: the quota is counted by user, in whatever namespace.
+    const HOST: u32 = 3_100_000;
+    let map = json!([{"containerID": 0, "hostID": HOST, "size": 65536}]);
+    let theirs = |bundle: Bundle| {
+        chown_all(&bundle.rootfs(), HOST);
+        bundle.ns("user").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map.clone())
+    };
+    let add = |key: u32| format!("{},s:user,s:key{key},s:x,1,-3", nix::libc::SYS_add_key);
+    let calls: Vec<String> = (0..1000).map(add).collect();
+    let hoarder = theirs(Bundle::new()).sh(&format!("probe syscall {}; sleep 60", calls.join(" ")));
+    hoarder.run_detached().ok();
+    if hoarder.until_output(" E").output().contains("ENOSYS") {
+        return skip("the kernel has no keys");
+    }
+    hoarder.until_output("EDQUOT");
+    let next = theirs(Bundle::new().args(["true"]));
+    if !known_difference("crun", "goes on in the keyring of its caller") {
+        let refused = next.run();
+        refused.fails_with("quota exceeded");
+        if !known_difference("runc", "no remedy") {
+            refused.fails_with("session keyring").fails_with("kernel.keys.maxkeys").fails_with("--no-new-keyring");
+        }
+        next.delete_force();
+    }
+    next.write();
+    let bundle = next.path().to_str().expect("a plain path");
+    next.cmd(["run", "--no-new-keyring", "--bundle", bundle, next.name()]).run().ok();
 }

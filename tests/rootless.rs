@@ -409,6 +409,43 @@ fn a_container_without_a_user_namespace_inside_an_outer_one() {
     as_outer_root(&container, "--map-root-user --map-auto").ok();
 }
 
+/// Its own pid namespace is of a user namespace further out, so that nothing leads back there from another one.
+#[test]
+fn in_an_outer_user_namespace_pid_namespaces_are_joined_and_hooks_stay_outside() {
+    if known_difference("runc", "wants the cgroup") {
+        return;
+    }
+    let first = single().with(|bundle| without_user_namespace(bundle).sh("exec sleep 60"));
+    first.bundle.write();
+    let place = first.bundle.path().join("pidns");
+    let hook = "readlink /proc/self/ns/pid >where";
+    let bundle = without_user_namespace(Bundle::inside(first.bundle.sandbox().clone()))
+        .unset("/linux/cgroupsPath")
+        .mount_options("/dev/pts", |options| options.retain(|option| option != "gid=5"))
+        .join("pid", &place)
+        .set("/hooks", json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", hook]}]}))
+        .sh("cat /proc/1/cmdline | tr '\\0' ' '");
+    chown_all(bundle.path(), USER);
+    bundle.write();
+    let second = Rootless { bundle, path: first.path.clone(), groups: first.groups };
+    let user = [format!("--reuid={USER}"), format!("--regid={USER}")];
+    let script = format!(
+        "set -e; cd {0}; \"$0\" run --detach --pid-file pid \"$1\" </dev/null >/dev/null
+        trap '\"$0\" delete --force \"$1\"' EXIT
+        \"$0\" exec \"$1\" sh -c 'echo in $$'
+        ln -s /proc/$(cat pid)/ns/pid pidns; cd {1}; \"$0\" run \"$2\"",
+        first.bundle.path().display(),
+        second.bundle.path().display(),
+    );
+    let outer =
+        ["--clear-groups", "/usr/bin/unshare", "--user", "--mount", "--map-root-user", "/bin/sh", "-c", &script];
+    let words = ["/usr/bin/setpriv", &user[0], &user[1]].into_iter().chain(outer);
+    let outcome = second.cmd(&[first.bundle.name(), second.bundle.name()]).started_by(words).run();
+    outcome.ok().shows("in ").shows("sleep 60");
+    let ours = fs::read_link("/proc/self/ns/pid").expect("a pid namespace").display().to_string();
+    assert_eq!(fs::read_to_string(second.bundle.path().join("where")).expect("the hook ran").trim(), ours);
+}
+
 #[test]
 fn an_outer_user_namespace_that_maps_all_ids_to_themselves() {
     if known_difference("crun", "insists on bpf") || known_difference("runc", "insists on bpf") {

@@ -31,11 +31,10 @@ pub fn must(what: &CStr, result: impl Into<i64>) -> i64 {
     result
 }
 
-/// The two words of the command line.
-pub fn words(argc: c_int, argv: *const *const c_char, usage: &str) -> [CString; 2] {
-    assert!(argc == 3, "usage: {usage}");
+/// The words of the command line after the program's name.
+pub fn words(argc: c_int, argv: *const *const c_char) -> Vec<CString> {
     // SAFETY: the C library hands over argc C strings that live as long as the process.
-    [1, 2].map(|at| CString::from(unsafe { CStr::from_ptr(*argv.add(at)) }))
+    (1..argc as usize).map(|at| CString::from(unsafe { CStr::from_ptr(*argv.add(at)) })).collect()
 }
 
 /// The directory of a cgroup.

@@ -10,6 +10,7 @@ use crate::container::{self, Container};
 use crate::error::{Context, Error, Result};
 use crate::plan;
 use crate::process::{Options, check_preserved, parse_user};
+use crate::selfexe;
 
 /// Run another program in a container
 #[derive(Args, Debug)]
@@ -78,6 +79,9 @@ impl Exec {
         let exec = || -> Result<u8> {
             let container = super::store(global)?.open(&self.id)?;
             let request = self.request(&container)?;
+            // Now, and not first: of the pages that are mapped anew, those that led here are not needed again.
+            selfexe::protect().context("protect our own binary")?;
+            log::trace!("own binary protected");
             container::exec::exec(&container, request)
         };
         exec().with_context(|| format!("exec {id}"))

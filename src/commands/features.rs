@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::commands::version::SPEC;
 use crate::error::{Error, Result};
-use crate::{cgroup, namespaces, process, rootfs, seccomp, sys};
+use crate::{cgroup, namespaces, plan, process, rootfs, seccomp, sys};
 
 /// Print what this runtime can do, as JSON
 #[derive(Args, Debug)]
@@ -57,7 +57,9 @@ fn document() -> serde_json::Value {
             process::LANDLOCK: process::LANDLOCK_VERSION.to_string(),
             "run.corten.landlock.level": sys::landlock::level().to_string(),
         },
-        // They name a directory of the host, and steer its systemd: not for an engine to take from strangers.
-        "potentiallyUnsafeConfigAnnotations": [rootfs::OVERLAY, cgroup::systemd::ANNOTATION],
+        // They name a directory of the host, steer its systemd, pass on the caller's groups, move its cgroup: not for an engine to
+        // take from strangers.
+        "potentiallyUnsafeConfigAnnotations":
+            [rootfs::OVERLAY, cgroup::systemd::ANNOTATION, plan::KEEP_GROUPS, plan::INNER_CGROUP],
     })
 }

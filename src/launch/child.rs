@@ -34,6 +34,8 @@ pub struct Script {
     pub seccomp: Option<Program>,
     /// Where to wait for `start`; `None` to go on at once.
     pub gate: Option<Waiting>,
+    /// Whether the host waits to hear that all which may need it is done, before it gives the word to go on.
+    pub awaited: bool,
     /// Hooks between the gate and the program.
     pub start_container: Hooks,
     /// The state that hooks in the container's namespaces are given, for a status and pid.
@@ -93,6 +95,8 @@ pub struct Build {
 pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     trace::enter_container();
     ::log::trace!("born");
+    // Before the host's half closes the last one, which takes its time.
+    sys::exe::let_go();
     // A panic must end this copy of the process here: the frames below are the host's.
     std::panic::set_hook(Box::new(|info| {
         log::say(&format!("corten: the container's half broke off: {info}"));
@@ -121,7 +125,9 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     drop(procfs);
     ::log::trace!("process prepared");
     pass_warnings(wire)?;
-    wire.send(&Message::Ready)?;
+    if script.awaited {
+        wire.send(&Message::Ready)?;
+    }
     wire.wait_go()?;
     ::log::trace!("word to go on heard");
     script.shed_descriptors(wire)?;

@@ -40,10 +40,10 @@ pub fn fork(
     let pid_entry = entries.iter().find(|entry| entry.kind.flag == PID);
     let joins_user = entries.iter().any(|entry| entry.kind.flag == USER);
     let (home, denied) = match pid_entry.map(|entry| adopt_pid_namespace(entry.fd.as_fd())).transpose() {
-        Err(error) if error.errno() == Some(Errno::EPERM) && joins_user => (None, true),
+        Err(error) if error.errno() == Some(Errno::EPERM) => (None, true),
         adopted => (adopted?, false),
     };
-    let hops = joins_user || (new & USER != 0 && entries.iter().any(|entry| entry.kind.flag != PID));
+    let hops = denied || joins_user || (new & USER != 0 && entries.iter().any(|entry| entry.kind.flag != PID));
     let side = if hops { hop(cgroup, || land(new, entries, offsets, denied)) } else { plain(new, cgroup) };
     match side {
         Ok(Side::Container) => entries.retain(|entry| !hops && entry.kind.flag != PID),
@@ -61,22 +61,18 @@ pub fn fork_beside(
     cgroup: Option<BorrowedFd<'_>>,
     adopt: impl FnOnce(Pid) -> Result<()>,
 ) -> Result<Side> {
-    let home = match own_pid_namespace.then(|| adopt_pid_namespace(init)).transpose() {
-        // The right to be born there comes with the user namespace, out of which no way leads back.
+    // There is no way back to the runtime's own: it makes no other process.
+    match own_pid_namespace.then(|| clone::setns(init, PID).context("join the pid namespace")).transpose() {
+        // The right to be born there comes with the user namespace.
         Err(error) if error.errno() == Some(Errno::EPERM) && *kinds & USER != 0 => {
             *kinds &= !USER;
-            return hop(cgroup, || {
+            hop(cgroup, || {
                 adopt(nix::unistd::getpid())?;
                 land_beside(init)
-            });
+            })
         }
-        home => home?,
-    };
-    let side = plain(0, cgroup);
-    if !matches!(side, Ok(Side::Container)) {
-        go_home(home)?;
+        done => done.and_then(|_| plain(0, cgroup)),
     }
-    side
 }
 
 /// Undoes [`adopt_pid_namespace`].
@@ -87,6 +83,8 @@ fn go_home(home: Option<OwnedFd>) -> Result<()> {
 /// Makes the next children be born in another pid namespace; the handle leads back.
 fn adopt_pid_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let home = File::open("/proc/self/ns/pid").context("open our own pid namespace")?;
+    // Whether a way leads back: not where a user namespace further out owns it. Hooks are to be born at home.
+    clone::setns(home.as_fd(), PID).context("join our own pid namespace")?;
     clone::setns(fd, PID).context("join the pid namespace")?;
     Ok(home.into())
 }
@@ -131,7 +129,7 @@ fn hop(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> R
     }
 }
 
-/// `denied`: the runtime had no right to adopt the pid namespace.
+/// `denied`: the runtime had no right to adopt the pid namespace, or would have had none to return from it.
 fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>, denied: bool) -> Result<Fork> {
     namespaces::enter(entries)?;
     if entries.iter().any(|entry| entry.kind.flag == USER) {

@@ -131,7 +131,7 @@ pub fn launch(
             let (process, seccomp, start_container) = (plan.process, plan.seccomp, plan.hooks.start_container);
             child::run(
                 Entrance::Build(Box::new(build)),
-                Script { process, console, seccomp, gate, start_container, state },
+                Script { process, console, seccomp, gate, awaited: true, start_container, state },
                 child_wire,
             )
         }
@@ -189,7 +189,8 @@ pub fn launch(
         settle(pid)
     };
     let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
-    let talk = Talk { wire, waits, ahead, tell_agent, out_of_memory: &|| cgroup?.location().out_of_memory() };
+    let talk =
+        Talk { wire, waits, ahead, quiet: false, tell_agent, out_of_memory: &|| cgroup?.location().out_of_memory() };
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
@@ -257,6 +258,7 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
     let ExecRequest { mut join, own_pid_namespace, process, cgroup, console, seccomp, tell_agent } = request;
     let (wire, child_wire) = Wire::pair()?;
     process.apply_initial_affinity().phase("process")?;
+    let ahead = process.limits_nothing() && settle.is_none();
     let kinds = join.kinds;
     let adopt = |pid| process.adopt(pid).phase("process");
     let side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, cgroup, adopt);
@@ -268,7 +270,7 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
             let state = Box::new(|_, _| Vec::new());
             child::run(
                 Entrance::Join(join),
-                Script { process, console, seccomp, gate, start_container, state },
+                Script { process, console, seccomp, gate, awaited: !ahead, start_container, state },
                 child_wire,
             )
         }
@@ -278,12 +280,12 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
     let from_outside = |_: &Wire| if adopted { Ok(()) } else { process.adopt(pid).phase("process") };
-    let ahead = process.limits_nothing() && settle.is_none();
     let settle = |pid| {
         process.limit(pid).phase("process")?;
         settle.map_or(Ok(()), |settle| settle(pid))
     };
-    let talk = Talk { wire, waits: false, ahead, tell_agent, out_of_memory: &|| None };
+    let quiet = ahead && tell_agent.is_none();
+    let talk = Talk { wire, waits: false, ahead, quiet, tell_agent, out_of_memory: &|| None };
     talk.see_through(launched, from_outside, || Ok(()), settle)
 }
 
@@ -295,6 +297,9 @@ struct Talk<'a> {
     /// Whether nothing has to be done between the mounts and the last steps: the container's half then finds the word to
     /// go on when it gets there, and neither half wakes the other up in between.
     ahead: bool,
+    /// Whether nothing that it says until it ends or runs its program needs an answer: this half then sleeps till then,
+    /// instead of being woken up for each word, which the other half pays for.
+    quiet: bool,
     tell_agent: Option<TellAgent<'a>>,
     /// What to say of its death, if it was for want of memory.
     out_of_memory: &'a dyn Fn() -> Option<Error>,
@@ -315,6 +320,10 @@ impl Talk<'_> {
         self.blame(outcome, &mut launched)?;
         if self.ahead {
             self.wire.let_go()?;
+        }
+        sys::exe::let_go();
+        if self.quiet {
+            self.wire.wait_for_end()?;
         }
         loop {
             match self.wire.receive()? {

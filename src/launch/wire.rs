@@ -12,6 +12,9 @@ use crate::sys::Errno;
 /// The longest message; an error's sentence is cut to it.
 const LIMIT: usize = 8 * 1024;
 
+/// Messages up to this length are received without further ado.
+const SHORT: usize = 16;
+
 /// The first byte of [`Message::Done`].
 const DONE: u8 = b'd';
 /// The first byte of [`Message::Failed`].
@@ -30,7 +33,8 @@ pub enum Message {
     Done,
     /// Container: it loads a seccomp filter whose listener comes in the next packet, or is to be taken under this number.
     Listening(Option<u32>),
-    /// Container: a warning for the log.
+    /// Container: a warning for the log. One that finds the socket full is lost: it must not wait for a host's half that
+    /// listens later.
     Warning(String),
     /// Container: it failed; an encoded [`Error`].
     Failed(Vec<u8>),
@@ -94,9 +98,12 @@ impl Wire {
         let mut packet = Vec::with_capacity(1 + body.len().min(LIMIT));
         packet.push(tag);
         packet.extend_from_slice(&body[..body.len().min(LIMIT - 1)]);
+        let droppable = matches!(message, Message::Warning(_));
+        let flags = if droppable { MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT } else { MsgFlags::MSG_NOSIGNAL };
         loop {
-            match send(self.0.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL) {
+            match send(self.0.as_raw_fd(), &packet, flags) {
                 Ok(_) => return Ok(()),
+                Err(Errno::EAGAIN) if droppable => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context("talk to the other half"),
             }
@@ -105,16 +112,15 @@ impl Wire {
 
     /// Waits for a message; `None` at the end of the stream.
     pub fn receive(&self) -> Result<Option<Message>> {
-        let mut packet = vec![0; LIMIT];
-        let length = loop {
-            match recv(self.0.as_raw_fd(), &mut packet, MsgFlags::empty()) {
-                Ok(length) => break length,
-                // The other half has ended with a message of ours unread. That is told once, before what it may have said.
-                Err(Errno::EINTR | Errno::ECONNRESET) => {}
-                Err(errno) => return Err(errno).context("listen to the other half"),
-            }
-        };
-        let Some((&tag, body)) = packet[..length].split_first() else { return Ok(None) };
+        // Most are one byte. Room for the longest costs three pages, which are copied or cleared.
+        let mut short = [0; SHORT];
+        let length = self.take(&mut short, MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
+        let mut long = vec![0; if length > SHORT { length } else { 0 }];
+        let packet = if length > SHORT { &mut long[..] } else { &mut short[..length] };
+        if length > 0 {
+            self.take(packet, MsgFlags::empty())?;
+        }
+        let Some((&tag, body)) = packet.split_first() else { return Ok(None) };
         Ok(Some(match tag {
             b'g' => Message::Go,
             b'h' => Message::Hooks,
@@ -125,6 +131,29 @@ impl Wire {
             FAILED => Message::Failed(body.to_vec()),
             other => bail!("the other half sent the unknown message {other}"),
         }))
+    }
+
+    fn take(&self, packet: &mut [u8], flags: MsgFlags) -> Result<usize> {
+        loop {
+            match recv(self.0.as_raw_fd(), packet, flags) {
+                Ok(length) => return Ok(length),
+                // The other half has ended with a message of ours unread. That is told once, before what it may have said.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
+                Err(errno) => return Err(errno).context("listen to the other half"),
+            }
+        }
+    }
+
+    /// Waits until the other half has ended or executed; its words can be heard after that.
+    pub fn wait_for_end(&self) -> Result<()> {
+        loop {
+            // With no event asked for, a message does not wake the poll: unix(7) wakes readers by POLLIN alone.
+            match ppoll(&mut [PollFd::new(self.as_fd(), PollFlags::empty())], None, None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("listen to the other half"),
+            }
+        }
     }
 
     /// Whether the other half says something, or ends, within this time.
@@ -200,6 +229,17 @@ mod tests {
             drop(child);
             assert_eq!(host.ended_silently(), silently);
         }
+    }
+
+    #[test]
+    fn the_end_is_waited_for_with_words_unheard_and_warnings_never_wait() {
+        let (host, child) = Wire::pair().unwrap();
+        for _ in 0..1000 {
+            child.send(&Message::Warning("x".repeat(LIMIT))).unwrap();
+        }
+        drop(child);
+        host.wait_for_end().unwrap();
+        assert!(matches!(host.receive().unwrap(), Some(Message::Warning(text)) if text.len() == LIMIT - 1));
     }
 
     #[test]

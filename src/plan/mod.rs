@@ -244,7 +244,7 @@ pub fn compile_exec(process: &SpecProcess, container: &Joined<'_>) -> Result<Pro
 }
 
 /// The annotation by which Podman asks for the caller's groups, `--group-add keep-groups`.
-const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+pub(crate) const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
 /// Facts of the host, looked up only for a process that they matter to.
 fn host_facts(process: &SpecProcess, user_namespace: bool) -> Facts<'static> {
@@ -277,7 +277,7 @@ fn steers_cgroups(spec: &Spec, namespaces: &Namespaces) -> bool {
 }
 
 /// crun's annotation for containers that steer the cgroups below their own.
-const INNER_CGROUP: &str = "run.oci.delegate-cgroup";
+pub(crate) const INNER_CGROUP: &str = "run.oci.delegate-cgroup";
 
 fn inner_cgroup(spec: &Spec) -> Result<Option<cgroup::Inner>> {
     let name = spec.annotations().as_ref().and_then(|labels| labels.get(INNER_CGROUP));

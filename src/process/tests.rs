@@ -196,7 +196,7 @@ fn a_user_without_a_mapping_is_named() {
     reader.read_to_string(&mut seen).unwrap();
     waitpid(child, None).unwrap();
     let text = "/process/user/uid: become user 4242: invalid argument (user 4242 has no mapping in the container's user \
-        namespace)";
+        namespace: take another, or map it)";
     assert_eq!(seen, text);
 }
 

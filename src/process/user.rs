@@ -80,7 +80,7 @@ impl User {
             Err(Errno::EPERM) if groups.is_empty() && (user_namespace || self.holds_no_other_group()) => Ok(()),
             Err(errno @ Errno::EINVAL) => Err(errno)
                 .context("set the additional groups")
-                .hint("one of them has no mapping in the container's user namespace")
+                .hint("one of them has no mapping in the container's user namespace: take others, or map it")
                 .field(|| "/process/user/additionalGids"),
             Err(errno @ Errno::EPERM) if user_namespace => Err(errno)
                 .context("set the additional groups")
@@ -141,7 +141,9 @@ fn valid(id: u32) -> Result<()> {
 fn unmapped(errno: Errno, kind: &str, id: u32) -> Error {
     let error = Error::from(errno).context(format!("become {kind} {id}"));
     match errno {
-        Errno::EINVAL => error.hint(format!("{kind} {id} has no mapping in the container's user namespace")),
+        Errno::EINVAL => {
+            error.hint(format!("{kind} {id} has no mapping in the container's user namespace: take another, or map it"))
+        }
         _ => error,
     }
 }

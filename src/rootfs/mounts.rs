@@ -251,10 +251,15 @@ impl Mount {
                 return Ok(None);
             }
         };
-        attach(&tree, &place.fd).map_err(|errno| match errno {
+        attach(&tree, &place.fd).map_err(|errno| match (errno, is_directory(&tree), is_directory(&place.fd)) {
             // The kernel has one word for many reasons; this is the one people meet.
-            Errno::EINVAL if is_directory(&tree) != is_directory(&place.fd) => Errno::ENOTDIR,
-            other => other,
+            (Errno::EINVAL, Ok(true), Ok(false)) => {
+                Error::from(Errno::ENOTDIR).hint("the source is a directory, the destination in the image is not")
+            }
+            (Errno::EINVAL, Ok(false), Ok(true)) => {
+                Error::from(Errno::ENOTDIR).hint("the destination in the image is a directory, the source is not")
+            }
+            _ => errno.into(),
         })?;
         // On a shared mount it has become shared by being attached there.
         if world.shared {
@@ -362,6 +367,10 @@ impl Mount {
     fn clone_source(&self, path: &Path, recursive: bool) -> Result<OwnedFd> {
         let follows = !self.links.copy && !self.links.mount_source;
         let tree = if follows { clone_path(path, recursive) } else { clone_unfollowed(path, recursive) };
+        let tree = tree.map_err(|errno| match errno {
+            Errno::ENOENT => Error::from(errno).hint("a bind shows what is on the host already: make it first"),
+            _ => errno.into(),
+        });
         let tree = tree.with_context(|| format!("open {}", path.display()))?;
         if self.target.bytes() == b"proc" {
             ensure!(is_proc_root(&tree)?, "{} is not a procfs, and nothing else may cover /proc", path.display());

@@ -509,11 +509,20 @@ fn what_goes_wrong_is_told_with_object_and_cause() {
     std::fs::write(base.base.join("file"), "").unwrap();
     let fails = |trial: Trial| trial.run("true").unwrap_err();
     let error = fails(Trial::new().mount("/x", "bind", "/no/such", &["bind"]));
-    assert!(error.contains("/mounts/7") && error.ends_with("open /no/such: no such file or directory"), "{error}");
+    assert!(
+        error.contains("/mounts/7") && error.contains("open /no/such: no such file or directory (a bind shows what"),
+        "{error}"
+    );
     let error = fails(Trial::new().mount("/bin/busybox", "bind", "/etc", &["bind"]));
-    assert!(error.ends_with(": not a directory"), "{error}");
+    assert!(
+        error.ends_with(": not a directory (the source is a directory, the destination in the image is not)"),
+        "{error}"
+    );
     let error = fails(Trial::new().mount("/bin", "bind", base.base.join("file"), &["bind"]));
-    assert!(error.ends_with(": not a directory"), "{error}");
+    assert!(
+        error.ends_with(": not a directory (the destination in the image is a directory, the source is not)"),
+        "{error}"
+    );
     let error = fails(Trial::new().mount("/x", "tmpfs", "tmpfs", &["size=1k", "colour=red"]));
     assert!(error.contains("option colour=red: ") && error.contains("Unknown parameter 'colour'"), "{error}");
     let error = fails(Trial::new().mount("/x", "nosuchfs", "x", &[]));

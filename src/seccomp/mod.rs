@@ -6,7 +6,8 @@
 //! conditions a row of comparisons ([`chain`]) in BPF ([`bpf`]); what is too long for one program is cut ([`split`]).
 //!
 //! Where it differs from runc on purpose: a call that the profile names is never "newer than the profile", also if it
-//! may be carried by `socketcall(2)`; 64-bit ranges with different verdicts never fall through to another rule's verdict.
+//! may be carried by `socketcall(2)`; 64-bit ranges with different verdicts never fall through to another rule's verdict;
+//! of rules that overlap the order alone decides, also where libseccomp asks once for the equal upper halves of two.
 
 mod bpf;
 mod chain;

@@ -169,10 +169,10 @@ pub fn replace(stream: BorrowedFd<'static>, by: BorrowedFd<'_>) {
     let _ = unsafe { libc::dup2(by.as_raw_fd(), stream.as_raw_fd()) };
 }
 
-/// Does a descriptor of this number exist?
+/// Was a descriptor of this number there when we started?
 pub fn descriptor_exists(number: u32) -> bool {
     // SAFETY: F_GETFD takes no argument and touches no memory; the number need not be open.
-    unsafe { libc::fcntl(number as RawFd, libc::F_GETFD) != -1 }
+    !super::exe::holds(number) && unsafe { libc::fcntl(number as RawFd, libc::F_GETFD) != -1 }
 }
 
 /// Lets a descriptor, given by its number, survive execve.

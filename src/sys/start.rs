@@ -19,8 +19,8 @@ macro_rules! start_with {
         #[cfg_attr(test, allow(dead_code, reason = "the test harness starts itself"))]
         extern "C" fn start(_count: std::ffi::c_int, words: *const *const std::ffi::c_char) -> std::ffi::c_int {
             $crate::sys::start::begin(words);
-            // Flushes standard output, which the standard library does after its own `main` only.
-            std::process::exit($main().into())
+            // Whoever prints has flushed, and nothing else waits for the end of the program.
+            $crate::sys::pid::exit_now($main().into())
         }
     };
 }

@@ -110,9 +110,10 @@ fn example(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("path of the test binary");
     let profile = this.parent().and_then(Path::parent).expect("…/deps/");
     let file = profile.join("examples").join(name);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name).join("main.rs");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
     let changed = |path: &Path| std::fs::metadata(path).and_then(|file| file.modified()).ok();
-    if changed(&file) < changed(&source) {
+    let sources = std::fs::read_dir(sources).into_iter().flatten().flatten();
+    if changed(&file) < sources.filter_map(|source| changed(&source.path())).max() {
         let mut build = Command::new(env!("CARGO"));
         build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", name]);
         if profile.ends_with("release") {

@@ -3,7 +3,8 @@
  *
  *   oracle numbers ARCH    its number for each name on stdin, one a line; - for a name that the
  *                          architecture lacks, ? for one that it does not know, or not apart
- *   oracle filters         reads profiles, writes for each one its length and its instructions
+ *   oracle filters         reads profiles, writes for each one its length and its instructions; the length is 0 when
+ *                          two rules have other actions for the same arguments, which the library refuses
  *   oracle time COUNT      reads one profile, builds it COUNT times, prints the median in microseconds
  *
  * A profile is lines of words, numbers in hexadecimal: `profile DEFAULT NATIVE ARCH…`, then
@@ -41,7 +42,7 @@ static void must(const char *what, int error)
 		die(what, error);
 }
 
-/* Builds from lines up to `end`; NULL at the end of the input. The lines are cut up. */
+/* Builds from lines up to `end`; NULL when the library refuses a rule beside another. The lines are cut up. */
 static scmp_filter_ctx build(char **lines, size_t count)
 {
 	scmp_filter_ctx filter = NULL;
@@ -77,7 +78,12 @@ static scmp_filter_ctx build(char **lines, size_t count)
 		int number = seccomp_syscall_resolve_name(name);
 		if (number == __NR_SCMP_ERROR)
 			die(name, ENOSYS);
-		must(name, seccomp_rule_add_array(filter, action, number, given, args));
+		int error = seccomp_rule_add_array(filter, action, number, given, args);
+		if (error == -EEXIST) {
+			seccomp_release(filter);
+			return NULL;
+		}
+		must(name, error);
 	}
 	return filter;
 }
@@ -135,6 +141,10 @@ int main(int count, char **words)
 		int out = memfd_create("filter", MFD_CLOEXEC);
 		for (size_t read; (read = read_profile(lines, 100000)); drop(lines, read)) {
 			scmp_filter_ctx filter = build(lines, read);
+			if (!filter) {
+				fwrite(&(uint32_t){0}, sizeof(uint32_t), 1, stdout);
+				continue;
+			}
 			if (ftruncate(out, 0) || lseek(out, 0, SEEK_SET))
 				die("memfd", errno);
 			must("export", seccomp_export_bpf(filter, out));

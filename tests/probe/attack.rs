@@ -122,9 +122,12 @@ pub fn overwrite(seconds: u64, mark: &str) {
             let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
             match open(again.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
                 Ok(file) => {
-                    let written = File::from(file).write_all(mark.as_bytes());
-                    println!("OVERWRITTEN {written:?}");
-                    return;
+                    // A sealed copy in memory can be opened, and no more.
+                    match File::from(file).write_all(mark.as_bytes()) {
+                        Ok(()) => return println!("OVERWRITTEN"),
+                        Err(error) if seen.insert(error.to_string()) => println!("opened, {error}"),
+                        Err(_) => {}
+                    }
                 }
                 Err(errno) if seen.insert(format!("{errno:?}")) => println!("refused {errno:?}"),
                 Err(_) => {}

@@ -39,6 +39,7 @@ fn main() {
         ["abstract", "serve", name] => confined::serve(name),
         ["abstract", "call", name] => confined::call(name),
         ["refuse", number, errno, command @ ..] => confined::refuse(number, errno, command),
+        ["landlock", level, command @ ..] => confined::landlock(level, command),
         ["exit", code] => std::process::exit(number(code) as i32),
         ["sleep", seconds] => std::thread::sleep(Duration::from_secs(number(seconds))),
         other => {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -200,7 +201,27 @@ fn cve_2016_9962_a_process_that_enters_cannot_be_looked_into() {
 }
 
 #[test]
-fn cve_2019_5736_the_program_of_the_runtime_cannot_be_written() {
+fn cve_2019_5736_the_program_of_the_runtime_that_enters_cannot_be_written() {
+    // With the right to look into everything, and with the usual ones and a program that names the runtime's.
+    overwrite(&[all(), Vec::new()], |attacked, copy| {
+        let _ = attacked.exec_cmd(&[], &["/evil"]).program(copy).run();
+        attacked.exec_cmd(&[], &["usleep", "1000"]).program(copy).run();
+    });
+}
+
+#[test]
+fn cve_2019_5736_the_program_of_the_runtime_that_makes_a_container_beside_it_cannot_be_written() {
+    overwrite(&[all()], |attacked, copy| {
+        let beside = Bundle::inside(attacked.sandbox().clone()).args(["usleep", "1000"]);
+        let beside = beside.join("pid", format!("/proc/{}/ns/pid", attacked.pid()));
+        beside.write();
+        let path = beside.path().to_str().expect("a plain path");
+        let _ = beside.cmd(["run", "--bundle", path, beside.name()]).program(copy).run();
+    });
+}
+
+/// A container that looks for the runtime among its processes and tries to write it, while `provoke` shows it there.
+fn overwrite(capabilities: &[Vec<&str>], provoke: impl Fn(&Bundle, &Path)) {
     const MARK: &str = "OVERWRITTEN";
     let first = Bundle::new();
     // A copy, so that an attack that succeeds does no harm.
@@ -208,9 +229,8 @@ fn cve_2019_5736_the_program_of_the_runtime_cannot_be_written() {
     fs::create_dir_all(copy.parent().expect("a parent")).expect("make a directory");
     fs::copy(runtime(), &copy).expect("copy the runtime");
     let before = fs::read(&copy).expect("read the copy");
-    // With the right to look into everything, and with the usual ones and a program that names the runtime's.
-    for caps in [all(), Vec::new()] {
-        let bundle = Bundle::new().file("/evil", "#!/proc/self/exe\n", 0o755).caps(&caps);
+    for caps in capabilities {
+        let bundle = Bundle::new().file("/evil", "#!/proc/self/exe\n", 0o755).caps(caps);
         let bundle = bundle.args(["probe", "overwrite", "60", MARK]);
         bundle.write();
         let path = bundle.path().to_str().expect("a plain path");
@@ -221,8 +241,7 @@ fn cve_2019_5736_the_program_of_the_runtime_cannot_be_written() {
         crate::harness::eventually("the attacker is ready", || made.stdout().contains("ready"));
         let mut after = 0;
         for _ in 0..500 {
-            let _ = bundle.exec_cmd(&[], &["/evil"]).program(&copy).run();
-            bundle.exec_cmd(&[], &["usleep", "1000"]).program(&copy).run();
+            provoke(&bundle, &copy);
             after += usize::from(made.stdout().contains("holds"));
             if after > 5 {
                 break;
@@ -233,8 +252,9 @@ fn cve_2019_5736_the_program_of_the_runtime_cannot_be_written() {
         bundle.delete_force().ok();
         let told = made.stdout();
         assert!(fs::read(&copy).expect("read the copy") == before, "the runtime was overwritten: {told}");
-        assert!(!told.contains(MARK), "something was opened for writing: {told}");
-        assert!(told.contains("holds"), "the attacker never saw the runtime: {told}");
+        assert!(!told.contains(MARK), "something was written: {told}");
+        let late = ["crun", "runc"].iter().any(|peer| known_difference(peer, "may not be seen in time"));
+        assert!(late || told.contains("holds"), "the attacker never saw the runtime: {told}");
     }
     // As the container's first program, too.
     let bundle =
