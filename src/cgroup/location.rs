@@ -13,7 +13,6 @@ use nix::unistd::{AccessFlags, Pid, access};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Events, MemoryEvents};
-use super::limits::Limits;
 use super::mount::Mount;
 use super::systemd::Recorded;
 use crate::error::{Context, Error, Result, bail, ensure};
@@ -185,11 +184,6 @@ impl Location {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
         openat2(self.open()?, below, how).with_context(what)
-    }
-
-    /// Tells systemd of new limits, so that it does not put its own back; false where nobody has to be told.
-    pub(super) fn tell_driver(&self, limits: &Limits) -> Result<bool> {
-        self.unit().map_or(Ok(false), |unit| unit.set_limits(limits).map(|()| true))
     }
 
     /// Whether it is frozen, by itself or through an ancestor. A cgroup that is gone is not.
