@@ -8,7 +8,7 @@
 
 cache=${CORTEN_ENGINES:-/var/cache/corten-engines}
 # What the tree of most scripts has.
-large=containerd,docker.io,docker-cli,docker-buildx,docker-compose,runc,crun,podman,conmon,netavark,aardvark-dns,buildah,passt,uidmap,passwd,catatonit,tini,nodejs,python3-minimal,python3-pexpect,iptables,nftables,iproute2,curl,busybox-static,util-linux,bsdutils,mount,procps,kmod,ca-certificates
+large=containerd,docker.io,docker-cli,docker-buildx,docker-compose,runc,crun,podman,conmon,netavark,aardvark-dns,buildah,passt,uidmap,passwd,catatonit,tini,nodejs,python3-minimal,python3-pexpect,python3-h2,containernetworking-plugins,iptables,nftables,iproute2,curl,busybox-static,util-linux,bsdutils,mount,procps,kmod,apparmor,ca-certificates
 
 suite=sid
 # Without what nobody reads here.
@@ -26,6 +26,14 @@ make_tree() {
     mv "$tree.new" "$tree"
 }
 
+need_tree() {
+    mkdir -p "$cache"
+    exec 9>"$cache/.lock"
+    flock 9
+    [ "$(cat "$tree/.packages" 2>/dev/null)" = "$packages" ] || make_tree
+    exec 9>&-
+}
+
 # In the new namespaces, still on the old root: builds the new one and goes there.
 enter() {
     local root=$1 runtime=$2 view=$3 steps=$4
@@ -36,6 +44,7 @@ enter() {
     cd "$root/root"
     mount -t proc proc proc
     mount -t sysfs sysfs sys
+    mount -t securityfs securityfs sys/kernel/security 2>/dev/null || true
     mount --rbind /dev dev
     case $view in
     v2)
@@ -69,7 +78,7 @@ enter() {
         ;;
     *) runtime=/usr/bin/$runtime ;;
     esac
-    cp "$top"/{README.md,integration/steps.sh,integration/terminal.py,"integration/$steps.steps"} engines/
+    cp "$top"/{README.md,integration/steps.sh,"integration/$steps.steps"} "$top"/integration/*.{py,proto} engines/
     [ -z "${bring:-}" ] || cp "$bring" engines/
     hostname engines
     pivot_root . old
@@ -78,7 +87,7 @@ enter() {
     mount --make-rshared /
     ip link set lo up
     exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
-        RUNTIME="$runtime" GROUP="$group" VIEW="$view" VERBOSE="${VERBOSE:-}" bash "/engines/$steps.steps" "$@"
+        RUNTIME="$runtime" GROUP="$group" VIEW="$view" VERBOSE="${VERBOSE:-}" PATIENCE="${PATIENCE:-}" bash "/engines/$steps.steps" "$@"
 }
 
 end() {
@@ -96,6 +105,14 @@ end() {
     say "left behind: cgroups named $group"
 }
 
+# under_test: the runtime as `engines` takes it, from RUNTIME: a peer's name, else a path (of corten, freshly built).
+under_test() {
+    case ${RUNTIME:-} in
+    runc | crun) echo "$RUNTIME" ;;
+    *) runtime "${RUNTIME:-}" ;;
+    esac
+}
+
 # engines STEPS [STEP-REGEX]: runs integration/STEPS.steps in the tree, with the README and $bring, if set, beside it.
 engines() {
     local steps=$1 runtime view rc=0 run
@@ -105,16 +122,9 @@ engines() {
     fi
     shift
     as_root
-    case ${RUNTIME:-} in
-    runc | crun) runtime=$RUNTIME ;;
-    *) runtime=$(runtime "${RUNTIME:-}") ;;
-    esac
+    runtime=$(under_test)
     view=${VIEW:-v2}
-    mkdir -p "$cache"
-    exec 9>"$cache/.lock"
-    flock 9
-    [ "$(cat "$tree/.packages" 2>/dev/null)" = "$packages" ] || make_tree
-    exec 9>&-
+    need_tree
 
     root=$(mktemp -d)
     inside=

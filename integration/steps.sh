@@ -8,13 +8,14 @@ passed=0 failed=0 skipped=0
 
 say() { printf '%s\n' "$*" >&2; }
 
-# step NAME REGEX COMMAND: the command's exit code and output, as one line, must match. It has a minute, and what it
-# leaves running holds nobody up: the output is a file, not a pipe that would have to be closed by all who have it.
+# step NAME REGEX COMMAND: the command's exit code and output, as one line, must match. It has a minute, or PATIENCE
+# seconds, and what it leaves running holds nobody up: the output is a file, not a pipe that would have to be closed by
+# all who have it.
 step() {
     local name=$1 expect=$2 rc seen
     [[ $name =~ $only ]] || return 0
     rm -f /engines/said
-    timeout --kill-after 5 60 bash -c "$3" >>/engines/said 2>&1
+    timeout --kill-after 5 "${PATIENCE:-60}" bash -c "$3" >>/engines/said 2>&1
     rc=$?
     seen="rc=$rc $(tr '\n\r\t\0' '    ' </engines/said)"
     if grep -Eq "$expect" <<<"$seen"; then

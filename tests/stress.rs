@@ -1,5 +1,5 @@
-//! Many at once: no hang, no wrong exit code, no wrong limit. A few by default; `CORTEN_STRESS=full` takes minutes:
-//! 2,000 execs in one container and 5,000 runs, eight at a time.
+//! Many at once: no hang, no wrong exit code, no wrong limit, nothing left. A few by default; `CORTEN_STRESS=full` takes
+//! minutes: 2,000 execs in one container and 5,000 runs, eight at a time; a number instead is that many of each.
 
 use std::fs;
 use std::sync::Arc;
@@ -8,14 +8,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Outcome, known_difference};
+use crate::harness::{Bundle, Cmd, Outcome, Sandbox, by_systemd, known_difference};
 
 /// How many work side by side.
 const WORKERS: usize = 8;
 
 /// How often, altogether.
 fn times(full: usize) -> usize {
-    if std::env::var_os("CORTEN_STRESS").is_some_and(|wanted| wanted == "full") { full } else { 80 }
+    match std::env::var("CORTEN_STRESS").as_deref() {
+        Ok("full") => full,
+        Ok(number) => number.parse().expect("CORTEN_STRESS is a number or `full`"),
+        Err(_) => 80,
+    }
 }
 
 /// The limit of open files that each program has to find, and where there is the controller one of its cgroup.
@@ -104,10 +108,38 @@ fn many_runs_of_a_program_that_ends_at_once() {
         is_right(&outcome, code, *with_cgroup);
         outcome.took()
     });
+    nothing_is_left(&sandbox);
+}
+
+#[test]
+fn many_are_created_started_and_deleted() {
+    let first = Bundle::new();
+    let sandbox = Arc::clone(first.sandbox());
+    let bundles: Vec<_> = (0..WORKERS).map(|_| Bundle::inside(sandbox.clone()).args(["true"])).collect();
+    side_by_side(times(500), |worker, _| {
+        let container = &bundles[worker];
+        let begin = Instant::now();
+        container.create().ok();
+        container.start().ok();
+        container.wait();
+        container.delete().ok();
+        begin.elapsed()
+    });
+    nothing_is_left(&sandbox);
+}
+
+/// No record, no cgroup, no unit of systemd.
+fn nothing_is_left(sandbox: &Arc<Sandbox>) {
     let left = fs::read_dir(sandbox.root()).expect("the state root").flatten().map(|entry| entry.file_name());
     let left: Vec<_> = left.filter(|name| !name.as_encoded_bytes().starts_with(b".")).collect();
     assert!(left.is_empty(), "records are left: {left:?}");
-    let cgroups = fs::read_dir(sandbox.cgroup()).expect("the cgroup").flatten();
+    // systemd may have taken an empty slice away.
+    let cgroups = fs::read_dir(sandbox.parent()).into_iter().flatten().flatten();
     let cgroups = cgroups.filter(|entry| entry.path().is_dir() && entry.file_name() != "caller").count();
     assert_eq!(cgroups, 0, "cgroups are left");
+    if by_systemd() {
+        let list = Cmd::bare(sandbox, ["list-units", "--all", "--plain", "--full"]).program("/usr/bin/systemctl").run();
+        let stem = format!("{}-", sandbox.unit_stem());
+        assert!(!list.ok().stdout().contains(&stem), "units are left:\n{}", list.stdout());
+    }
 }

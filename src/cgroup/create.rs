@@ -232,7 +232,7 @@ impl Cgroup {
         match &request.devices {
             // systemd's own, if there is one, is not ours to replace.
             Some(program) if self.location().made() > 0 => program.attach(self.dir()),
-            wanted if self.location().made() == 0 => devices::replace(self.dir(), wanted.as_ref()),
+            wanted if self.location().made() == 0 => devices::replace(self.dir(), wanted.as_ref()).map(drop),
             _ => Ok(()),
         }
     }

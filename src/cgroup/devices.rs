@@ -186,6 +186,11 @@ impl Program {
         Ok(Some(Program(emit(&table))))
     }
 
+    /// Whether the kernel takes the program, which is on no cgroup and gone at once.
+    pub(super) fn try_to_load(&self) -> Result<()> {
+        self.load().map(drop).or_else(tolerate).field(|| "/linux/resources/devices")
+    }
+
     /// Loads the program and puts it on a cgroup that has none yet.
     pub(super) fn attach(&self, cgroup: BorrowedFd) -> Result<()> {
         let done = self.load().and_then(|program| bpf::attach_device_program(cgroup, program.as_fd()));
@@ -197,25 +202,41 @@ impl Program {
     }
 }
 
+/// Whether the kernel takes a program with rules, for anybody.
+pub(super) fn probe() -> Result<()> {
+    Program::plan(&[])?.map_or(Ok(()), |program| program.load().map(drop).context("load a device program"))
+}
+
 /// A number by which two programs can be told apart: FNV-1a over their instructions.
 pub(super) fn digest(program: &Option<Program>) -> u64 {
     let instructions = program.iter().flat_map(|program| &program.0);
     instructions.fold(0xcbf2_9ce4_8422_2325, |sum, one| (sum ^ one.bits()).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// Makes `wanted` the only program on a cgroup, without a moment in which there is none.
-pub(super) fn replace(cgroup: BorrowedFd, wanted: Option<&Program>) -> Result<()> {
+/// Makes `wanted` the only program on a cgroup, without a moment in which there is none. Returns those that were there.
+pub(super) fn replace(cgroup: BorrowedFd, wanted: Option<&Program>) -> Result<Vec<OwnedFd>> {
     let swap = || {
         let old = bpf::device_programs(cgroup)?;
         let new = wanted.map(Program::load).transpose()?;
         match (&new, old.as_slice()) {
-            (Some(new), [only]) => return bpf::replace_device_program(cgroup, only.as_fd(), new.as_fd()),
-            (Some(new), _) => bpf::attach_device_program(cgroup, new.as_fd())?,
-            (None, _) => {}
+            (Some(new), [only]) => bpf::replace_device_program(cgroup, only.as_fd(), new.as_fd())?,
+            _ => exchange(cgroup, &old, new.as_slice())?,
         }
-        old.iter().try_for_each(|program| bpf::detach_device_program(cgroup, program.as_fd()))
+        Ok(old)
     };
+    swap().or_else(|errno| tolerate(errno).map(|()| Vec::new())).field(|| "/linux/resources/devices")
+}
+
+/// Makes what [`replace`] has returned the only programs on the cgroup again.
+pub(super) fn put_back(cgroup: BorrowedFd, old: &[OwnedFd]) -> Result<()> {
+    let swap = || exchange(cgroup, &bpf::device_programs(cgroup)?, old);
     swap().or_else(tolerate).field(|| "/linux/resources/devices")
+}
+
+/// The new ones first: in between all of them have to allow a request.
+fn exchange(cgroup: BorrowedFd, old: &[OwnedFd], new: &[OwnedFd]) -> Result<(), Errno> {
+    new.iter().try_for_each(|program| bpf::attach_device_program(cgroup, program.as_fd()))?;
+    old.iter().try_for_each(|program| bpf::detach_device_program(cgroup, program.as_fd()))
 }
 
 /// Without privilege over the host there is neither a right to bpf(2) nor one to make device nodes: nothing is lost.

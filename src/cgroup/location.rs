@@ -13,7 +13,6 @@ use nix::unistd::{AccessFlags, Pid, access};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, Events, MemoryEvents};
-use super::limits::Limits;
 use super::mount::Mount;
 use super::systemd::Recorded;
 use crate::error::{Context, Error, Result, bail, ensure};
@@ -187,11 +186,6 @@ impl Location {
         openat2(self.open()?, below, how).with_context(what)
     }
 
-    /// Tells systemd of new limits, so that it does not put its own back; false where nobody has to be told.
-    pub(super) fn tell_driver(&self, limits: &Limits) -> Result<bool> {
-        self.unit().map_or(Ok(false), |unit| unit.set_limits(limits).map(|()| true))
-    }
-
     /// Whether it is frozen, by itself or through an ancestor. A cgroup that is gone is not.
     pub fn is_frozen(&self) -> Result<bool> {
         self.event("frozen")
@@ -318,6 +312,12 @@ impl Location {
         files::value_of(&text, "oom_kill")?.parse().ok()
     }
 
+    /// What to say of a limit on memory below what setting a container up takes.
+    pub(super) fn too_little(bytes: u64) -> Option<String> {
+        let sentence = || format!("{bytes} bytes are less than the about {SET_UP} that setting the container up takes");
+        (bytes < SET_UP).then(sentence)
+    }
+
     /// The sentence for a container that died while it was set up, if the kernel has killed it for want of memory.
     pub fn out_of_memory(&self) -> Option<Error> {
         if self.oom_kills()? == 0 {
@@ -421,6 +421,11 @@ impl Location {
             done => done.with_context(|| format!("remove the cgroups below {self}")),
         }
     }
+}
+
+/// Whether cgroups can be made in a directory.
+pub(super) fn writable(directory: &str) -> Result<()> {
+    access(directory, AccessFlags::W_OK).with_context(|| format!("write to {directory}"))
 }
 
 #[cfg(test)]

@@ -17,8 +17,15 @@ use crate::error::{Error, Result};
 pub struct Change {
     limits: Limits,
     devices: Option<Devices>,
-    /// The new limit on memory, if usage above it is to be refused and not to be met by the kernel's killing.
-    refused_below_usage: Option<u64>,
+    refused_below_usage: Usage,
+}
+
+/// The new limits, if usage above them is to be refused and not to be met by the kernel's killing.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Usage {
+    memory: Option<u64>,
+    /// On memory and swap together.
+    both: Option<u64>,
 }
 
 struct Devices {
@@ -42,10 +49,13 @@ impl Change {
             Program::plan(rules).map(|program| Devices { rules: devices::digest(&program), program, allowed })
         };
         let memory = resources.memory().as_ref().filter(|memory| memory.check_before_update() == Some(true));
+        let limit = |bytes: Option<i64>| bytes.and_then(|bytes| bytes.try_into().ok()).filter(|&bytes: &u64| bytes > 0);
         Ok(Change {
             limits: Limits::plan(&resources)?,
             devices: rules.map(compile).transpose()?,
-            refused_below_usage: memory.and_then(|memory| memory.limit()?.try_into().ok()).filter(|&limit| limit > 0),
+            refused_below_usage: memory
+                .map(|memory| Usage { memory: limit(memory.limit()), both: limit(memory.swap()) })
+                .unwrap_or_default(),
         })
     }
 
@@ -60,24 +70,26 @@ impl Change {
         let mut applied = Applied { dir: place.open()?, place, saved: Vec::new() };
         let Applied { dir, saved, .. } = &mut applied;
         let before = |file: &str, value: &str| save(dir.as_fd(), file, value, saved);
-        let files = Files { dir: dir.as_fd(), place };
-        files.apply(&self.limits, before)?;
-        if place.tell_driver(&self.limits)? {
-            // Its own numbers, which it has just written, are coarser.
-            files.apply(&self.limits, |_, _| {})?;
-        }
+        Files { dir: dir.as_fd(), place }.apply(&self.limits, before)?;
         Ok(applied)
     }
 
     fn check_usage(&self, place: &Location) -> Result<()> {
-        let Some(limit) = self.refused_below_usage else { return Ok(()) };
-        let usage = files::read(&place.file("memory.current")).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        match usage.filter(|&usage| usage > limit) {
-            None => Ok(()),
-            Some(usage) => Err(Error::new(format!("a limit of {limit} bytes is below the {usage} bytes in use"))
-                .field("/linux/resources/memory/limit")
-                .hint("without checkBeforeUpdate the kernel would reclaim, and kill where that is not enough")),
-        }
+        let usage = |file: &str| files::read(&place.file(file)).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let Some(memory) = usage("memory.current").filter(|_| self.refused_below_usage != Usage::default()) else {
+            return Ok(());
+        };
+        let both = memory + usage("memory.swap.current").unwrap_or_default();
+        let Usage { memory: limit, both: sum } = self.refused_below_usage;
+        let (what, limit, used, field) = match (sum, limit) {
+            (Some(sum), _) if sum < both => ("memory+swap", sum, both, "swap"),
+            (_, Some(limit)) if limit < memory => ("memory", limit, memory, "limit"),
+            _ => return Ok(()),
+        };
+        // Callers search for the first three words.
+        Err(Error::new(format!("rejecting {what} limit of {limit} bytes: {used} are in use"))
+            .field(format!("/linux/resources/memory/{field}"))
+            .hint("without checkBeforeUpdate the kernel would reclaim, and kill where that is not enough"))
     }
 }
 
@@ -126,17 +138,19 @@ pub struct Applied<'a> {
 }
 
 impl Applied<'_> {
-    /// Replaces the device program, in one step; the last one of the change.
-    pub fn replace_devices(&self, change: &Change) -> Result<()> {
-        match &change.devices {
-            Some(devices) => {
-                devices::replace(self.dir.as_fd(), devices.program.as_ref())?;
-                // After it, since ours takes the place of all there are: systemd puts its own beside it again.
-                let told = self.place.unit().zip(devices.allowed.as_ref());
-                told.map_or(Ok(()), |(unit, allowed)| unit.set_devices(allowed))
-            }
-            None => Ok(()),
+    /// Replaces the device program, in one step, where that is asked for, and tells systemd of all that is new, in one
+    /// message. The last step of the change: what fails here has left the rules as they were.
+    pub fn finish(&self, change: &Change, with_devices: bool) -> Result<()> {
+        let (dir, devices) = (self.dir.as_fd(), change.devices.as_ref().filter(|_| with_devices));
+        let old = devices.map(|devices| devices::replace(dir, devices.program.as_ref())).transpose()?;
+        let Some(unit) = self.place.unit() else { return Ok(()) };
+        // After the program, since ours takes the place of all there are: systemd puts its own beside it again.
+        if let Err(error) = unit.set(&change.limits, devices.and_then(|devices| devices.allowed.as_ref())) {
+            old.map_or(Ok(()), |old| devices::put_back(dir, &old)).unwrap_or_else(|error| log::warn!("{error}"));
+            return Err(error);
         }
+        // The numbers that it has just written itself are coarser.
+        Files { dir, place: self.place }.apply(&change.limits, |_, _| {})
     }
 
     /// Leaves the new limits in place.
@@ -326,11 +340,17 @@ mod tests {
 
     #[test]
     fn b74_a_limit_below_usage_is_refused_when_that_is_asked_for() {
-        let tree = Tree::new("usage", &[("memory.max", "max\n"), ("memory.current", "52428800\n")]);
-        let error = tree.update(r#"{"memory":{"limit":20971520,"checkBeforeUpdate":true}}"#).unwrap_err();
-        assert_eq!(error.field_name(), Some("/linux/resources/memory/limit"), "{error}");
-        assert!(error.to_string().contains("52428800"), "{error}");
-        assert_eq!(tree.read("memory.max"), "max\n");
+        let used = [("memory.current", "52428800\n"), ("memory.swap.current", "1048576\n")];
+        let tree = Tree::new("usage", &[used[0], used[1], ("memory.max", "max\n")]);
+        for (limits, field, words) in [
+            (r#""limit":20971520"#, "limit", ["rejecting memory limit", "52428800"]),
+            (r#""limit":52428800,"swap":52428800"#, "swap", ["rejecting memory+swap limit", "53477376"]),
+        ] {
+            let error = tree.update(&format!(r#"{{"memory":{{{limits},"checkBeforeUpdate":true}}}}"#)).unwrap_err();
+            assert_eq!(error.field_name(), Some(format!("/linux/resources/memory/{field}").as_str()), "{error}");
+            words.iter().for_each(|word| assert!(error.to_string().contains(word), "{error}"));
+            assert_eq!(tree.read("memory.max"), "max\n");
+        }
         tree.update(r#"{"memory":{"limit":62914560,"checkBeforeUpdate":true}}"#).unwrap();
         tree.update(r#"{"memory":{"limit":20971520}}"#).unwrap();
         assert_eq!(tree.read("memory.max"), "20971520");

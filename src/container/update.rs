@@ -34,13 +34,18 @@ pub fn update(container: &Container, request: &Request) -> Result<()> {
     let cgroup = container.cgroup("limit")?;
     let change = Change::plan(&request.resources, cgroup)?;
     let applied = change.apply(cgroup)?;
-    // The last of the steps that can fail: each undoes itself, and what comes before it undoes what it has done.
+    // A step that fails undoes itself, and `applied`, dropped, what comes before it.
     resctrl.map_or(Ok(()), |(wanted, group)| group.change(wanted)).phase("cgroup")?;
     let rules = change.device_rules().filter(|rules| record.device_rules != Some(*rules));
     if let Some(rules) = rules {
         container.directory.write(&Record { device_rules: Some(rules), ..record.clone() })?;
-        applied.replace_devices(&change).inspect_err(|_| drop(container.directory.write(record)))?;
     }
+    let finished = applied.finish(&change, rules.is_some());
+    if finished.is_err() && rules.is_some() {
+        // They are those of before.
+        container.directory.write(record).unwrap_or_else(|error| log::warn!("{error}"));
+    }
+    finished?;
     applied.keep();
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{Cmd, Outcome, Running, Sandbox, config, eventually, reaper};
+use super::{Cmd, Outcome, Running, Sandbox, config, eventually, machine, reaper, slowness};
 
 /// What busybox is called in the container.
 const APPLETS: &[&str] = &[
@@ -46,9 +46,10 @@ impl Bundle {
         let id = format!("c{}", sandbox.number());
         let dir = sandbox.dir().join(format!("b-{id}"));
         fill(&sandbox, &dir.join("rootfs"));
-        let config = config::base(&format!("{}/{id}", sandbox.cgroup_name()));
+        let config = config::base(&sandbox.cgroups_path(&id));
+        let globals = if machine::by_systemd() { vec!["--systemd-cgroup".into()] } else { Vec::new() };
         let output = Mutex::new(PathBuf::new());
-        Bundle { sandbox, dir, id, config, globals: Vec::new(), output }
+        Bundle { sandbox, dir, id, config, globals, output }
     }
 
     // What the configuration says.
@@ -227,6 +228,9 @@ impl Bundle {
     /// The cgroup that the base configuration asks for.
     pub fn cgroup(&self) -> PathBuf {
         let path = self.config.pointer("/linux/cgroupsPath").and_then(Value::as_str).unwrap_or_default();
+        if let [slice, prefix, name] = path.split(':').collect::<Vec<_>>()[..] {
+            return Path::new("/sys/fs/cgroup").join(slice).join(format!("{prefix}-{name}.scope"));
+        }
         let name = path.strip_prefix(self.sandbox.cgroup_name()).unwrap_or(path);
         self.sandbox.cgroup().join(name.trim_start_matches('/'))
     }
@@ -413,7 +417,8 @@ impl Bundle {
     /// Waits for the end of the container's first process, which `create` or `run --detach` made, as an engine does.
     #[track_caller]
     pub fn wait(&self) -> reaper::End {
-        reaper::wait(self.pid(), Duration::from_secs(10)).expect("the container's process should have ended")
+        reaper::wait(self.pid(), slowness() * Duration::from_secs(10))
+            .expect("the container's process should have ended")
     }
 
     /// Signals the container's first process behind the runtime's back.

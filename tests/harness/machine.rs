@@ -44,6 +44,19 @@ pub fn kind() -> Kind {
     }
 }
 
+/// Whether every container's cgroup is to be made by systemd (`DRIVER=systemd`).
+pub fn by_systemd() -> bool {
+    std::env::var_os("DRIVER").is_some_and(|driver| driver == "systemd")
+}
+
+/// True where systemd makes the cgroups, which this test, or the rest of it, makes itself; says so.
+pub fn systemd_makes_them() -> bool {
+    if by_systemd() {
+        skip("these cgroups are not for systemd to make");
+    }
+    by_systemd()
+}
+
 /// True when the runtime under test is `peer`, which is known to differ from the expectation that follows; says why.
 pub fn known_difference(peer: &str, why: &str) -> bool {
     let differs = match kind() {

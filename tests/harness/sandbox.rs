@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use super::machine;
+use super::{machine, reaper};
 
 /// See the module's head. Dropping it ends every process in it and takes its cgroup and files away.
 pub struct Sandbox {
@@ -113,6 +114,28 @@ impl Sandbox {
         &self.cgroup_name
     }
 
+    /// `linux.cgroupsPath` for a container, in the words of the driver under test.
+    pub fn cgroups_path(&self, id: &str) -> String {
+        match machine::by_systemd() {
+            true => format!("{}:{}:{id}", self.slice(), self.unit_stem()),
+            false => format!("{}/{id}", self.cgroup_name),
+        }
+    }
+
+    /// What the names of the test's units start with. Without dashes: a slice of that name lies at the top.
+    pub fn unit_stem(&self) -> String {
+        self.cgroup_name[1..].replace('-', "_")
+    }
+
+    fn slice(&self) -> String {
+        format!("{}.slice", self.unit_stem())
+    }
+
+    /// The cgroup in which those of the containers are.
+    pub fn parent(&self) -> PathBuf {
+        if machine::by_systemd() { Path::new("/sys/fs/cgroup").join(self.slice()) } else { self.cgroup.clone() }
+    }
+
     /// A number that this test has not used yet.
     pub fn number(&self) -> usize {
         self.numbers.fetch_add(1, Ordering::Relaxed)
@@ -146,6 +169,14 @@ fn hybrid_layout() -> io::Result<PathBuf> {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        let slice = Path::new("/sys/fs/cgroup").join(self.slice());
+        if slice.exists() {
+            // systemd alone would ask politely, and wait.
+            let _ = fs::write(slice.join("cgroup.kill"), "1");
+            // Not by the test's own means, which may be what has just panicked.
+            let stop = reaper::spawn(Command::new("/usr/bin/systemctl").args(["stop", &self.slice()]));
+            let _ = stop.map(|pid| reaper::wait(pid, Duration::from_secs(60)));
+        }
         let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
         for _ in 0..500 {
             let events = fs::read_to_string(self.cgroup.join("cgroup.events")).unwrap_or_default();

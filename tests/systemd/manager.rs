@@ -26,6 +26,8 @@ pub enum Mood {
     Old,
     /// The jobs of new units fail.
     Failing,
+    /// Units stay as they are.
+    Stubborn,
     /// It hangs up on the question.
     Rude,
     /// It takes nobody in.
@@ -208,6 +210,9 @@ impl Line {
             ("StopUnit", _) => {
                 fs::remove_dir(self.units.join(&name)).expect("a unit that is to stop is empty");
                 self.job(call, &name, "done")
+            }
+            ("SetUnitProperties", Mood::Stubborn) => {
+                self.refuse(call, "org.freedesktop.DBus.Error.Failed", "Not in the mood.")
             }
             ("SetUnitProperties", _) => self.send(2, &[(5, "u", json!(call))], "", &[]),
             (other, _) => panic!("{other} is called"),

@@ -184,6 +184,38 @@ fn other_device_rules_are_told_to_systemd_and_the_list_is_cleared_first() {
 }
 
 #[test]
+fn an_update_that_systemd_refuses_leaves_limits_and_device_rules_as_they_were() {
+    let Some((sandbox, manager)) = managed(PRIVATE) else { return };
+    let container = bundle(&sandbox).caps(&["CAP_MKNOD", "CAP_SYSLOG"]);
+    container.create().ok();
+    container.start().ok();
+    let node = "[ -e /kmsg ] || probe mknod /kmsg c 1 11 >/dev/null; probe open /kmsg /dev/null";
+    let opens = || plainly(&container, &["exec", container.name(), "sh", "-c", node]).ok().stdout();
+    let depth = manager.unit(&unit(&container)).join("cgroup.max.depth");
+    let depth = || fs::read_to_string(&depth).expect("cgroup.max.depth");
+    let before = opens();
+    assert!(before.contains("/kmsg EPERM"), "{before}");
+    let changes = json!({
+        "devices": [{"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"}],
+        "unified": {"cgroup.max.depth": "5"}
+    });
+    let update = || {
+        let update = ["update", "--resources", "-", container.name()];
+        crate::harness::Cmd::new(&sandbox, update).stdin(&changes.to_string()).run()
+    };
+    manager.calls();
+    manager.set(Mood::Stubborn);
+    update().fails_with("not in the mood");
+    assert_eq!((opens(), depth()), (before, "max\n".to_owned()));
+    // Limits and device rules are one message.
+    assert_eq!(manager.members(), ["SetUnitProperties"]);
+    manager.set(Mood::Willing);
+    update().ok();
+    let after = opens();
+    assert!(after.contains("/kmsg ok") && depth() == "5\n", "{after}");
+}
+
+#[test]
 fn a_unit_of_that_name_that_has_failed_is_reset() {
     let Some((sandbox, manager)) = managed(PRIVATE) else { return };
     manager.set(Mood::Taken);

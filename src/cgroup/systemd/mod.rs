@@ -218,19 +218,11 @@ impl Recorded {
         }
     }
 
-    /// Tells of other limits, as far as there are properties for them; the files are the caller's. One message.
-    pub(super) fn set_limits(&self, limits: &Limits) -> Result<()> {
-        self.set(Properties::of(limits.writes())?)
-    }
-
-    /// Tells of other device rules.
-    pub(super) fn set_devices(&self, allowed: &Allowed) -> Result<()> {
-        let mut properties = Properties::default();
-        allow_devices(&mut properties, allowed);
-        self.set(properties)
-    }
-
-    fn set(&self, mut properties: Properties) -> Result<()> {
+    /// Tells of other limits, as far as there are properties for them, so that they are not undone by those before them
+    /// (the files are the caller's), and of other device rules. One message, of which systemd takes all or nothing.
+    pub(super) fn set(&self, limits: &Limits, devices: Option<&Allowed>) -> Result<()> {
+        let mut properties = Properties::of(limits.writes())?;
+        devices.into_iter().for_each(|allowed| allow_devices(&mut properties, allowed));
         let what = || format!("set properties of the systemd unit {}", self.unit);
         // systemd takes it at a unit's start only.
         properties.0.retain(|property| property.name != "OOMPolicy");
@@ -361,6 +353,11 @@ fn find_manager() -> Result<(Address, bool)> {
         ),
         false => error.hint("this host runs without systemd; use --cgroup-manager=cgroupfs"),
     })
+}
+
+/// Where the manager listens that a caller like us has.
+pub(super) fn find_socket() -> Result<String> {
+    find_manager().map(|(manager, _)| manager.socket)
 }
 
 /// The socket in a list of D-Bus addresses, of the forms that are sockets of this machine.
