@@ -143,10 +143,10 @@ pub fn asks_version(arguments: &[OsString]) -> bool {
     false
 }
 
-/// Whether the command makes a container. Seen before the arguments are parsed, since such a command may first be run
+/// Whether the command makes a container, or a process that enters the namespaces of one. Seen before the arguments are parsed, since such a command may first be run
 /// anew from a protected binary; a wrong yes costs half a millisecond and nothing else.
 pub fn makes_container(arguments: &[OsString]) -> bool {
-    arguments.iter().skip(1).any(|word| ["create", "run"].iter().any(|command| word == command))
+    arguments.iter().skip(1).any(|word| ["create", "run", "check"].iter().any(|command| word == command))
 }
 
 /// Reads the arguments. go-runc writes one long option with a single dash, as Go's flag parser allows.
@@ -202,12 +202,16 @@ mod tests {
             "kill --session 4711-5j3kz c KILL",
             "spec --bundle /b",
             "features",
+            "check -b /b -f /c --console-socket /s --format=json --host c",
+            "check --foreground",
             "update --resources - c",
             "update --resources=/tmp/r c",
             "update --cpu-quota -1 --memory -1 --pids-limit -1 c",
             "update c --blkio-weight 10 --cpu-share 2 --cpuset-cpus 0 --kernel-memory 1 --l3-cache-schema L3:0=f",
             "events --stats c",
             "events --interval=5s c",
+            "mounts add c mounts.json",
+            "mounts remove c -",
         ] {
             assert!(parse(words(line)).is_ok(), "{line}: {}", parse(words(line)).unwrap_err());
         }

@@ -87,6 +87,19 @@ impl Error {
         self.0.phase.as_deref()
     }
 
+    /// The field under another name, for who knows it by an older one; none is put where there was none.
+    #[must_use]
+    pub fn field_renamed(mut self, pointer: impl FnOnce(&str) -> String) -> Error {
+        self.0.field = self.0.field.map(|old| pointer(&old).into());
+        self
+    }
+
+    /// The sentence alone, without field and remedy.
+    pub fn sentence(&self) -> String {
+        let bare = Detail { field: None, hint: None, ..(*self.0).clone() };
+        Error(Box::new(bare)).to_string()
+    }
+
     /// The error as bytes, for the way from the container's side to the host's.
     pub fn encode(&self) -> Vec<u8> {
         let detail = &self.0;

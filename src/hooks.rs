@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::sys;
+use crate::sys::{self, Errno};
 
 /// How much of a hook's output an error quotes: its end.
 const OUTPUT_LIMIT: usize = 4096;
@@ -54,6 +54,10 @@ impl Stage {
             Stage::Poststop => "poststop",
         }
     }
+
+    fn field(self, index: usize) -> String {
+        format!("/hooks/{}/{index}", self.word())
+    }
 }
 
 /// A program to run, with everything checked.
@@ -85,7 +89,7 @@ pub struct Hooks(Vec<Hook>);
 impl Hooks {
     /// Checks the hooks of one stage: absolute paths, a positive time-out, NAME=value.
     pub fn plan(stage: Stage, list: Option<&[oci_spec::runtime::Hook]>) -> Result<Hooks> {
-        let check = |(index, hook)| Hook::plan(hook).field(|| format!("/hooks/{}/{index}", stage.word()));
+        let check = |(index, hook)| Hook::plan(hook).field(|| stage.field(index));
         list.unwrap_or_default().iter().enumerate().map(check).collect::<Result<_>>().map(Hooks)
     }
 
@@ -96,7 +100,16 @@ impl Hooks {
 
     /// Runs the hooks in their order; the first that fails ends it.
     pub fn run(&self, stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
-        self.0.iter().try_for_each(|hook| hook.run(stage, surroundings))
+        let run = |(index, hook): (usize, &Hook)| hook.run(stage, surroundings).field(|| stage.field(index));
+        self.0.iter().enumerate().try_for_each(run)
+    }
+
+    /// Whether each of the programs can be executed, which is for `look` to say; every one that cannot is told.
+    pub fn look(&self, stage: Stage, look: &dyn Fn(&Path) -> Result<(), Errno>, tell: &mut dyn FnMut(Error)) {
+        for (index, hook) in self.0.iter().enumerate() {
+            let outcome = look(&hook.path).with_context(|| hook.running(stage)).field(|| stage.field(index));
+            outcome.unwrap_or_else(&mut *tell);
+        }
     }
 
     /// Runs all hooks, also after a failure, which is only a warning (poststop: runtime-spec, "Lifecycle").
@@ -129,8 +142,12 @@ impl Hook {
         Ok(Hook { path, args: hook.args().clone().unwrap_or_default(), env: hook.env().clone(), timeout })
     }
 
+    fn running(&self, stage: Stage) -> String {
+        format!("run the {} hook {}", stage.word(), self.path.display())
+    }
+
     fn run(&self, stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
-        let what = || format!("run the {} hook {}", stage.word(), self.path.display());
+        let what = || self.running(stage);
         let deadline = self.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let (theirs, ours) = std::io::pipe().context("make a pipe for the state").with_context(what)?;
         let (output, sink) = std::io::pipe().context("make a pipe for the output").with_context(what)?;
@@ -308,7 +325,10 @@ mod tests {
     #[test]
     fn a_failing_hook_is_quoted() {
         let error = run("echo sorry >&2; exit 3", None, b"").unwrap_err().to_string();
-        assert!(error.contains("run the poststart hook /bin/sh: exit status 3, it printed: sorry"), "{error}");
+        assert!(
+            error.contains("run the poststart hook /bin/sh: /hooks/poststart/0: exit status 3, it printed: sorry"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -34,6 +34,9 @@ struct Logger {
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
+/// Warnings as they were given, of a command whose result they are part of.
+static GATHERED: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
 /// Opens the log (created 0644, appended to) and makes it the backend of the `log` macros. Called once, before any
 /// fork and before the working directory can change.
 pub fn init(path: Option<&Path>, format: Format, level: LevelFilter) -> Result<()> {
@@ -69,6 +72,9 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         if record.level() == Level::Trace {
             return trace::mark(record.args());
+        }
+        if record.level() == Level::Warn && gathers(record) {
+            return;
         }
         if !self.enabled(record.metadata()) {
             return;
@@ -152,6 +158,24 @@ pub fn success() {
 /// Takes the warnings held back by a forked copy of the process, to be told by the original.
 pub fn take_held() -> Vec<String> {
     LOGGER.get().and_then(|logger| logger.held.lock().ok().map(|mut held| held.drain(..).collect())).unwrap_or_default()
+}
+
+/// From here on warnings are kept as they are, for [`take_gathered`].
+pub fn gather() {
+    log::set_max_level(log::max_level().max(LevelFilter::Warn));
+    if let Ok(mut gathered) = GATHERED.lock() {
+        gathered.get_or_insert_default();
+    }
+}
+
+/// Takes what was kept since.
+pub fn take_gathered() -> Vec<String> {
+    GATHERED.lock().ok().and_then(|mut gathered| gathered.as_mut().map(std::mem::take)).unwrap_or_default()
+}
+
+fn gathers(record: &Record<'_>) -> bool {
+    let Ok(mut gathered) = GATHERED.lock() else { return false };
+    gathered.as_mut().map(|list| list.push(record.args().to_string())).is_some()
 }
 
 /// Holds back a line that [`take_held`] took in the container's half.

@@ -64,6 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "log",
             "host",
             "cli",
+            "selfexe",
             "namespaces",
             "rootfs",
             "process",

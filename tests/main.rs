@@ -10,6 +10,7 @@ mod harness;
 
 mod agent;
 mod cgroup;
+mod check;
 mod cli;
 mod entering;
 mod events;
@@ -21,6 +22,7 @@ mod idmap;
 mod labels;
 mod landlock;
 mod lifecycle;
+mod live_mounts;
 mod mount_words;
 mod mounts;
 mod namespaces;

@@ -112,7 +112,33 @@ impl Rootless {
     #[track_caller]
     fn run(&self) -> Outcome {
         self.bundle.write();
-        self.cmd(&["run", self.bundle.name()]).run()
+        let said = (kind() == Kind::Corten).then(|| self.cmd(&["check", "--foreground", self.bundle.name()]).run());
+        let outcome = self.cmd(&["run", self.bundle.name()]).run();
+        if let Some(said) = said {
+            agrees(&said, &outcome, self.bundle.name());
+        }
+        outcome
+    }
+}
+
+/// `check` has said what `run` then says.
+#[track_caller]
+fn agrees(said: &Outcome, made: &Outcome, id: &str) {
+    let error = made.stderr();
+    let Some(error) = error.lines().find_map(|line| line.strip_prefix(&format!("run {id}: "))) else {
+        if made.succeeded() && !said.succeeded() {
+            said.fail("what check refuses has run");
+        }
+        return;
+    };
+    let bare = |text: &str| text.replace(|letter: char| letter.is_ascii_digit(), "");
+    let text = bare(&said.code(1).stdout());
+    let told = text.lines().any(|line| {
+        let sentence = line.rsplit_once(": ").map_or(line, |(_, last)| last);
+        line.starts_with("error: ") && bare(error).contains(sentence)
+    });
+    if !told {
+        said.fail(&format!("run says {error}, and check does not"));
     }
 }
 
@@ -684,4 +710,26 @@ fn owners_that_the_kernel_does_not_map_for_a_user_are_told() {
             outcome.fails_with("/mounts/7: owners can only be mapped").fails_with("leave the mapping out");
         }
     }
+}
+
+#[test]
+fn a_user_adds_a_file_system_to_a_container_that_runs() {
+    if known_difference("runc", "has no such command") || known_difference("crun", "makes it before it joins") {
+        return;
+    }
+    let container = single().with(|bundle| bundle.args(["sleep", "600"]).dir("/data", 0o755));
+    let name = container.bundle.name().to_owned();
+    container.bundle.write();
+    container.cmd(&["run", "--detach", &name]).run().ok();
+    let list = |entry: Value| container.bundle.host_file("mounts.json", &json!([entry]).to_string());
+    let mounts = |what: &str, entry: Value| {
+        container.cmd(&["mounts", what, &name, list(entry).to_str().expect("a plain path")]).run()
+    };
+    mounts("add", json!({"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["size=64k"]})).ok();
+    container.cmd(&["exec", &name, "sh", "-c", "touch /data/x && df -k /data"]).run().ok().shows(" 64 ");
+    let bind = json!({"destination": "/data", "type": "bind", "source": "/etc", "options": ["bind"]});
+    mounts("add", bind).fails_with("operation not permitted").fails_with("new file systems only");
+    mounts("remove", json!({"destination": "/data"})).ok();
+    container.cmd(&["exec", &name, "ls", "-A", "/data"]).run().ok().prints("");
+    container.cmd(&["delete", "--force", &name]).run().ok();
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Outcome, Sandbox, known_difference, skip};
+use crate::harness::{Bundle, Outcome, Sandbox, known_difference, peers_lack_it, probe, skip};
 
 /// True if this cgroup2 has the controller to give away.
 fn has(controller: &str) -> bool {
@@ -216,6 +216,32 @@ fn what_is_refused_halfway_changes_nothing() {
     let bad = json!({"unified": {"cgroup.max.depth": "7"}, "devices": [{"allow": true, "access": "x"}]});
     update(&container, &bad).fails_with("/linux/resources/devices/0");
     assert_eq!(holds(&container, "cgroup.max.depth"), "5");
+}
+
+#[test]
+fn device_rules_that_the_kernel_refuses_take_back_what_came_before_them() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = Bundle::new().caps(&["CAP_MKNOD", "CAP_SYSLOG"]).args(["sleep", "600"]);
+    container.run_detached().ok();
+    let node = "[ -e /kmsg ] || probe mknod /kmsg c 1 11 >/dev/null; probe open /kmsg";
+    let opens = || container.exec(&["sh", "-c", node]).ok().stdout();
+    let closed = opens();
+    assert!(closed.contains("/kmsg EPERM"), "{closed}");
+    let wanted = json!({
+        "unified": {"cgroup.max.depth": "7"},
+        "devices": [{"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rwm"}],
+    });
+    let file = container.host_file("resources.json", &wanted.to_string());
+    let words = ["update", "--resources", file.to_str().expect("a plain path"), container.name()];
+    let (probe, call) = (probe().to_str().expect("a plain path"), libc::SYS_bpf.to_string());
+    container.cmd(words).started_by([probe, "refuse", &call, "1"]).run().fails_with("operation not permitted");
+    assert_eq!((holds(&container, "cgroup.max.depth"), opens()), ("max".into(), closed));
+    // It is not taken for done.
+    container.cmd(words).run().ok();
+    assert_eq!(holds(&container, "cgroup.max.depth"), "7");
+    assert!(opens().contains("/kmsg ok"), "{}", opens());
 }
 
 #[test]

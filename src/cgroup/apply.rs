@@ -7,6 +7,11 @@ use super::{Location, controllers, files};
 use crate::error::{Error, Result};
 use crate::sys::Errno;
 
+/// That no cgroup has this file.
+pub(super) fn unknown(file: &str, place: &Location) -> Error {
+    Error::new(format!("cgroup {place} has no {file}")).hint("no controller of that name is known; is it spelt right?")
+}
+
 /// The files of one cgroup.
 pub(super) struct Files<'a> {
     pub(super) dir: BorrowedFd<'a>,
@@ -60,8 +65,7 @@ impl Files<'_> {
         let error = match (outcome, write.controller()) {
             (Ok(()), _) => return Ok(()),
             (Err(Errno::ENOENT), Some(controller)) => controllers::missing(file, controller, place),
-            (Err(Errno::ENOENT), None) => Error::new(format!("cgroup {place} has no {}", write.file))
-                .hint("no controller of that name is known; is it spelt right?"),
+            (Err(Errno::ENOENT), None) => unknown(&write.file, place),
             (Err(errno), _) => {
                 let error = Error::from(errno);
                 let error = error.context(format!("write {:?} to {} of cgroup {place}", write.value, write.file));

@@ -33,6 +33,11 @@ impl Controller {
         Some(Controller(place as u8))
     }
 
+    /// Whether only a cgroup with whole processes in it can have it (a "domain" controller).
+    pub(super) fn is_only_for_domains(self) -> bool {
+        matches!(self.name(), "memory" | "io" | "hugetlb" | "rdma" | "misc")
+    }
+
     pub(super) fn name(self) -> &'static str {
         NAMES[usize::from(self.0)].0
     }
@@ -59,9 +64,9 @@ impl Set {
         set
     }
 
-    /// Those that only a cgroup with whole processes in it can have ("domain" controllers).
+    /// Those that are only for domains.
     pub(super) fn only_for_domains(self) -> impl Iterator<Item = Controller> {
-        self.iter().filter(|controller| matches!(controller.name(), "memory" | "io" | "hugetlb" | "rdma" | "misc"))
+        self.iter().filter(|controller| controller.is_only_for_domains())
     }
 
     pub(super) fn iter(self) -> impl Iterator<Item = Controller> {
@@ -87,37 +92,69 @@ pub(super) fn switch_on(wanted: Set, location: &Location) {
 
 /// Says why `file`, which `controller` has, isn't there in `location`, and what to do about it.
 pub(super) fn missing(file: &str, controller: Controller, location: &Location) -> Error {
-    let name = controller.name();
-    let says = |why: String| Error::new(format!("cgroup {location} has no {file}: {why}"));
-    let lists = |file: &str| files::read(file).is_ok_and(|text| text.split_whitespace().any(|word| word == name));
+    // The file was not there a moment ago, so whatever the kernel says now, it is not on.
+    let switch_on = |switch: &str| {
+        let done = files::write(switch, &format!("+{}", controller.name()));
+        Some(done.err().unwrap_or(Errno::EAGAIN))
+    };
+    not_had(file, controller, location)
+        .or_else(|| not_on(file, controller, location, switch_on))
+        .unwrap_or_else(|| lacking(file, controller, location, location))
+}
 
-    let root = location.mount();
-    if !lists(&format!("{root}/cgroup.controllers")) {
-        return match hierarchy_in_v1(controller, &fs::read_to_string("/proc/cgroups").unwrap_or_default()) {
-            V1::Mounted => says(format!("the {name} controller is in use as a cgroup v1 hierarchy on this host"))
-                .hint("boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all, or leave the limit out"),
-            V1::Disabled => says(format!("the {name} controller is switched off in this kernel"))
-                .hint("boot without cgroup_disable= for it, or leave the limit out"),
-            V1::Free => says(format!("the {name} controller is not in {root}/cgroup.controllers"))
-                .hint("this kernel lacks it, or the cgroup namespace was not given it; leave the limit out"),
-        };
+fn says(file: &str, location: &Location, why: String) -> Error {
+    Error::new(format!("cgroup {location} has no {file}: {why}"))
+}
+
+fn lists(file: &str, controller: Controller) -> bool {
+    files::read(file).is_ok_and(|text| text.split_whitespace().any(|word| word == controller.name()))
+}
+
+/// That the hierarchy does not have the controller at all.
+pub(super) fn not_had(file: &str, controller: Controller, location: &Location) -> Option<Error> {
+    let (name, root) = (controller.name(), location.mount());
+    if lists(&format!("{root}/cgroup.controllers"), controller) {
+        return None;
     }
-    for ancestor in location.ancestors() {
-        let switch = format!("{ancestor}/cgroup.subtree_control");
-        if lists(&switch) {
-            continue;
-        }
-        let why = files::write(&switch, &format!("+{name}"));
-        let error = says(format!("the {name} controller is not enabled in {switch}"));
-        return match why {
-            Err(Errno::EBUSY) => error.hint("that cgroup has processes of its own; give a cgroupsPath elsewhere"),
-            Err(Errno::EOPNOTSUPP) => error.hint("that cgroup is threaded; give a cgroupsPath elsewhere"),
-            Err(Errno::EACCES | Errno::EPERM) => error.hint("only its owner may; ask for the controller's delegation"),
-            _ => error.hint("enable it there, or leave the limit out"),
-        };
-    }
-    let error = says(format!("this kernel's {name} controller does not have it"));
-    if name == "hugetlb" { error.hint(page_sizes(location)) } else { error }
+    let says = |why| says(file, location, why);
+    Some(match hierarchy_in_v1(controller, &fs::read_to_string("/proc/cgroups").unwrap_or_default()) {
+        V1::Mounted => says(format!("the {name} controller is in use as a cgroup v1 hierarchy on this host"))
+            .hint("boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all, or leave the limit out"),
+        V1::Disabled => says(format!("the {name} controller is switched off in this kernel"))
+            .hint("boot without cgroup_disable= for it, or leave the limit out"),
+        V1::Free => says(format!("the {name} controller is not in {root}/cgroup.controllers"))
+            .hint("this kernel lacks it, or the cgroup namespace was not given it; leave the limit out"),
+    })
+}
+
+/// That a cgroup above it does not hand the controller down, where that cannot be changed: `switch_on` says why not.
+pub(super) fn not_on(
+    file: &str,
+    controller: Controller,
+    location: &Location,
+    switch_on: impl Fn(&str) -> Option<Errno>,
+) -> Option<Error> {
+    let name = controller.name();
+    let off = |ancestor: String| format!("{ancestor}/cgroup.subtree_control");
+    let (switch, why) =
+        location.ancestors().map(off).filter(|switch| !lists(switch, controller)).find_map(|switch| {
+            let why = switch_on(&switch)?;
+            Some((switch, why))
+        })?;
+    let error = says(file, location, format!("the {name} controller is not enabled in {switch}"));
+    Some(match why {
+        Errno::EBUSY => error.hint("that cgroup has processes of its own; give a cgroupsPath elsewhere"),
+        Errno::EOPNOTSUPP => error.hint("that cgroup is threaded; give a cgroupsPath elsewhere"),
+        Errno::EACCES | Errno::EPERM => error.hint("only its owner may; ask for the controller's delegation"),
+        _ => error.hint("enable it there, or leave the limit out"),
+    })
+}
+
+/// That the controller is there and has no such file; `sample` is a cgroup that has it.
+pub(super) fn lacking(file: &str, controller: Controller, location: &Location, sample: &Location) -> Error {
+    let name = controller.name();
+    let error = says(file, location, format!("this kernel's {name} controller does not have it"));
+    if name == "hugetlb" { error.hint(page_sizes(sample)) } else { error }
 }
 
 /// The sizes of huge pages that can be limited.

@@ -186,6 +186,11 @@ impl Program {
         Ok(Some(Program(emit(&table))))
     }
 
+    /// Whether the kernel takes the program, which is on no cgroup and gone at once.
+    pub(super) fn try_to_load(&self) -> Result<()> {
+        self.load().map(drop).or_else(tolerate).field(|| "/linux/resources/devices")
+    }
+
     /// Loads the program and puts it on a cgroup that has none yet.
     pub(super) fn attach(&self, cgroup: BorrowedFd) -> Result<()> {
         let done = self.load().and_then(|program| bpf::attach_device_program(cgroup, program.as_fd()));
@@ -195,6 +200,11 @@ impl Program {
     fn load(&self) -> Result<OwnedFd, Errno> {
         bpf::load_device_program(&self.0, c"Apache-2.0")
     }
+}
+
+/// Whether the kernel takes a program with rules, for anybody.
+pub(super) fn probe() -> Result<()> {
+    Program::plan(&[])?.map_or(Ok(()), |program| program.load().map(drop).context("load a device program"))
 }
 
 /// A number by which two programs can be told apart: FNV-1a over their instructions.

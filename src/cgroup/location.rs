@@ -312,6 +312,12 @@ impl Location {
         files::value_of(&text, "oom_kill")?.parse().ok()
     }
 
+    /// What to say of a limit on memory below what setting a container up takes.
+    pub(super) fn too_little(bytes: u64) -> Option<String> {
+        let sentence = || format!("{bytes} bytes are less than the about {SET_UP} that setting the container up takes");
+        (bytes < SET_UP).then(sentence)
+    }
+
     /// The sentence for a container that died while it was set up, if the kernel has killed it for want of memory.
     pub fn out_of_memory(&self) -> Option<Error> {
         if self.oom_kills()? == 0 {
@@ -415,6 +421,11 @@ impl Location {
             done => done.with_context(|| format!("remove the cgroups below {self}")),
         }
     }
+}
+
+/// Whether cgroups can be made in a directory.
+pub(super) fn writable(directory: &str) -> Result<()> {
+    access(directory, AccessFlags::W_OK).with_context(|| format!("write to {directory}"))
 }
 
 #[cfg(test)]

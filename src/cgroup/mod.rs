@@ -9,6 +9,7 @@
 //! intent record) → [`Request::create`] (makes the directories) → [`Cgroup::apply`] → clone → [`Cgroup::keep`].
 
 mod apply;
+mod check;
 mod controllers;
 mod create;
 mod devices;
@@ -20,6 +21,7 @@ mod mount;
 mod native;
 pub mod rdt;
 pub mod stats;
+pub mod survey;
 pub mod systemd;
 mod update;
 

@@ -59,8 +59,7 @@ impl Request {
     /// Finds the group and checks what is there; changes nothing, so that the result can be recorded before anything is
     /// made.
     pub fn place(&self) -> Result<Group> {
-        let mounted = statfs(PLACE).is_ok_and(|found| found.filesystem_type() == MAGIC);
-        if !mounted {
+        if !is_mounted() {
             return Err(Error::new(format!("no resctrl file system is mounted on {PLACE}"))
                 .field("/linux/intelRdt")
                 .hint(
@@ -120,6 +119,11 @@ impl Request {
         }
         Ok(())
     }
+}
+
+/// Whether there are groups on this host.
+pub(super) fn is_mounted() -> bool {
+    statfs(PLACE).is_ok_and(|found| found.filesystem_type() == MAGIC)
 }
 
 impl Group {

@@ -1,6 +1,6 @@
 //! `create`, and the options that it shares with `run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -74,8 +74,7 @@ impl Options {
         let id = Id::new(&self.id)?;
         let listen_fds = super::listen_fds();
         check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
-        let bundle = std::fs::canonicalize(&self.bundle)
-            .with_context(|| format!("open the bundle {}", self.bundle.display()))?;
+        let bundle = open_bundle(&self.bundle)?;
         let config = match self.config {
             Some(file) => super::absolute(file)?,
             None => bundle.join("config.json"),
@@ -108,7 +107,12 @@ impl Options {
     }
 }
 
-fn manager(global: &Global) -> cgroup::Manager {
+/// The bundle, absolute.
+pub(super) fn open_bundle(path: &Path) -> Result<PathBuf> {
+    std::fs::canonicalize(path).with_context(|| format!("open the bundle {}", path.display()))
+}
+
+pub(super) fn manager(global: &Global) -> cgroup::Manager {
     match global.manager() {
         CgroupManager::Cgroupfs => cgroup::Manager::Cgroupfs,
         CgroupManager::Systemd => cgroup::Manager::Systemd,

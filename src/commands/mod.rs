@@ -1,5 +1,6 @@
 //! The subcommands, one a file: options, help and what they do.
 
+mod check;
 mod create;
 mod delete;
 mod events;
@@ -7,6 +8,7 @@ mod exec;
 mod features;
 mod kill;
 mod list;
+mod mounts;
 mod pause;
 mod ps;
 mod run;
@@ -27,6 +29,8 @@ use crate::error::{Context, Error, Result};
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Say what create would refuse or warn about; nothing is created
+    Check(check::Check),
     /// Create a container; its program waits for `start`
     Create(create::Create),
     /// Delete containers
@@ -41,6 +45,8 @@ pub enum Command {
     Kill(kill::Kill),
     /// List containers
     List(list::List),
+    /// Add mounts to a container that runs, or take them off
+    Mounts(mounts::Mounts),
     /// Freeze a container's processes
     Pause(pause::Pause),
     /// List a container's processes
@@ -64,7 +70,8 @@ pub enum Command {
 /// Adds a command's options to its description.
 type Describe = fn(clap::Command) -> clap::Command;
 
-const COMMANDS: [(&str, Describe); 16] = [
+const COMMANDS: [(&str, Describe); 18] = [
+    ("check", check::Check::augment_args),
     ("create", create::Create::augment_args),
     ("delete", delete::Delete::augment_args),
     ("events", events::Events::augment_args),
@@ -72,6 +79,7 @@ const COMMANDS: [(&str, Describe); 16] = [
     ("features", features::Features::augment_args),
     ("kill", kill::Kill::augment_args),
     ("list", list::List::augment_args),
+    ("mounts", mounts::Mounts::augment_args),
     ("pause", pause::Pause::augment_args),
     ("ps", ps::Ps::augment_args),
     ("resume", pause::Resume::augment_args),
@@ -98,6 +106,7 @@ impl Command {
     /// Does it; the exit code on success.
     pub fn run(self, global: &Global) -> Result<u8> {
         match self {
+            Command::Check(command) => command.run(global),
             Command::Create(command) => command.run(global),
             Command::Delete(command) => command.run(global),
             Command::Events(command) => command.run(global),
@@ -105,6 +114,7 @@ impl Command {
             Command::Features(command) => command.run(),
             Command::Kill(command) => command.run(global),
             Command::List(command) => command.run(global),
+            Command::Mounts(command) => command.run(global),
             Command::Pause(command) => command.run(global),
             Command::Ps(command) => command.run(global),
             Command::Resume(command) => command.run(global),

@@ -1,6 +1,7 @@
 //! The life cycle on the host, one verb per file, and what a container on record is.
 
 mod agent;
+pub mod check;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -10,6 +11,7 @@ pub mod freeze;
 pub mod id;
 pub mod kill;
 pub mod members;
+pub mod mounts;
 pub mod notify;
 pub mod record;
 pub mod sessions;

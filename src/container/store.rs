@@ -79,6 +79,18 @@ impl Store {
         if self.directory(id).exists() { Err(is_taken(id)) } else { Ok(()) }
     }
 
+    /// Whether a directory can be made here, as far as that can be seen: the root, or what there is of its path, can be
+    /// written to.
+    pub fn look(&self, id: &Id) -> Result<()> {
+        let writable = |path: &Path| nix::unistd::access(path, nix::unistd::AccessFlags::W_OK);
+        let there = self.root.ancestors().find(|path| path.exists()).unwrap_or(&self.root);
+        match there == self.root {
+            true => writable(there)
+                .with_context(|| format!("make the state directory {}", self.root.join(id.as_str()).display())),
+            false => writable(there).with_context(|| format!("make the state root {}", self.root.display())),
+        }
+    }
+
     /// Opens a container by its id.
     pub fn open(&self, id: &str) -> Result<Container> {
         let directory = self.directory(&Id::new(id)?);

@@ -195,7 +195,7 @@ pub fn launch(
 }
 
 /// The network namespace that is joined, when network devices are to be moved there: it must not be the runtime's.
-fn network_to_fill(namespaces: &Namespaces, entries: &[Entry]) -> Result<Option<OwnedFd>> {
+pub(super) fn network_to_fill(namespaces: &Namespaces, entries: &[Entry]) -> Result<Option<OwnedFd>> {
     const NETWORK: u64 = libc::CLONE_NEWNET as u64;
     if namespaces.devices().is_empty() {
         return Ok(None);

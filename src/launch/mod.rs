@@ -1,8 +1,10 @@
 //! From a plan to a process: the fork, the conversation of its two halves, and the script of each.
 
+pub mod beside;
 pub mod child;
 pub mod fork;
 pub mod gate;
 pub mod host;
 pub mod listener;
+pub mod trial;
 pub mod wire;

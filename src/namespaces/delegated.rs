@@ -69,13 +69,13 @@ impl Helper {
         let Helper { program, grants, .. } = self;
         let error = Error::new(format!("it says {said:?}"));
         // File capabilities would do as well, and cannot be told from here: only its refusal to write points at them.
-        let set_uid = fs::metadata(path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & libc::S_ISUID != 0);
+        let set_uid = is_set_uid(path);
         let user = caller();
         if !set_uid && !said.contains("not allowed") {
             return error.hint(format!("{program} must be set-uid root: chmod u+s {}", path.display()));
         }
         let text = fs::read_to_string(grants).unwrap_or_default();
-        if !has_range(&text, &user, getuid().as_raw()) {
+        if ranges_of(&text, &user, getuid().as_raw()).is_empty() {
             return error
                 .hint(format!("{user} has no range in {grants}: usermod --add-sub{}s 100000-165535 {user}", {
                     if *program == "newuidmap" { "uid" } else { "gid" }
@@ -85,6 +85,39 @@ impl Helper {
             "the map must lie in the ranges that {grants} grants {user}, and name no other ids but its own"
         ))
     }
+}
+
+/// What a user other than root may map besides its own id.
+pub struct Grant {
+    /// The helper's name.
+    pub program: &'static str,
+    /// Where it is, if it is.
+    pub path: Option<PathBuf>,
+    /// It is set-uid root, or has a capability instead.
+    pub has_power: bool,
+    /// The file of the ranges.
+    pub file: &'static str,
+    /// Those of the caller: the first id and how many.
+    pub ranges: Vec<(u32, u32)>,
+}
+
+/// Looks for the helpers of both kinds and for what they may give.
+pub fn grants() -> [Grant; 2] {
+    let user = caller();
+    [USERS, GROUPS].map(|Helper { program, grants, .. }| {
+        let path = find(program).ok();
+        let has_power = path.as_ref().is_some_and(|path| is_set_uid(path) || has_capability(path));
+        let text = fs::read_to_string(grants).unwrap_or_default();
+        Grant { program, path, has_power, file: grants, ranges: ranges_of(&text, &user, getuid().as_raw()) }
+    })
+}
+
+fn is_set_uid(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & libc::S_ISUID != 0)
+}
+
+fn has_capability(path: &Path) -> bool {
+    fs::File::open(path).is_ok_and(|file| crate::sys::path::xattr(&file, c"security.capability").is_ok())
 }
 
 /// The caller by name, or by number where there is none.
@@ -103,10 +136,14 @@ fn name_of(passwd: &str, user: u32) -> Option<&str> {
     })
 }
 
-/// Whether a user is granted ids, by name or by number, subuid(5).
-fn has_range(grants: &str, name: &str, number: u32) -> bool {
-    let granted = |user: &str| user == name || user.parse() == Ok(number);
-    grants.lines().filter_map(|line| line.split(':').next()).any(granted)
+/// The ids that a user is granted, by name or by number, subuid(5).
+fn ranges_of(grants: &str, name: &str, number: u32) -> Vec<(u32, u32)> {
+    let range = |line: &str| {
+        let mut parts = line.split(':');
+        let user = parts.next().filter(|user| *user == name || user.parse() == Ok(number));
+        user.and_then(|_| Some((parts.next()?.parse().ok()?, parts.next()?.trim().parse().ok()?)))
+    };
+    grants.lines().filter_map(range).collect()
 }
 
 /// A helper in PATH.
@@ -132,8 +169,8 @@ mod tests {
 
     #[test]
     fn ranges_are_granted_by_name_or_number() {
-        assert!(has_range("root:1:1\njo:100000:65536\n", "jo", 1000));
-        assert!(has_range("1000:100000:65536\n", "jo", 1000));
-        assert!(!has_range("joan:100000:65536\n", "jo", 1000));
+        assert_eq!(ranges_of("root:1:1\njo:100000:65536\n", "jo", 1000), [(100000, 65536)]);
+        assert_eq!(ranges_of("1000:100000:65536\n", "jo", 1000), [(100000, 65536)]);
+        assert_eq!(ranges_of("joan:100000:65536\njo:x:1\n", "jo", 1000), []);
     }
 }

@@ -1,6 +1,6 @@
 //! Which namespaces a container gets: new ones, joined ones, and in which order they are entered.
 
-mod delegated;
+pub mod delegated;
 pub mod netdev;
 pub mod sysctl;
 pub mod time;
@@ -157,6 +157,11 @@ impl Namespaces {
         if self.new & libc::CLONE_NEWUSER as u64 == 0 { 0 } else { self.new & late }
     }
 
+    /// The offsets of a new time namespace.
+    pub fn offsets(&self) -> Option<&Offsets> {
+        self.offsets.as_ref()
+    }
+
     /// The offsets of a new time namespace that has to be made while a user namespace is joined: afterwards nobody there
     /// may write them.
     pub fn joining_offsets(&self) -> Option<&Offsets> {
@@ -178,6 +183,12 @@ impl Namespaces {
     /// Opens what is to be joined, in joining order, and checks that each is of its kind.
     pub fn open(&self) -> Result<Vec<Entry>> {
         self.joins.iter().map(Join::open).collect()
+    }
+
+    /// [`Namespaces::open`], where all faults are told; `None` if there are any.
+    pub fn look(&self, tell: &mut dyn FnMut(Error)) -> Option<Vec<Entry>> {
+        let entries: Vec<Entry> = self.joins.iter().filter_map(|join| join.open().map_err(&mut *tell).ok()).collect();
+        (entries.len() == self.joins.len()).then_some(entries)
     }
 
     /// Refuses what would reach the host because a "joined" namespace is the runtime's own.

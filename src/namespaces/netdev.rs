@@ -55,6 +55,17 @@ impl Devices {
         self.0.is_empty()
     }
 
+    /// Whether the host has them.
+    pub fn look(&self, tell: &mut dyn FnMut(Error)) {
+        if self.is_empty() {
+            return;
+        }
+        let Ok(here) = Route::open().context("open a netlink socket").map_err(&mut *tell) else { return };
+        for device in &self.0 {
+            device.find(&here).map(drop).field(|| device.field()).unwrap_or_else(&mut *tell);
+        }
+    }
+
     /// Moves all of them. Before the first one goes, each is looked up and its new name seen to be free: a virtual device
     /// does not come back from a container that could not be made.
     pub fn move_to(&self, namespace: BorrowedFd<'_>) -> Result<()> {
@@ -95,8 +106,12 @@ impl Device {
         Ok(())
     }
 
+    fn find(&self, here: &Route) -> Result<u32> {
+        here.index_of(&self.host).with_context(|| format!("find the network device {}", self.host))
+    }
+
     fn look_up(&self, here: &Route, there: &Route) -> Result<u32> {
-        let index = here.index_of(&self.host).with_context(|| format!("find the network device {}", self.host))?;
+        let index = self.find(here)?;
         if self.is_template() {
             return Ok(index);
         }

@@ -30,7 +30,7 @@ const IPC: [&str; 8] = ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax",
 #[derive(Debug, Default)]
 pub struct Sysctls(Vec<Sysctl>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Sysctl {
     key: String,
     file: String,
@@ -62,6 +62,15 @@ impl Sysctls {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Those that are there before the network has any device but its own loopback.
+    pub fn without_interfaces(&self) -> Sysctls {
+        let early = |sysctl: &&Sysctl| {
+            let mut names = sysctl.file.split('/').skip_while(|name| !matches!(*name, "conf" | "neigh")).skip(1);
+            names.next().is_none_or(|name| matches!(name, "all" | "default" | "lo"))
+        };
+        Sysctls(self.0.iter().filter(early).cloned().collect())
     }
 
     /// Writes all of them through a procfs that no container can have covered.
@@ -169,6 +178,19 @@ mod tests {
     fn both_spellings_reach_the_same_file() {
         for key in ["net/ipv4/conf/e.9/rp_filter", "net.ipv4.conf.e/9.rp_filter"] {
             assert_eq!(plan(key).unwrap().0[0].file, "sys/net/ipv4/conf/e.9/rp_filter");
+        }
+    }
+
+    #[test]
+    fn those_of_interfaces_to_come_are_told_apart() {
+        for (key, early) in [
+            ("net.ipv4.ip_forward", true),
+            ("net.ipv4.conf.all.rp_filter", true),
+            ("net.ipv6.neigh.default.gc_stale_time", true),
+            ("net.ipv4.conf.eth0.rp_filter", false),
+            ("net.ipv6.neigh.eth0.mcast_solicit", false),
+        ] {
+            assert_eq!(!plan(key).unwrap().without_interfaces().is_empty(), early, "{key}");
         }
     }
 

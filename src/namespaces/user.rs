@@ -58,8 +58,12 @@ impl IdMaps {
 
     /// The outer id of an inner user.
     pub fn host_user(&self, inside: u32) -> Option<u32> {
-        let holds = |range: &&Range| inside.checked_sub(range.inside).is_some_and(|offset| offset < range.size);
-        self.users.iter().find(holds).map(|range| range.outside + (inside - range.inside))
+        outer(&self.users, inside)
+    }
+
+    /// The outer id of an inner group.
+    pub fn host_group(&self, inside: u32) -> Option<u32> {
+        outer(&self.groups, inside)
     }
 
     /// Writes both maps for a process in the new namespace. Each file takes a single write(2), once. What the kernel does
@@ -82,6 +86,11 @@ impl IdMaps {
         ensure_same(pid, "uid_map", &self.users).field(|| "/linux/uidMappings")?;
         ensure_same(pid, "gid_map", &self.groups).field(|| "/linux/gidMappings")
     }
+}
+
+fn outer(ranges: &[Range], inside: u32) -> Option<u32> {
+    let holds = |range: &&Range| inside.checked_sub(range.inside).is_some_and(|offset| offset < range.size);
+    ranges.iter().find(holds).and_then(|range| range.outside.checked_add(inside - range.inside))
 }
 
 fn ensure_same(pid: Pid, name: &str, wanted: &[Range]) -> Result<()> {

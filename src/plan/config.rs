@@ -15,10 +15,19 @@ use crate::error::{Context, Error, Result};
 
 /// Reads the configuration of a bundle.
 pub fn read(path: &Path) -> Result<Spec> {
-    let bytes = fs::read(path)
+    interpret(&load(path)?, path)
+}
+
+/// Reads the text of a configuration.
+pub fn load(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path)
         .with_context(|| format!("read the configuration {}", path.display()))
-        .hint("a bundle is a directory with a config.json and a root filesystem; `corten spec` writes a config.json")?;
-    parse(&bytes).with_context(|| format!("read the configuration {}", path.display()))
+        .hint("a bundle is a directory with a config.json and a root filesystem; `corten spec` writes a config.json")
+}
+
+/// Parses the text of a configuration, which is that of a file.
+pub fn interpret(text: &[u8], path: &Path) -> Result<Spec> {
+    parse(text).with_context(|| format!("read the configuration {}", path.display()))
 }
 
 /// Parses a document of the runtime spec, tolerating what the standard tolerates.
@@ -89,7 +98,7 @@ fn tolerate_process(process: &mut Value) {
                 let known = name.as_str().is_none_or(|name| capability(name).is_some());
                 if !known {
                     // runtime-spec, "process.capabilities": a runtime must warn and should not fail.
-                    log::warn!("the capability {name} in {set} is unknown and ignored");
+                    log::warn!("/process/capabilities/{set}: the capability {name} is unknown and ignored");
                 }
                 known
             });

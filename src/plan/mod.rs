@@ -2,6 +2,7 @@
 //! fields checked, before the first side effect. The configuration is not seen after that.
 
 pub mod config;
+pub mod mend;
 pub mod notify;
 mod validate;
 

@@ -157,6 +157,14 @@ impl Capabilities {
         !(self.permitted | self.inheritable).is_empty()
     }
 
+    /// Whether files may be used whatever their modes say, and whether directories may at least be searched.
+    pub(super) fn pass_by_modes(&self) -> (bool, bool) {
+        const OVERRIDE: u32 = 1;
+        const READ_SEARCH: u32 = 2;
+        let all = self.effective.has(OVERRIDE);
+        (all, all || self.effective.has(READ_SEARCH))
+    }
+
     /// Drops from the bounding set all that is not asked for, also what this table does not know yet.
     pub(super) fn bound(&self) -> Result<()> {
         for number in (0..64).filter(|&number| !self.bounding.has(number)) {

@@ -15,7 +15,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
     connect as connect_socket, recvmsg, sendmsg, socket, socketpair,
 };
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
 
@@ -45,6 +45,15 @@ const NAME: &[u8] = b"/dev/ptmx";
 pub fn devpts() -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat2(AT_FDCWD, "/dev/pts", OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS))
+        .or_else(no_devpts)
+}
+
+/// That the container's `/dev/pts` cannot be opened.
+///
+/// # Errors
+/// Always.
+pub fn no_devpts<T>(errno: Errno) -> Result<T> {
+    Err(errno)
         .context("open /dev/pts of the container")
         .field(|| "/process/terminal")
         .hint("a terminal needs a mount of type devpts at /dev/pts")
@@ -106,7 +115,21 @@ impl Pty {
 /// Connects to a socket of the caller's: `kind` is `console` (`--console-socket`) or `pidfd` (`--pidfd-socket`). The path
 /// may be longer than a socket address.
 pub fn connect(path: &Path, kind: &str) -> Result<OwnedFd> {
-    connect_to(path).with_context(|| format!("connect to {kind} socket {}", path.display()))
+    connect_to(path).with_context(|| connecting(path, kind))
+}
+
+/// What [`connect`] would say, but that nobody listens, without a word to who does.
+pub fn check(path: &Path, kind: &str) -> Result<()> {
+    let outcome = match stat(path) {
+        // What connect(2) says of any other file.
+        Ok(stat) if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK => Err(Errno::ECONNREFUSED),
+        other => other.map(drop),
+    };
+    outcome.with_context(|| connecting(path, kind))
+}
+
+fn connecting(path: &Path, kind: &str) -> String {
+    format!("connect to {kind} socket {}", path.display())
 }
 
 fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {

@@ -98,15 +98,28 @@ impl Landlock {
         })
     }
 
+    /// What [`Landlock::apply`] would say of the paths.
+    pub(super) fn check(&self, is_there: &dyn Fn(&Path) -> bool) -> Result<()> {
+        for (_, path, place) in self.beneath.iter().filter(|(_, path, _)| !is_there(path)) {
+            let absent = self.absent(path, Err::<(), _>(Errno::ENOENT));
+            absent.with_context(|| format!("at {place}")).field(|| FIELD)?;
+        }
+        Ok(())
+    }
+
+    /// A path that is not there is a warning, or an error where all has to be as it is written.
+    fn absent<T>(&self, path: &Path, outcome: std::result::Result<T, Errno>) -> Result<Option<T>> {
+        if matches!(outcome, Err(Errno::ENOENT)) && !self.strict {
+            log::warn!("Landlock: {} is not there, and stays forbidden if it comes", path.display());
+            return Ok(None);
+        }
+        outcome.map(Some).with_context(|| format!("open {}", path.display()))
+    }
+
     fn allow_beneath(&self, ruleset: std::os::fd::BorrowedFd<'_>, allowed: u64, path: &Path) -> Result<()> {
         // Every link is followed, /dev/stdout as well: a rule opens no way to a file that the container cannot name.
-        let file = match open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
-            Err(Errno::ENOENT) if !self.strict => {
-                log::warn!("Landlock: {} is not there, and stays forbidden if it comes", path.display());
-                return Ok(());
-            }
-            file => file.with_context(|| format!("open {}", path.display()))?,
-        };
+        let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        let Some(file) = self.absent(path, file)? else { return Ok(()) };
         let kind = fstat(&file).with_context(|| format!("look at {}", path.display()))?.st_mode & SFlag::S_IFMT.bits();
         let allowed = if kind == SFlag::S_IFDIR.bits() { allowed } else { allowed & OF_FILES };
         if allowed == 0 {

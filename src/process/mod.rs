@@ -5,12 +5,14 @@
 //! users and groups, and gives a program neither a descriptor nor a working directory that lies outside its root.
 
 mod capabilities;
+pub mod check;
 pub mod console;
 mod environment;
 pub mod foreground;
 mod labels;
 mod landlock;
 mod limits;
+mod loader;
 mod memory;
 mod options;
 mod program;
@@ -210,16 +212,7 @@ impl Process {
     ///
     /// `proc` is the root of a procfs that only we have, for a process with labels ([`Process::needs_proc`]).
     pub fn prepare(&mut self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
-        self.labels.apply(proc)?;
-        if self.no_new_privs {
-            nix::sys::prctl::set_no_new_privs().context("set no_new_privs").field(|| "/process/noNewPrivileges")?;
-        }
-        if let Some(domain) = self.personality {
-            sched::set_personality(domain).context("set the personality").field(|| "/linux/personality")?;
-        }
-        if let Some(policy) = &self.memory_policy {
-            policy.apply()?;
-        }
+        self.take_on(proc)?;
         if self.listen_pid {
             self.environment.set("LISTEN_PID", getpid().to_string().as_bytes());
         }
@@ -231,6 +224,21 @@ impl Process {
         // Last of all that opens files; before the limits, which may be of files, and before a seccomp filter, which may
         // forbid it.
         self.landlock.as_ref().map_or(Ok(()), landlock::Landlock::apply)
+    }
+
+    /// Of [`Process::prepare`] what has to do with no file of the container.
+    pub fn take_on(&self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.labels.apply(proc)?;
+        if self.no_new_privs {
+            nix::sys::prctl::set_no_new_privs().context("set no_new_privs").field(|| "/process/noNewPrivileges")?;
+        }
+        if let Some(domain) = self.personality {
+            sched::set_personality(domain).context("set the personality").field(|| "/linux/personality")?;
+        }
+        if let Some(policy) = &self.memory_policy {
+            policy.apply()?;
+        }
+        Ok(())
     }
 
     /// Becomes the container's user for good: working directory, groups, ids, capabilities. Then finds the

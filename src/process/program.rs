@@ -28,12 +28,53 @@ const IN_VAIN: [Errno; 9] = [
     Errno::ETIMEDOUT,
 ];
 
+/// Files among which a program is looked for.
+pub trait Files {
+    /// Whether it may be executed, and is a file.
+    ///
+    /// # Errors
+    /// Those of execve(2), and `EISDIR`.
+    fn judge(&self, path: &CStr) -> Result<(), Errno>;
+    /// Whether something is there.
+    fn exists(&self, path: &CStr) -> bool;
+    /// Whether nothing can be executed where it lies.
+    fn is_no_exec(&self, path: &CStr) -> bool;
+    /// The first bytes of it; `None` where they cannot be read.
+    fn head(&self, path: &CStr, length: u64) -> Option<Vec<u8>>;
+}
+
+/// The files that this process sees, by the rights that it has now.
+struct Here;
+
+impl Files for Here {
+    fn judge(&self, path: &CStr) -> Result<(), Errno> {
+        judge(path)
+    }
+
+    fn exists(&self, path: &CStr) -> bool {
+        exists(path)
+    }
+
+    fn is_no_exec(&self, path: &CStr) -> bool {
+        statvfs(path).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC))
+    }
+
+    fn head(&self, _: &CStr, _: u64) -> Option<Vec<u8>> {
+        None
+    }
+}
+
 /// Finds the program that `name` means for a process with this PATH, by the rights the caller has now.
 pub(super) fn find(name: &CStr, path: Option<&[u8]>) -> Result<CString> {
+    find_in(&Here, name, path)
+}
+
+/// The same among other files.
+pub(super) fn find_in(files: &dyn Files, name: &CStr, path: Option<&[u8]>) -> Result<CString> {
     if name.to_bytes().contains(&b'/') {
-        return match judge(name) {
+        return match files.judge(name) {
             Ok(()) => Ok(name.to_owned()),
-            Err(errno) => Err(explain(name, name, errno)),
+            Err(errno) => Err(explain(files, name, name, errno)),
         };
     }
     let mut refused = None;
@@ -41,16 +82,16 @@ pub(super) fn find(name: &CStr, path: Option<&[u8]>) -> Result<CString> {
         // An empty entry is the working directory (execvp(3)).
         let separator: &[u8] = if directory.is_empty() { b"" } else { b"/" };
         let Ok(candidate) = CString::new([directory, separator, name.to_bytes()].concat()) else { continue };
-        match judge(&candidate) {
+        match files.judge(&candidate) {
             Ok(()) => return Ok(candidate),
-            Err(Errno::EACCES) if exists(&candidate) => refused = refused.or(Some(candidate)),
+            Err(Errno::EACCES) if files.exists(&candidate) => refused = refused.or(Some(candidate)),
             Err(errno) if IN_VAIN.contains(&errno) => {}
             // What went wrong is not that there is none.
-            Err(errno) => return Err(explain(name, &candidate, errno)),
+            Err(errno) => return Err(explain(files, name, &candidate, errno)),
         }
     }
     match refused {
-        Some(candidate) => Err(explain(name, &candidate, Errno::EACCES)),
+        Some(candidate) => Err(explain(files, name, &candidate, Errno::EACCES)),
         None => Err(Error::from(Errno::ENOENT)
             .context("executable file not found in $PATH")
             .context(quoted(name))
@@ -84,21 +125,19 @@ pub(super) fn execute(path: &CStr, arguments: &[CString], environment: &[CString
     let name = arguments.first().map_or(path, CString::as_c_str);
     match errno {
         Errno::EACCES if stat(path).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) => {
-            explain(name, path, Errno::EISDIR)
+            explain(&Here, name, path, Errno::EISDIR)
         }
-        errno => explain(name, path, errno),
+        errno => explain(&Here, name, path, errno),
     }
 }
 
-fn explain(name: &CStr, path: &CStr, errno: Errno) -> Error {
+pub(super) fn explain(files: &dyn Files, name: &CStr, path: &CStr, errno: Errno) -> Error {
     let error = Error::from(errno).context(quoted(name));
     match errno {
-        Errno::EACCES if statvfs(path).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)) => {
-            error.hint("it lies on a file system that is mounted noexec")
-        }
+        Errno::EACCES if files.is_no_exec(path) => error.hint("it lies on a file system that is mounted noexec"),
         Errno::EACCES => error.hint("chmod a+x it in the image, or give the user a way to it"),
         Errno::EISDIR => error.hint("name a program in it"),
-        Errno::ENOENT if exists(path) => {
+        Errno::ENOENT if files.exists(path) => {
             error.hint("the file is there, but the interpreter or loader that it names is not in the container")
         }
         Errno::ENOENT => {

@@ -56,6 +56,15 @@ impl User {
         Ok(User { uid, gid, umask, groups })
     }
 
+    /// The user, and the groups; `None` for those of the caller.
+    pub(super) fn as_numbers(&self) -> (u32, Option<Vec<u32>>) {
+        let groups = match &self.groups {
+            Groups::Exactly(groups) => Some(groups.iter().map(|group| group.as_raw()).chain([self.gid]).collect()),
+            Groups::Keep => None,
+        };
+        (self.uid, groups)
+    }
+
     pub(super) fn set_umask(&self) {
         nix::sys::stat::umask(Mode::from_bits_truncate(self.umask));
     }

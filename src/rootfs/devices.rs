@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
@@ -95,6 +95,11 @@ impl Devices {
         self.nodes.iter().filter_map(|node| node.bind.as_ref().map(|path| node.open(path))).collect()
     }
 
+    /// Whether the host has those that are to be bound.
+    pub(super) fn look(&self) -> impl Iterator<Item = Result<()>> {
+        self.nodes.iter().filter_map(|node| node.bind.as_ref().map(|path| node.look(path)))
+    }
+
     /// In the container's process, where the host's `/dev` is still in sight: nodes, links, `ptmx`. Gives back the directory
     /// `/dev`. Where `binds`, in a mount namespace of the container's own, a node that may not be made is the host's.
     pub(super) fn make(&self, root: &Root, bound: Vec<OwnedFd>, binds: bool) -> Result<OwnedFd> {
@@ -162,8 +167,16 @@ impl Device {
     }
 
     fn open(&self, path: &Path) -> Result<OwnedFd> {
+        self.checked(path, clone_path(path, false))
+    }
+
+    fn look(&self, path: &Path) -> Result<()> {
+        self.checked(path, open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())).map(drop)
+    }
+
+    fn checked(&self, path: &Path, node: Result<OwnedFd, Errno>) -> Result<OwnedFd> {
         let describe = || format!("open the device {}", path.display());
-        let node = clone_path(path, false).with_context(describe)?;
+        let node = node.with_context(describe)?;
         let stat = fstat(&node).with_context(describe)?;
         self.check(format(&stat), stat.st_rdev).with_context(describe)?;
         Ok(node)

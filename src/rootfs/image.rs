@@ -1,7 +1,7 @@
 //! An image directory that is never written to: an overlay above it is the container's root, by the annotation
 //! [`ANNOTATION`], so that many containers share the directory without an engine.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -78,6 +78,17 @@ impl Cover {
         let upper = Upper::parse(value, bundle, id)?;
         ensure!(user_namespace || !mapped, "{value:?} asks for a map of owners, which belongs to a user namespace");
         Ok(Cover { upper, read_only: form == "readonly", map: mapped.then(IdMap::of_container), label })
+    }
+
+    /// Whether what is written can be kept where it is to be; nothing is made.
+    pub(super) fn look(&self, image: BorrowedFd<'_>) -> Result<()> {
+        let Upper::Directory { path, .. } = &self.upper else { return Ok(()) };
+        let look = || match open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT) => parent_of_kept(path, image).map(drop),
+            opened => check_outside(opened.context("open the directory")?.as_fd(), image),
+        };
+        let outcome = look().with_context(|| format!("keep what is written in {}", path.display()));
+        outcome.context("make the overlay above the image").field(|| FIELD)
     }
 
     /// On the host: makes it as a detached mount. `image` is its lowest layer, the directory at `path`.
@@ -270,14 +281,20 @@ fn is_in_use(upper: &OwnedFd, image: BorrowedFd<'_>) -> Result<bool> {
 
 /// The directory of `dir=`, new. Only its owner may pass: programs with set-user-id bits may come to lie in it.
 fn make_kept(path: &Path, image: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let Some((parent, name)) = path.parent().zip(path.file_name()) else { return Err(Errno::ENOENT.into()) };
-    let parent: OwnedFd = open(parent, DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
-    check_outside(parent.as_fd(), image)?;
+    let (parent, name) = parent_of_kept(path, image)?;
     match mkdirat(&parent, name, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(error) => return Err(error).context("make the directory"),
     }
     openat(&parent, name, DIRECTORY, Mode::empty()).context("open the new directory")
+}
+
+/// The directory in which one is to be made, and the name of that.
+fn parent_of_kept<'a>(path: &'a Path, image: BorrowedFd<'_>) -> Result<(OwnedFd, &'a OsStr)> {
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else { return Err(Errno::ENOENT.into()) };
+    let parent: OwnedFd = open(parent, DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
+    check_outside(parent.as_fd(), image)?;
+    Ok((parent, name))
 }
 
 /// Refuses what lies in the image, where nothing is to be written; the kernel would not mind.

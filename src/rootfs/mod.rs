@@ -13,6 +13,7 @@ mod devices;
 mod filesystem;
 mod idmap;
 mod image;
+mod live;
 mod masks;
 mod mounts;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod path;
 mod pivot;
 mod sources;
 mod spreading;
+mod view;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -42,10 +44,13 @@ use masks::Masks;
 use mounts::{Mount, World};
 use path::{Inside, Root};
 use sources::Sources;
+use view::{Tree, What};
 
 pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, sweep};
+pub(crate) use live::{Additions, Outside, Removals};
 #[allow(unused_imports, reason = "for the command features")]
 pub(crate) use options::words as mount_options;
+pub(crate) use view::{Sight, View};
 
 /// How the container's process comes to its mount namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,12 +237,8 @@ impl Rootfs {
         user_namespace: Option<BorrowedFd<'_>>,
         later: bool,
     ) -> Result<Opened> {
-        let describe = || format!("open the rootfs {}", self.path.display());
-        // A link is followed here, once. From now on the rootfs is this directory, whatever its name leads to.
-        let root = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .with_context(describe)
-            .field(|| "/root/path")?;
-        let stat = fstat(&root).with_context(describe).field(|| "/root/path")?;
+        let root = self.open_root()?;
+        let stat = fstat(&root).with_context(|| self.opening()).field(|| "/root/path")?;
         let host_namespace = match self.isolation {
             Isolation::Joined => mount_namespace(),
             _ => None,
@@ -260,6 +261,65 @@ impl Rootfs {
             opened.take(user_namespace)?;
         }
         Ok(opened)
+    }
+
+    /// The kernel wants power over the file system, and the ids of a map are those of the host, which mean others here.
+    fn refuse_mapped(&self) -> Result<()> {
+        let above = if let Above::Mount(mount) = &self.above { Some(&**mount) } else { None };
+        let Some(mount) = above.into_iter().chain(&self.mounts).find(|mount| mount.is_mapped()) else { return Ok(()) };
+        Err(Error::new("owners can only be mapped with power over the file system").field(mount.pointer()).hint(
+            "leave the mapping out, or run as root, or as root of a user and mount namespace that has the file \
+               system mounted",
+        ))
+    }
+
+    fn opening(&self) -> String {
+        format!("open the rootfs {}", self.path.display())
+    }
+
+    fn open_root(&self) -> Result<OwnedFd> {
+        // A link is followed here, once. From now on the rootfs is this directory, whatever its name leads to.
+        open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .with_context(|| self.opening())
+            .field(|| "/root/path")
+    }
+
+    /// Looks at all that can be seen of the root and the mounts without making anything; every fault is told. `None` where
+    /// there is no root. `later` is that of [`Rootfs::open`].
+    pub(crate) fn look(&self, later: bool, tell: &mut dyn FnMut(Error)) -> Option<View> {
+        let root = self.open_root().map_err(&mut *tell).ok()?;
+        if later {
+            self.refuse_mapped().unwrap_or_else(&mut *tell);
+        }
+        if let Above::Image(cover) = &self.above {
+            cover.look(root.as_fd()).unwrap_or_else(&mut *tell);
+        }
+        let base = match &self.above {
+            // There its path may lead elsewhere.
+            _ if self.isolation == Isolation::Joined => What::Unknown,
+            Above::Mount(mount) => {
+                mount.describe(mount.look_at_layers()).unwrap_or_else(&mut *tell);
+                What::Unknown
+            }
+            above => match root.try_clone() {
+                Ok(fd) => What::Tree(match above {
+                    Above::Nothing => Tree::new(fd),
+                    // What is to be made goes into the upper layer.
+                    _ => Tree { read_only: false, ..Tree::new(fd) },
+                }),
+                Err(_) => What::Unknown,
+            },
+        };
+        let mut view = View::new(Root::new(root), base);
+        for mount in &self.mounts {
+            let (outcome, what) = mount.look(&view);
+            outcome.unwrap_or_else(&mut *tell);
+            view.add(mount.target().clone(), what);
+        }
+        for outcome in self.devices.iter().flat_map(Devices::look) {
+            outcome.unwrap_or_else(&mut *tell);
+        }
+        Some(view)
     }
 
     /// The overlay above the image, when there is to be one.
@@ -347,16 +407,7 @@ impl Opened {
     /// ids. There it still reaches what its creator reaches by user and groups, and has power over the mounts. The id maps
     /// have to be there: an overlay's work directory can only be passed by power over its owner.
     pub(crate) fn gather(&mut self) -> Result<()> {
-        // The kernel wants power over the file system, and the ids of a map are those of the host, which mean others here.
-        let above = if let Above::Mount(mount) = &self.plan.above { Some(&**mount) } else { None };
-        if let Some(mount) = above.into_iter().chain(&self.plan.mounts).find(|mount| mount.is_mapped()) {
-            return Err(Error::new("owners can only be mapped with power over the file system")
-                .field(mount.pointer())
-                .hint(
-                    "leave the mapping out, or run as root, or as root of a user and mount namespace that has the file \
-                       system mounted",
-                ));
-        }
+        self.plan.refuse_mapped()?;
         self.take(None)
     }
 

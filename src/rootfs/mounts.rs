@@ -1,10 +1,13 @@
 //! `mounts[]`: what each entry is, decided on the host; made and attached in the container's process, fd to fd.
 
+mod look;
+
 use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{SFlag, fstat, major, minor};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use oci_spec::runtime::Mount as Entry;
@@ -112,7 +115,7 @@ impl Mount {
         let mut parameters = std::mem::take(&mut options.parameters);
         match &source {
             Source::Bind { .. } => {
-                check_bind_parameters(&parameters).field(|| field("options"))?;
+                check_bind_parameters(&parameters, || field("options")).field(|| field("options"))?;
                 parameters.clear();
             }
             Source::New { fstype, .. } => {
@@ -253,12 +256,7 @@ impl Mount {
         };
         attach(&tree, &place.fd).map_err(|errno| match (errno, is_directory(&tree), is_directory(&place.fd)) {
             // The kernel has one word for many reasons; this is the one people meet.
-            (Errno::EINVAL, Ok(true), Ok(false)) => {
-                Error::from(Errno::ENOTDIR).hint("the source is a directory, the destination in the image is not")
-            }
-            (Errno::EINVAL, Ok(false), Ok(true)) => {
-                Error::from(Errno::ENOTDIR).hint("the destination in the image is a directory, the source is not")
-            }
+            (Errno::EINVAL, Ok(source), Ok(place)) if source != place => misfit(source),
             _ => errno.into(),
         })?;
         // On a shared mount it has become shared by being attached there.
@@ -273,6 +271,24 @@ impl Mount {
     /// Whether it is to become read-only last.
     pub(super) fn is_read_only_last(&self) -> bool {
         matches!(self.source, Source::New { read_only_last: true, .. })
+    }
+
+    /// Whether what it shows is the processes of the pid namespace of its maker.
+    pub(super) fn shows_processes(&self) -> bool {
+        matches!(&self.source, Source::New { fstype, .. } if fstype.as_bytes() == b"proc") && self.idmap.is_none()
+    }
+
+    /// What cannot be done to a container that runs: the member of the entry that asks for it, and why.
+    pub(super) fn what_only_a_new_container_has(&self, cgroup_namespace: bool) -> Option<(&'static str, &'static str)> {
+        match self.source {
+            Source::Remount => Some(("options", "a remount has no undo: remove the mount and add another")),
+            Source::Bind { .. } if self.links.copy => Some(("options", "a copy of a link is no mount")),
+            // A fresh one would change the host's own options (nsdelegate).
+            Source::Cgroup { .. } if !cgroup_namespace => {
+                Some(("type", "the container has no cgroup namespace of its own to show: bind the host's cgroup"))
+            }
+            _ => None,
+        }
     }
 
     /// `/proc` and `/sys`: what is below them is masked wherever their directories are moved meanwhile.
@@ -303,7 +319,7 @@ impl Mount {
         }
     }
 
-    fn describe<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn describe<T>(&self, result: Result<T>) -> Result<T> {
         let Err(error) = result else { return result };
         let what = match &self.source {
             Source::New { fstype, .. } => fstype.to_string_lossy().into_owned(),
@@ -365,19 +381,23 @@ impl Mount {
 
     /// A detached copy of the source, with its attributes.
     fn clone_source(&self, path: &Path, recursive: bool) -> Result<OwnedFd> {
-        let follows = !self.links.copy && !self.links.mount_source;
-        let tree = if follows { clone_path(path, recursive) } else { clone_unfollowed(path, recursive) };
-        let tree = tree.map_err(|errno| match errno {
-            Errno::ENOENT => Error::from(errno).hint("a bind shows what is on the host already: make it first"),
-            _ => errno.into(),
-        });
-        let tree = tree.with_context(|| format!("open {}", path.display()))?;
-        if self.target.bytes() == b"proc" {
-            ensure!(is_proc_root(&tree)?, "{} is not a procfs, and nothing else may cover /proc", path.display());
-        }
-        self.check_locked(&tree)?;
+        let tree = if self.follows() { clone_path(path, recursive) } else { clone_unfollowed(path, recursive) };
+        let tree = found(tree, path)?;
+        self.check_source(&tree, path)?;
         self.dress(&tree, recursive)?;
         Ok(tree)
+    }
+
+    /// Whether a source that is a link is what that leads to.
+    fn follows(&self) -> bool {
+        !self.links.copy && !self.links.mount_source
+    }
+
+    fn check_source(&self, tree: &OwnedFd, path: &Path) -> Result<()> {
+        if self.target.bytes() == b"proc" {
+            ensure!(is_proc_root(tree)?, "{} is not a procfs, and nothing else may cover /proc", path.display());
+        }
+        self.check_locked(tree)
     }
 
     /// In a user namespace an attribute that the source has cannot be taken away, though host root could here.
@@ -542,6 +562,23 @@ impl Mount {
     }
 }
 
+/// The source of a bind, which may not be there.
+fn found(tree: crate::sys::Result<OwnedFd>, path: &Path) -> Result<OwnedFd> {
+    let tree = tree.map_err(|errno| match errno {
+        Errno::ENOENT => Error::from(errno).hint("a bind shows what is on the host already: make it first"),
+        _ => errno.into(),
+    });
+    tree.with_context(|| format!("open {}", path.display()))
+}
+
+/// That of source and destination one alone is a directory.
+fn misfit(source: bool) -> Error {
+    Error::from(Errno::ENOTDIR).hint(match source {
+        true => "the source is a directory, the destination in the image is not",
+        false => "the destination in the image is a directory, the source is not",
+    })
+}
+
 /// What attaching needs to know of the rest.
 pub(super) struct World {
     pub(super) cgroup: Option<CgroupPaths>,
@@ -657,13 +694,13 @@ fn is_proc_root(tree: &OwnedFd) -> Result<bool> {
 }
 
 /// A bind takes no parameters. Those of a tmpfs do no harm; any other may be a misspelt `ro`.
-fn check_bind_parameters(parameters: &[Parameter]) -> Result<()> {
+fn check_bind_parameters(parameters: &[Parameter], field: impl Fn() -> String) -> Result<()> {
     for Parameter { key, value } in parameters {
         let key = key.to_string_lossy();
         let harmless = value.is_some() && TMPFS_PARAMETERS.contains(&&*key)
             || matches!(&*key, "sync" | "async" | "dirsync" | "lazytime" | "nolazytime");
         ensure!(harmless, "a bind has no option {key}");
-        log::warn!("the option {key} has no effect on a bind");
+        log::warn!("{}: the option {key} has no effect on a bind", field());
     }
     Ok(())
 }

@@ -151,6 +151,12 @@ impl Overlay {
         Ok(())
     }
 
+    /// Whether its layers are there.
+    pub(super) fn look(&self) -> Result<()> {
+        let layers = self.lower.iter().chain(&self.data).chain(&self.upper).chain(&self.work);
+        layers.map(Layer::open).try_for_each(|layer| layer.map(drop))
+    }
+
     /// On the host: makes it, as a detached mount.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub mod ns;
 pub mod path;
 pub mod pid;
 pub mod prctl;
+pub mod probe;
 pub mod proc;
 pub mod process;
 pub mod regex;

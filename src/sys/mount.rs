@@ -162,6 +162,25 @@ pub(crate) fn attach(tree: impl AsFd, place: impl AsFd) -> Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Which mount a descriptor is the root of, by the kernel's number for it; none when it lies below a root.
+pub(crate) fn where_mounted(place: impl AsFd) -> Result<Option<u64>> {
+    // SAFETY: `statx` is plain integers, for which all-zero is valid.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is static and empty; the kernel writes one structure of its own size to a live local.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            place.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_MNT_ID,
+            &raw mut stat,
+        )
+    };
+    Errno::result(result)?;
+    Ok((stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0).then_some(stat.stx_mnt_id))
+}
+
 fn mount_setattr(dir: libc::c_int, path: &CStr, flags: libc::c_int, attr: MountAttr) -> Result<()> {
     // SAFETY: `path` ends in NUL, `attr` is laid out as the kernel's struct of the size given; both outlive the call,
     // which only reads them.

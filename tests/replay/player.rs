@@ -238,13 +238,41 @@ impl<'a> Player<'a> {
             ConsoleSocket::at(path)
         });
         let leaks = Leaks::of(call);
+        let said = self.check(call);
         let outcome = leaks.opened_in(self.cmd(call).about(file.into())).run();
+        if let Some(said) = said {
+            agrees(&said, &outcome);
+        }
         let terminal = socket.filter(|_| outcome.succeeded()).map(|socket| {
             let console = socket.receive();
             let [master] = <[OwnedFd; 1]>::try_from(console.fds).expect("one descriptor comes through the socket");
             Terminal::of(master)
         });
         Made { outcome, terminal, leaks }
+    }
+
+    /// What `check` says of a call that makes a container.
+    fn check(&self, call: &Call) -> Option<Outcome> {
+        if kind() != Kind::Corten || !matches!(call.verb(), "create" | "run") {
+            return None;
+        }
+        let verb = call.argv.iter().position(|word| word == call.verb())?;
+        let mut asked = call.clone();
+        asked.argv.truncate(verb);
+        // Warnings and errors are its result, and the log is that of the call to come.
+        if let Some(log) = asked.argv.iter().position(|word| word == "--log") {
+            asked.argv.drain(log..log + 2);
+        }
+        let root = self.root(call).display().to_string();
+        let mut words = vec!["--root", &root, "check", "--bundle", call.option("--bundle")?];
+        if let Some(socket) = call.option("--console-socket") {
+            words.extend(["--console-socket", socket]);
+        } else if call.verb() == "run" && !call.has("--detach") {
+            words.push("--foreground");
+        }
+        asked.argv.extend(words.iter().map(|word| (*word).to_owned()));
+        asked.argv.extend(call.id().map(str::to_owned));
+        Some(self.cmd(&asked).run())
     }
 
     /// `exec --process`: the document as captured, or one of its kind.
@@ -391,6 +419,24 @@ impl<'a> Player<'a> {
             let ends = call.verb() == "checkpoint" && call.rc == 0 && !call.has("--leave-running");
             container.lost |= ends || call.verb() == "restore";
         }
+    }
+}
+
+/// What made the container has gone as `check` said that it would: it said why not, or nothing.
+fn agrees(said: &Outcome, made: &Outcome) {
+    if made.succeeded() {
+        said.ok();
+        return;
+    }
+    let log = made.log();
+    let record: Value = log.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+    let error = record["msg"].as_str().map_or_else(|| made.stderr(), str::to_owned);
+    let told = said.code(1).stdout();
+    let mut findings = told.lines().filter_map(|line| line.strip_prefix("error: "));
+    // The field stands elsewhere in a sentence of several layers.
+    let same = |line: &str| error.contains(line) || line.split_once(": ").is_some_and(|(_, rest)| error.contains(rest));
+    if !findings.any(same) {
+        said.fail(&format!("check does not say why it was refused: {error}"));
     }
 }
 

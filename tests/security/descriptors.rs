@@ -220,6 +220,19 @@ fn cve_2019_5736_the_program_of_the_runtime_that_makes_a_container_beside_it_can
     });
 }
 
+#[test]
+fn cve_2019_5736_the_program_of_the_runtime_that_adds_a_procfs_cannot_be_written() {
+    if known_difference("runc", "has no such command") || known_difference("crun", "shows the processes of the host") {
+        return;
+    }
+    overwrite(&[all()], |attacked, copy| {
+        let list = json!([{"destination": "/p", "type": "proc", "source": "proc"}]).to_string();
+        for what in ["add", "remove"] {
+            attacked.cmd(["mounts", what, attacked.name(), "-"]).stdin(&list).program(copy).run().ok();
+        }
+    });
+}
+
 /// A container that looks for the runtime among its processes and tries to write it, while `provoke` shows it there.
 fn overwrite(capabilities: &[Vec<&str>], provoke: impl Fn(&Bundle, &Path)) {
     const MARK: &str = "OVERWRITTEN";

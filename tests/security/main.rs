@@ -22,5 +22,6 @@ mod descriptors;
 mod devices;
 mod identity;
 mod links;
+mod live_mounts;
 mod procfs;
 mod races;

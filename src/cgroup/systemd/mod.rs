@@ -355,6 +355,11 @@ fn find_manager() -> Result<(Address, bool)> {
     })
 }
 
+/// Where the manager listens that a caller like us has.
+pub(super) fn find_socket() -> Result<String> {
+    find_manager().map(|(manager, _)| manager.socket)
+}
+
 /// The socket in a list of D-Bus addresses, of the forms that are sockets of this machine.
 fn socket_of(list: &str) -> Option<String> {
     list.split(';').filter_map(|address| address.strip_prefix("unix:")).find_map(|keys| {

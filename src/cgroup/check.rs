@@ -1,0 +1,120 @@
+//! A cgroup that is not made: what making it, its limits and its device rules would say.
+
+use std::path::Path;
+
+use nix::unistd::{AccessFlags, access, geteuid};
+
+use super::controllers::{self, Controller};
+use super::limits::{Absent, Write};
+use super::{Location, Mount, Request, apply, files};
+use crate::error::{Context, Error, Result};
+use crate::sys::Errno;
+
+/// Parts of a cgroup's tree that are asked for a file before nothing more can be said of it.
+const SAMPLES: usize = 64;
+
+impl Request {
+    /// Says all that would stand in the way; changes nothing.
+    pub fn look(&self, tell: &mut dyn FnMut(Error)) {
+        let outcome = Mount::find().and_then(|mount| self.place(mount)).and_then(|place| {
+            if self.unit.is_none() {
+                look_at_place(&place)?;
+            }
+            Ok(place)
+        });
+        let place = match outcome {
+            Ok(place) => place,
+            Err(error) => return self.forgo(error).unwrap_or_else(&mut *tell),
+        };
+        for write in self.limits.writes() {
+            match look_at_write(write, &place) {
+                Ok(()) => warn_of_memory(write),
+                Err(error) => tell(error),
+            }
+        }
+        if let Some(program) = &self.devices {
+            program.try_to_load().unwrap_or_else(&mut *tell);
+        }
+    }
+}
+
+/// Of a limit that does not even let the container be set up.
+fn warn_of_memory(write: &Write) {
+    let bytes = write.value.parse().ok().filter(|_| write.file == "memory.max");
+    if let Some(sentence) = bytes.and_then(Location::too_little) {
+        log::warn!("{}: {sentence}", write.field());
+    }
+}
+
+/// Whether its directories can be made.
+fn look_at_place(place: &Location) -> Result<()> {
+    if place.made() > 0 {
+        let above = place.upwards().skip(1).chain([place.mount().to_owned()]).find(|above| Path::new(above).exists());
+        let above = above.unwrap_or_else(|| place.mount().to_owned());
+        access(above.as_str(), AccessFlags::W_OK).with_context(|| format!("make cgroup {place}"))?;
+    }
+    if geteuid().is_root() { Ok(()) } else { place.check_reach() }
+}
+
+/// Whether there will be a file for a limit.
+fn look_at_write(write: &Write, place: &Location) -> Result<()> {
+    let file = match &write.absent {
+        Absent::Ignore | Absent::IfPossible => return Ok(()),
+        Absent::Instead(file, _) => file,
+        Absent::Error => &write.file,
+    };
+    let error = match write.controller() {
+        Some(controller) => unavailable(file, controller, place),
+        // The files of every cgroup.
+        None if write.file.starts_with("cgroup.") => None,
+        None => Some(apply::unknown(&write.file, place)),
+    };
+    error.map_or(Ok(()), |error| Err(error.field(write.field())))
+}
+
+fn unavailable(file: &str, controller: Controller, place: &Location) -> Option<Error> {
+    controllers::not_had(file, controller, place)
+        .or_else(|| controllers::not_on(file, controller, place, |switch| may_switch(switch, controller).err()))
+        .or_else(|| {
+            let sample = sample(controller, place)?;
+            let there = Path::new(&sample.file(file)).exists();
+            (!there).then(|| controllers::lacking(file, controller, place, &sample))
+        })
+}
+
+/// What switching a controller on would say (cgroups(7), "Cgroups v2 cgroup.subtree_control", "no internal processes").
+fn may_switch(switch: &str, controller: Controller) -> Result<(), Errno> {
+    let Some((directory, _)) = switch.rsplit_once('/') else { return Ok(()) };
+    let read = |name: &str| files::read(&format!("{directory}/{name}")).unwrap_or_default();
+    if !Path::new(directory).exists() {
+        // It will be made, and nobody is in it.
+        return Ok(());
+    }
+    access(switch, AccessFlags::W_OK)?;
+    let kind = read("cgroup.type");
+    // The root of the hierarchy has no type, and may have processes.
+    if !controller.is_only_for_domains() || kind.is_empty() {
+        return Ok(());
+    }
+    if kind.trim() != "domain" {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if read("cgroup.procs").trim().is_empty() { Ok(()) } else { Err(Errno::EBUSY) }
+}
+
+/// A cgroup that has a controller, in whose files it can be seen what that one can do: the container's, or one near it.
+fn sample(controller: Controller, place: &Location) -> Option<Location> {
+    let has = |directory: &str| {
+        let list = files::read(&format!("{directory}/cgroup.controllers")).unwrap_or_default();
+        list.split_whitespace().any(|name| name == controller.name())
+    };
+    let mount = place.mount();
+    let mut near = place.upwards().chain([mount.to_owned()]).flat_map(|above| {
+        let below = std::fs::read_dir(&above).into_iter().flatten().flatten();
+        let directories = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).take(SAMPLES);
+        directories.filter_map(|entry| Some(entry.path().to_str()?.to_owned())).collect::<Vec<_>>()
+    });
+    let found = place.upwards().find(|directory| has(directory)).or_else(|| near.find(|directory| has(directory)))?;
+    let path = found.strip_prefix(mount)?.trim_start_matches('/');
+    Some(Location::new(Mount::find().ok()?, path.to_owned(), 0))
+}

@@ -1,0 +1,55 @@
+//! What this host has for cgroups.
+
+use super::controllers::Controller;
+use super::{Location, Mount, controllers, devices, location, rdt, systemd};
+use crate::error::{Error, Result};
+
+/// See the module's head.
+pub struct Survey {
+    /// Where cgroup v2 is mounted, or why it is nowhere.
+    pub mount: Result<&'static str>,
+    /// Hierarchies of version 1 lie beside it.
+    pub hybrid: bool,
+    /// The controllers of linux.resources; why one is not to be had.
+    pub controllers: Vec<(&'static str, Option<Error>)>,
+    /// Whether cgroups can be made beside the runtime's own.
+    pub delegated: Result<()>,
+    /// The controllers that are handed down there.
+    pub handed_down: Vec<&'static str>,
+    /// Whether the kernel takes device rules.
+    pub devices: Result<()>,
+    /// The socket of the manager that makes cgroups, or why there is none.
+    pub systemd: Result<String>,
+    /// Whether caches and memory bandwidth can be shared out.
+    pub resctrl: bool,
+}
+
+/// The controllers that linux.resources needs.
+const NAMES: [&str; 7] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"];
+
+impl Survey {
+    /// Looks; changes nothing.
+    pub fn take() -> Survey {
+        let mount = Mount::find();
+        let own = super::own().map(|(_, directory)| directory).unwrap_or_default();
+        let parent = own.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let known = |name: &&str| Controller::of(name);
+        let had = |name: &&'static str| {
+            let location = Location::new(mount.as_ref().ok().copied()?, "container".to_owned(), 0);
+            let controller = known(name)?;
+            Some((*name, controllers::not_had(name, controller, &location)))
+        };
+        let down = super::files::read(&format!("{parent}/cgroup.subtree_control")).unwrap_or_default();
+        let down = |name: &&&'static str| down.split_whitespace().any(|word| word == **name);
+        Survey {
+            hybrid: mount.as_ref().is_ok_and(|mount| mount.path() != "/sys/fs/cgroup"),
+            controllers: NAMES.iter().filter_map(had).collect(),
+            delegated: location::writable(parent),
+            handed_down: NAMES.iter().filter(down).copied().collect(),
+            devices: devices::probe(),
+            systemd: systemd::find_socket(),
+            resctrl: rdt::is_mounted(),
+            mount: mount.map(Mount::path),
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! `check --host`: what this host has of what containers need, and what each missing thing costs.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::cgroup::survey::Survey;
+use crate::commands::table;
+use crate::error::Error;
+use crate::namespaces::{self, delegated, user};
+use crate::{host, process, seccomp, sys};
+
+/// The oldest kernel that corten is made for.
+const OLDEST: (u32, u32) = (5, 14);
+
+/// The level of Landlock whose rights are all that corten knows.
+const LANDLOCK: u32 = 6;
+
+/// How much of something there is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// All of it.
+    Good,
+    /// Some of it.
+    Partly,
+    /// Nothing.
+    Missing,
+    /// Nothing, and without it nothing works.
+    Fatal,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            State::Good => "ok",
+            State::Partly => "partly",
+            State::Missing => "missing",
+            State::Fatal => "fatal",
+        }
+    }
+}
+
+/// Something that a host may have.
+pub(super) struct Fact {
+    area: &'static str,
+    feature: String,
+    state: State,
+    /// What is there, or why not.
+    seen: String,
+    /// What is lost where not all of it is there.
+    cost: &'static str,
+}
+
+impl Fact {
+    fn new(area: &'static str, feature: impl Into<String>, state: State, seen: impl Into<String>) -> Fact {
+        Fact { area, feature: feature.into(), state, seen: seen.into(), cost: "" }
+    }
+
+    /// What it costs if it is not there as it should be.
+    fn or(self, cost: &'static str) -> Fact {
+        if self.state == State::Good { self } else { Fact { cost, ..self } }
+    }
+}
+
+/// Whether corten can work here at all.
+pub(super) fn suffices(facts: &[Fact]) -> bool {
+    facts.iter().all(|fact| fact.state != State::Fatal)
+}
+
+/// A table, below what is not as it should be what that costs, and a sentence.
+pub(super) fn text(facts: &[Fact]) -> String {
+    let row =
+        |fact: &Fact| [format!("{}: {}", fact.area, fact.feature), fact.state.word().to_owned(), fact.seen.clone()];
+    let rows: Vec<[String; 3]> = facts.iter().map(row).collect();
+    let mut text = String::new();
+    for (line, fact) in table::lay_out(&rows).lines().zip(facts) {
+        text.push_str(line.trim_end());
+        text.push('\n');
+        if !fact.cost.is_empty() {
+            text.push_str(&format!("  costs: {}\n", fact.cost));
+        }
+    }
+    let verdict = if suffices(facts) { "corten works on this host" } else { "corten cannot work on this host" };
+    format!("{text}{verdict}\n")
+}
+
+/// The same for programs.
+pub(super) fn document(facts: &[Fact]) -> Value {
+    let row = |fact: &Fact| {
+        let Fact { area, feature, state, seen, cost } = fact;
+        let mut row = json!({"area": area, "feature": feature, "state": state.word(), "seen": seen});
+        if !cost.is_empty() {
+            row["cost"] = (*cost).into();
+        }
+        row
+    };
+    json!({"suffices": suffices(facts), "facts": facts.iter().map(row).collect::<Vec<_>>()})
+}
+
+/// Looks at the host; changes nothing.
+pub(super) fn survey() -> Vec<Fact> {
+    let mut facts = Vec::new();
+    kernel(&mut facts);
+    modules(&mut facts);
+    cgroups(&mut facts);
+    rights(&mut facts);
+    facts
+}
+
+fn state(good: bool) -> State {
+    if good { State::Good } else { State::Missing }
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn kernel(facts: &mut Vec<Fact>) {
+    let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let known = if version >= OLDEST { State::Good } else { State::Fatal };
+    facts.push(Fact::new("kernel", "version", known, &release).or("Linux 5.14 is the oldest that corten works on"));
+
+    let lacking: Vec<&str> = sys::probe::lacking().collect();
+    let (calls, seen) = match lacking.is_empty() {
+        true => (State::Good, "all that are needed".to_owned()),
+        false => (State::Fatal, format!("no {}", lacking.join(", "))),
+    };
+    let cost = "the kernel is too old, or a sandbox around corten hides them: no container can be made";
+    facts.push(Fact::new("kernel", "system calls", calls, seen).or(cost));
+
+    let lacks = |kind: &&namespaces::Kind| fs::metadata(format!("/proc/self/ns/{}", kind.file)).is_err();
+    let lacks: Vec<&str> = namespaces::KINDS.iter().filter(lacks).map(|kind| kind.word).collect();
+    let seen = if lacks.is_empty() { "all eight".to_owned() } else { format!("no {}", lacks.join(", ")) };
+    let kinds = if lacks.is_empty() { State::Good } else { State::Partly };
+    facts.push(Fact::new("kernel", "namespaces", kinds, seen).or("containers that ask for these are refused"));
+
+    let listed = read("/proc/filesystems").unwrap_or_default();
+    let overlay = listed.lines().any(|line| line.ends_with("\toverlay"));
+    let seen = if overlay { "there" } else { "not loaded" };
+    let cost = "run.corten.rootfs.overlay and mounts of type overlay need the module";
+    facts.push(Fact::new("kernel", "overlay", state(overlay), seen).or(cost));
+    if overlay {
+        let (level, seen) = if version >= (6, 15) { (State::Good, "there") } else { (State::Partly, "before 6.15") };
+        let cost = "images with mapped owners (idmap,) and overlays of more than 500 layers are refused";
+        facts.push(Fact::new("kernel", "detached overlay layers", level, seen).or(cost));
+    }
+
+    let filters = seccomp::features();
+    let lacks: Vec<&str> =
+        filters.known_flags.iter().filter(|flag| !filters.supported_flags.contains(*flag)).copied().collect();
+    let (level, seen) = match (filters.supported_flags.is_empty(), lacks.is_empty()) {
+        (true, _) => (State::Missing, "none".to_owned()),
+        (_, true) => (State::Good, "all flags".to_owned()),
+        _ => (State::Partly, format!("no {}", lacks.join(", "))),
+    };
+    facts.push(Fact::new("kernel", "seccomp", level, seen).or("profiles that need it are refused"));
+
+    let level = sys::landlock::level();
+    let state = match level {
+        0 => State::Missing,
+        _ if level < LANDLOCK => State::Partly,
+        _ => State::Good,
+    };
+    let cost = "rules of run.corten.landlock that it does not know are left out with a warning, or refused if strict";
+    facts.push(Fact::new("kernel", "Landlock", state, format!("level {level}")).or(cost));
+}
+
+fn modules(facts: &mut Vec<Fact>) {
+    let seen = |there| if there { "enabled" } else { "not enabled" };
+    let there = host::has_apparmor();
+    let cost = "process.apparmorProfile is refused, but for \"unconfined\"";
+    facts.push(Fact::new("security", "AppArmor", state(there), seen(there)).or(cost));
+    let there = host::has_selinux();
+    let cost = "process.selinuxLabel and linux.mountLabel are refused";
+    facts.push(Fact::new("security", "SELinux", state(there), seen(there)).or(cost));
+    if let Some(list) = read("/sys/kernel/security/lsm") {
+        facts.push(Fact::new("security", "modules", State::Good, list));
+    }
+}
+
+/// What a controller is for.
+const CONTROLLERS: [(&str, &str); 7] = [
+    ("cpu", "shares, quota and period of linux.resources.cpu are refused"),
+    ("cpuset", "cpus and mems of linux.resources.cpu are refused"),
+    ("io", "linux.resources.blockIO is refused"),
+    ("memory", "linux.resources.memory is refused; nothing tells of a lack of memory"),
+    ("pids", "linux.resources.pids is refused"),
+    ("hugetlb", "linux.resources.hugepageLimits is refused"),
+    ("rdma", "linux.resources.rdma is refused"),
+];
+
+fn cgroups(facts: &mut Vec<Fact>) {
+    let mut add =
+        |feature: &str, state, seen: String, cost| facts.push(Fact::new("cgroup", feature, state, seen).or(cost));
+    let survey = Survey::take();
+    let unprivileged = host::is_unprivileged();
+    match &survey.mount {
+        Ok(place) if survey.hybrid => {
+            let cost = "controllers that version 1 holds cannot limit";
+            add("layout", State::Partly, format!("hybrid, version 2 at {place}"), cost);
+        }
+        Ok(place) => add("layout", State::Good, format!("version 2 at {place}"), ""),
+        Err(error) => {
+            let state = if unprivileged { State::Missing } else { State::Fatal };
+            add("layout", state, told(error), "containers have no cgroup: none for root, none with limits for others");
+        }
+    }
+    for (name, lack) in &survey.controllers {
+        let cost = CONTROLLERS.iter().find(|(known, _)| known == name).map_or("", |(_, cost)| cost);
+        let (state, seen) = match lack {
+            None => (State::Good, "to be had".to_owned()),
+            Some(error) => (State::Missing, reason(error)),
+        };
+        add(name, state, seen, cost);
+    }
+    if survey.mount.is_ok() {
+        let down = survey.handed_down.join(" ");
+        let down = if down.is_empty() { "no controller is handed down".to_owned() } else { down };
+        let (state, seen) = match &survey.delegated {
+            Ok(()) => (State::Good, down),
+            Err(error) => (State::Missing, told(error)),
+        };
+        let cost = "containers stay in the caller's cgroup, and those with limits are refused, unless systemd makes it";
+        add("delegation", state, seen, cost);
+    }
+    let (state, seen) = match &survey.devices {
+        Ok(()) => (State::Good, "the kernel takes them".to_owned()),
+        Err(error) => (State::Missing, told(error)),
+    };
+    let cost = if unprivileged { "they are not enforced; nor can devices be made" } else { "containers are refused" };
+    add("device rules (eBPF)", state, seen, cost);
+    let (state, seen) = match survey.systemd {
+        Ok(socket) => (State::Good, socket),
+        Err(error) => (State::Missing, told(&error)),
+    };
+    add("systemd", state, seen, "--systemd-cgroup and --cgroup-manager=systemd are refused");
+    let pressure = fs::metadata("/proc/pressure/memory").is_ok();
+    let seen = if pressure { "there" } else { "not there" };
+    add("pressure", self::state(pressure), seen.to_owned(), "events has no pressure in it");
+    let seen = if survey.resctrl { "mounted" } else { "not mounted on /sys/fs/resctrl" };
+    add("resctrl", self::state(survey.resctrl), seen.to_owned(), "linux.intelRdt is refused");
+}
+
+fn told(error: &Error) -> String {
+    error.sentence()
+}
+
+/// Of the sentence about a file that is missing the part that says why.
+fn reason(error: &Error) -> String {
+    let sentence = error.sentence();
+    sentence.split_once(": ").map_or(sentence.clone(), |(_, why)| why.to_owned())
+}
+
+/// Capabilities of the runtime that are missed most.
+const CAPABILITIES: [(&str, &str); 6] = [
+    ("CAP_SYS_ADMIN", "no container without a user namespace can be made"),
+    ("CAP_SYS_RESOURCE", "hard limits (process.rlimits) cannot be raised, OOM scores not lowered"),
+    ("CAP_NET_ADMIN", "linux.netDevices is refused"),
+    ("CAP_MKNOD", "devices are bound from the host instead of made"),
+    ("CAP_SYS_NICE", "real-time scheduling is refused"),
+    ("CAP_DAC_OVERRIDE", "files of others cannot be reached"),
+];
+
+fn rights(facts: &mut Vec<Fact>) {
+    let user = nix::unistd::geteuid();
+    let own = sys::prctl::capget().map_or(0, |own| own.effective);
+    let nested = host::in_user_namespace();
+    let who = match (user.is_root(), nested) {
+        (true, false) => "root".to_owned(),
+        (true, true) => "root of a user namespace".to_owned(),
+        (false, _) => format!("user {user}"),
+    };
+    let level = if host::is_unprivileged() { State::Partly } else { State::Good };
+    let cost = "containers need a user namespace, and get no rights over the host";
+    facts.push(Fact::new("rights", "caller", level, who).or(cost));
+    for (name, cost) in CAPABILITIES {
+        let number = process::capability_names().position(|known| known == name);
+        let has = number.is_some_and(|number| own >> number & 1 == 1);
+        // A user has none, which is said above.
+        if !has && user.is_root() {
+            facts.push(Fact::new("rights", name, State::Missing, "the runtime does not have it").or(cost));
+        }
+    }
+    let off = user::switched_off();
+    let most = read("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    let seen = off.map_or_else(|| format!("at most {most}"), str::to_owned);
+    let cost = "containers with a user namespace, and all of users other than root, may be refused";
+    facts.push(Fact::new("rights", "user namespaces", state(off.is_none()), seen).or(cost));
+    for delegated::Grant { program, path, has_power, file, ranges } in delegated::grants() {
+        let (level, seen) = match path {
+            None => (State::Missing, "not in PATH".to_owned()),
+            Some(path) if has_power => (State::Good, path.display().to_string()),
+            Some(path) => (State::Missing, format!("{} is not set-uid root", path.display())),
+        };
+        let cost = "users other than root can map no id but their own";
+        facts.push(Fact::new("rights", program, level, seen).or(cost));
+        let list: Vec<String> = ranges.iter().map(|(first, count)| format!("{count} from {first}")).collect();
+        let seen = if list.is_empty() { "none for this user".to_owned() } else { list.join(", ") };
+        // Root maps what it likes.
+        let level = if list.is_empty() && !user.is_root() { State::Missing } else { State::Good };
+        facts.push(Fact::new("rights", file, level, seen).or("this user can map no id but its own"));
+    }
+}

@@ -1,0 +1,69 @@
+//! `mounts`: more of them for a container that runs, or fewer, with the words of crun.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use oci_spec::runtime::Mount;
+
+use crate::cli::Global;
+use crate::container::mounts;
+use crate::error::{Context, Error, Result};
+use crate::plan::config;
+use crate::selfexe;
+
+/// Add mounts to a container that runs, or take them off
+#[derive(Args, Debug)]
+pub struct Mounts {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Mount all that a list has, or nothing
+    Add(List),
+    /// Unmount what is mounted at the destinations of a list
+    Remove(List),
+}
+
+#[derive(Args, Debug)]
+struct List {
+    /// The container's id
+    id: String,
+    /// A JSON list like mounts of config.json; - for stdin
+    file: PathBuf,
+}
+
+impl Mounts {
+    pub(super) fn run(self, global: &Global) -> Result<u8> {
+        // Before stdin is read: the program may have to be run anew for it.
+        selfexe::protect().context("protect our own binary")?;
+        match self.what {
+            What::Add(List { id, file }) => {
+                let add = || mounts::add(&super::store(global)?.open(&id)?, &read(&file)?);
+                add().with_context(|| format!("add mounts to {id}"))?;
+            }
+            What::Remove(List { id, file }) => {
+                let remove = || mounts::remove(&super::store(global)?.open(&id)?, &read(&file)?);
+                remove().with_context(|| format!("remove mounts of {id}"))?;
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Reads a list of mounts.
+fn read(file: &Path) -> Result<Vec<Mount>> {
+    let mut text = Vec::new();
+    let outcome = match file.to_str() {
+        Some("-") => std::io::stdin().read_to_end(&mut text).map(drop),
+        _ => std::fs::read(file).map(|bytes| text = bytes),
+    };
+    let what = || format!("read the mounts from {}", file.display());
+    outcome.with_context(what)?;
+    if text.trim_ascii_start().first() != Some(&b'[') {
+        return Err(Error::new("not a list like mounts of config.json")).with_context(what);
+    }
+    config::parse(&text).with_context(what)
+}

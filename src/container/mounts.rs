@@ -1,0 +1,123 @@
+//! `mounts add` and `mounts remove`: what is mounted in a container that runs, all or nothing.
+//!
+//! Nothing of it is recorded, as in crun: the mounts end with the container's mount namespace.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::stat::fstat;
+use oci_spec::runtime::{Mount, Spec};
+
+use super::{Container, Status};
+use crate::error::{Context, Error, Result, bail};
+use crate::host;
+use crate::launch::beside;
+use crate::namespaces::KINDS;
+use crate::plan::config;
+use crate::rootfs::{Additions, Isolation, Outside, Removals, Request};
+use crate::sys::{self, Errno};
+
+const USER: u64 = libc::CLONE_NEWUSER as u64;
+const PID: u64 = libc::CLONE_NEWPID as u64;
+const MOUNT: u64 = libc::CLONE_NEWNS as u64;
+const CGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
+
+/// Mounts what the list has in the container, or nothing of it. Relative sources start at the bundle.
+pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
+    let place = Place::of(container)?;
+    let spec: Spec = config::parse(br#"{"ociVersion":"1.0.2"}"#)?;
+    let request = Request {
+        spec: &spec,
+        bundle: &container.record.bundle,
+        id: &container.record.id,
+        mount_namespace: Isolation::Joined,
+        user_namespace: place.kinds & USER != 0,
+        user_namespace_joined: place.kinds & USER != 0,
+        cgroup_namespace: place.kinds & CGROUP != 0,
+        network_namespace_owned: place.owns_network,
+        no_pivot: false,
+        selinux: host::has_selinux(),
+    };
+    let additions = Additions::plan(list, &request)?;
+    let opened = additions.open(place.user.as_ref().map(AsFd::as_fd)).map_err(|error| match error.errno() {
+        Some(Errno::EPERM) if host::is_unprivileged() => {
+            error.hint("a user without power over the host's mounts can add new file systems only")
+        }
+        _ => error,
+    });
+    let mut trees = opened.phase("mounts")?;
+    if additions.has_procfs() {
+        // The container sees this process, and could kill it. Nothing is in place by then.
+        let made =
+            beside::inside(place.init(), place.kinds, || Ok(()), |()| additions.make_procfs()).phase("mounts")?;
+        additions.take_procfs(&mut trees, made);
+    }
+    let attach = |outside: Outside| additions.attach(trees, &outside);
+    place.act(attach).phase("mounts")
+}
+
+/// Unmounts what is mounted at the destinations of the list.
+pub fn remove(container: &Container, list: &[Mount]) -> Result<()> {
+    let place = Place::of(container)?;
+    let removals = Removals::plan(list)?;
+    place.act(|outside| removals.apply(&outside)).phase("mounts")
+}
+
+/// The namespaces of a container that lives.
+struct Place {
+    init: OwnedFd,
+    /// `CLONE_NEW*` of those that are not the host's.
+    kinds: u64,
+    /// The user namespace, if it is the container's and we may open it: not before its program runs, without privilege.
+    user: Option<OwnedFd>,
+    /// Whether the network namespace belongs to the user namespace.
+    owns_network: bool,
+}
+
+impl Place {
+    fn of(container: &Container) -> Result<Place> {
+        match container.status()? {
+            Status::Created | Status::Running | Status::Paused => {}
+            Status::Stopped | Status::Creating => bail!("container not running"),
+        }
+        let (pid, init) = container.init()?;
+        let recorded = &container.record.namespaces;
+        let kinds = KINDS.iter().filter(|kind| recorded.iter().any(|file| file == kind.file));
+        let kinds = kinds.fold(0, |flags, kind| flags | kind.flag);
+        if kinds & MOUNT == 0 {
+            return Err(Error::new("the container has no mount namespace of its own, its mounts are the host's"));
+        }
+        let open = |name: &str| {
+            let path = format!("/proc/{pid}/ns/{name}");
+            match File::open(&path) {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+                opened => opened.map(|file| Some(OwnedFd::from(file))).with_context(|| format!("open {path}")),
+            }
+        };
+        let (user, network) = if kinds & USER == 0 { (None, None) } else { (open("user")?, open("net")?) };
+        // Alive afterwards: nothing else has got its pid meanwhile.
+        if sys::pid::signal(init.as_fd(), 0).is_err() {
+            bail!("container not running");
+        }
+        let owns_network = user.as_ref().zip(network).is_some_and(|(user, network)| owns(user, &network));
+        Ok(Place { init, kinds, user, owns_network })
+    }
+
+    fn init(&self) -> BorrowedFd<'_> {
+        self.init.as_fd()
+    }
+
+    /// Does something in a process that is in all namespaces of the container but that of pids, where nobody of the
+    /// container sees it.
+    fn act(&self, work: impl FnOnce(Outside) -> Result<()>) -> Result<()> {
+        // The directory of descriptors is to be that of the process which acts, so it is opened there, still on the host.
+        beside::inside(self.init(), self.kinds & !PID, Outside::open, |outside| work(outside).map(|()| Vec::new()))
+            .map(drop)
+    }
+}
+
+fn owns(user: &OwnedFd, network: &OwnedFd) -> bool {
+    let identity = |fd: &OwnedFd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    sys::ns::owner(network.as_fd()).is_ok_and(|owner| identity(&owner) == identity(user))
+}

@@ -1,0 +1,181 @@
+//! A process that is made as the container's would be, and ends at once: what the kernel says to its namespaces, id maps,
+//! limits, parameters, labels, user, capabilities and filter is learnt from the kernel, by the code that `create` has.
+//!
+//! It is in no cgroup of its own, mounts nothing, opens no file of the container, runs no hook and no program. Nothing is
+//! left of it.
+
+use std::os::fd::AsFd;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error, Result};
+use crate::log;
+use crate::namespaces::{self, Entry, Origin, user, uts};
+use crate::plan::Plan;
+use crate::sys;
+use crate::sys::proc::Procfs;
+
+use super::fork::{self, Side};
+use super::host;
+use super::wire::{Message, Wire};
+
+const USER: u64 = libc::CLONE_NEWUSER as u64;
+
+/// Makes the process and tells all that fails. Its warnings are given here.
+pub fn run(plan: &Plan, tell: &mut dyn FnMut(Error)) {
+    let namespaces = &plan.namespaces;
+    let Some(mut entries) = namespaces.look(&mut |error| tell(error.phase("namespaces"))) else { return };
+    host::network_to_fill(namespaces, &entries).map(drop).phase("namespaces").unwrap_or_else(&mut *tell);
+    namespaces.devices().look(&mut |error| tell(error.phase("namespaces")));
+    if let Err(error) = attempt(plan, &mut entries, tell) {
+        tell(error);
+    }
+}
+
+fn attempt(plan: &Plan, entries: &mut Vec<Entry>, tell: &mut dyn FnMut(Error)) -> Result<()> {
+    let (wire, child_wire) = Wire::pair()?;
+    let side = fork::fork(plan.namespaces.clone_flags(), entries, plan.namespaces.joining_offsets(), None);
+    let (pid, pidfd) = match side.phase("namespaces")? {
+        Side::Host(pid, pidfd) => (pid, pidfd),
+        Side::Container => {
+            drop(wire);
+            container(plan, entries, &child_wire)
+        }
+    };
+    drop(child_wire);
+    let outcome = from_outside(plan, pid, &wire, tell).and_then(|()| listen(plan, pid, &wire, tell));
+    if outcome.is_err() || !matches!(outcome, Ok(End::Told)) {
+        // It may have ended by itself.
+        let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
+    }
+    let fate = fork::fate(pidfd.as_fd());
+    match outcome? {
+        End::Told => Ok(()),
+        End::Silent => Err(Error::new(format!("the container's process {fate} while it was set up"))),
+    }
+}
+
+/// How the process ended.
+enum End {
+    /// After all that it had to say.
+    Told,
+    /// Without a word.
+    Silent,
+}
+
+fn from_outside(plan: &Plan, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Result<()> {
+    plan.process.adopt(pid).phase("process").unwrap_or_else(&mut *tell);
+    if let Some(maps) = plan.namespaces.maps() {
+        maps.write(pid).phase("namespaces")?;
+        wire.let_go()?;
+    }
+    plan.namespaces.ensure_joined_maps(pid).phase("namespaces").unwrap_or_else(&mut *tell);
+    Ok(())
+}
+
+fn listen(plan: &Plan, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Result<End> {
+    let mut done = false;
+    // After the last of its words it may be ended by its own filter.
+    loop {
+        match wire.receive()? {
+            Some(Message::Warning(text)) => ::log::warn!("{text}"),
+            Some(Message::Failed(error)) => tell(Error::decode(&error)),
+            Some(Message::Hooks) => done = true,
+            Some(Message::Ready) => {
+                plan.process.limit(pid).phase("process").unwrap_or_else(&mut *tell);
+                wire.let_go()?;
+            }
+            Some(Message::Done) => return Ok(End::Told),
+            Some(_) => {}
+            None => return Ok(if done { End::Told } else { End::Silent }),
+        }
+    }
+}
+
+/// The other side. It says [`Message::Hooks`] when its end is no failure any more, and [`Message::Done`] if it can.
+fn container(plan: &Plan, entries: &[Entry], wire: &Wire) -> ! {
+    // A panic must end this copy of the process here: the frames below are the host's.
+    std::panic::set_hook(Box::new(|_| sys::pid::exit_now(70)));
+    log::take_gathered();
+    if let Err(error) = try_all(plan, entries, wire) {
+        say(wire, &error);
+    }
+    pass_warnings(wire);
+    sys::pid::exit_now(wire.send(&Message::Done).is_err().into())
+}
+
+fn say(wire: &Wire, error: &Error) {
+    let _ = wire.send(&Message::Failed(error.encode()));
+}
+
+fn pass_warnings(wire: &Wire) {
+    for text in log::take_gathered() {
+        let _ = wire.send(&Message::Warning(text));
+    }
+}
+
+fn try_all(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")?;
+    enter(plan, entries, wire).phase("namespaces")?;
+    let tell = |outcome: Result<()>| outcome.unwrap_or_else(|error| say(wire, &error));
+    let procfs = if plan.sysctls.is_empty() && !plan.process.needs_proc() { None } else { Some(Procfs::open()) };
+    let procfs = procfs.transpose().context("mount a private procfs").phase("namespaces")?;
+    let proc = procfs.as_ref().map(Procfs::dir);
+    plan.process.start_session(proc).phase("process")?;
+    // Namespaces that are joined are somebody else's.
+    let own = |flag: i32| plan.namespaces.origin(flag as u64) == Origin::New;
+    if let Some(procfs) = procfs.as_ref().filter(|_| entries.is_empty()) {
+        // Interfaces are moved here, or made by hooks.
+        let hooks = &plan.hooks;
+        let alone =
+            [&hooks.prestart, &hooks.create_runtime, &hooks.create_container].iter().all(|list| list.is_empty());
+        let written = match alone && plan.namespaces.devices().is_empty() {
+            true => plan.sysctls.write(procfs),
+            false => plan.sysctls.without_interfaces().write(procfs),
+        };
+        tell(written.phase("sysctl"));
+    }
+    if own(libc::CLONE_NEWUTS) {
+        tell(uts::set_host_name(&plan.host_name));
+        tell(uts::set_domain_name(&plan.domain_name));
+    }
+    tell(plan.process.take_on(proc).phase("process"));
+    pass_warnings(wire);
+    wire.send(&Message::Ready)?;
+    wire.wait_go()?;
+    let filter = plan.seccomp.as_ref().filter(|filter| !filter.notifies());
+    let load = || filter.map_or(Ok(()), |filter| filter.load()).phase("seccomp");
+    if plan.process.no_new_privs() {
+        tell(plan.process.try_user().phase("process"));
+        pass_warnings(wire);
+        // By then `create` has done its part: what the filter does to this process does not matter.
+        wire.send(&Message::Hooks)?;
+        return load();
+    }
+    load()?;
+    plan.process.try_user().phase("process")
+}
+
+/// As the container's half enters its namespaces, but for what only mounts need.
+fn enter(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
+    let planned = &plan.namespaces;
+    if !entries.is_empty() {
+        // Others in a joined namespace must not look into this process (CVE-2016-9962).
+        nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
+    }
+    namespaces::enter(entries)?;
+    if let Some(offsets) = planned.offsets().filter(|_| planned.joining_offsets().is_none()) {
+        offsets.enter()?;
+    }
+    if planned.clone_flags() & USER != 0 {
+        wire.wait_go()?;
+        user::become_root()?;
+        // A change of ids has made the kernel forget it.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")?;
+        if planned.late_flags() != 0 {
+            sys::clone::unshare(planned.late_flags()).context("make namespaces as root of the user namespace")?;
+        }
+    }
+    Ok(())
+}

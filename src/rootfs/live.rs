@@ -1,0 +1,219 @@
+//! Mounts of a container that runs: more of them, or fewer.
+//!
+//! The rules are those of a container in the making: a destination is found or made below the container's root by
+//! descriptor, and trees go from descriptor to descriptor, since what runs in the container may rename, link and mount
+//! between two calls. More than there, all of it is done or nothing: a failure takes off again what was put on.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::fchdir;
+use oci_spec::runtime::Mount as Entry;
+
+use super::idmap::{Container, Namespaces};
+use super::mounts::{Mount, World};
+use super::path::{Inside, Root};
+use super::{Isolation, Request, mount_namespace};
+use crate::error::{Context, Error, Result, ensure};
+use crate::sys::Errno;
+use crate::sys::mount::{Change, attr, change, spread, where_mounted};
+
+/// Mounts to add, compiled.
+pub(crate) struct Additions(Vec<Mount>);
+
+/// Mounts to take off, with what a message calls them.
+pub(crate) struct Removals(Vec<(usize, Inside)>);
+
+/// What of the host a process that joins the container's mount namespace takes there: opened before it goes.
+pub(crate) struct Outside {
+    /// `/proc/self/fd`: the way to unmount by descriptor, whatever the container has at `/proc`.
+    descriptors: OwnedFd,
+    /// The mount namespace that it must have left.
+    namespace: Option<(u64, u64)>,
+}
+
+impl Additions {
+    /// Compiles a list of mounts for a container that exists. Touches nothing. `request.mount_namespace` has to be
+    /// [`Isolation::Joined`].
+    ///
+    /// # Errors
+    /// Those of `mounts[]` in a configuration, and what has no undo or is not the container's alone.
+    pub(crate) fn plan(entries: &[Entry], request: &Request) -> Result<Additions> {
+        debug_assert_eq!(request.mount_namespace, Isolation::Joined);
+        let plan = |(index, entry)| {
+            let field = |name: &str| format!("/mounts/{index}/{name}");
+            if Inside::new(Entry::destination(entry)).is_ok_and(|target| target.is_root()) {
+                return Err(Error::new("nothing can be mounted on the root of a container that runs")
+                    .field(field("destination")));
+            }
+            let mount = Mount::plan(index, entry, request, spread::SLAVE, None)?;
+            match mount.what_only_a_new_container_has(request.cgroup_namespace) {
+                Some((name, why)) => Err(Error::new(why).field(field(name))),
+                None => Ok(mount),
+            }
+        };
+        entries.iter().enumerate().map(plan).collect::<Result<_>>().map(Additions)
+    }
+
+    /// On the host: takes the sources of binds, and makes what only the host can. `user_namespace` is the container's, if it
+    /// has one and it can be reached.
+    pub(crate) fn open(&self, user_namespace: Option<BorrowedFd<'_>>) -> Result<Vec<Option<OwnedFd>>> {
+        let mut namespaces = Namespaces::new(user_namespace.map_or(Container::Later, Container::Joined));
+        let mut open = |mount: &Mount| match mount.is_early().then(|| mount.open(&mut namespaces)).transpose()? {
+            Some((_, true)) => {
+                Err(Error::new("the container's user namespace is out of reach, and it is to map the owners")
+                    .field(mount.pointer()))
+            }
+            opened => Ok(opened.map(|(tree, _)| tree)),
+        };
+        self.0.iter().map(&mut open).collect()
+    }
+
+    /// Whether some must be made in the container's pid namespace, which is the one that a procfs shows.
+    pub(crate) fn has_procfs(&self) -> bool {
+        self.0.iter().any(Mount::shows_processes)
+    }
+
+    /// In a process of the container's pid namespace, and of its other namespaces: makes each procfs, attached nowhere.
+    pub(crate) fn make_procfs(&self) -> Result<Vec<OwnedFd>> {
+        let mut namespaces = Namespaces::new(Container::Later);
+        let all = self.0.iter().filter(|mount| mount.shows_processes());
+        all.map(|mount| mount.open(&mut namespaces).map(|(tree, _)| tree)).collect()
+    }
+
+    /// Puts what [`Additions::make_procfs`] made at its places among the others.
+    pub(crate) fn take_procfs(&self, trees: &mut [Option<OwnedFd>], made: Vec<OwnedFd>) {
+        let places = self.0.iter().zip(trees).filter(|(mount, _)| mount.shows_processes());
+        places.zip(made).for_each(|((_, place), tree)| *place = Some(tree));
+    }
+
+    /// In a process of the container's namespaces, with umask 0: puts all in place, or nothing. Mount points that were
+    /// made stay.
+    pub(crate) fn attach(&self, trees: Vec<Option<OwnedFd>>, outside: &Outside) -> Result<()> {
+        let root = outside.left()?;
+        // Whatever lies below a shared mount is shared by being attached there.
+        let world = World { cgroup: None, shared: true };
+        let mut attached: Vec<OwnedFd> = Vec::with_capacity(self.0.len());
+        let all = self.0.iter().zip(trees).try_for_each(|(mount, tree)| {
+            let Some(tree) = mount.attach(&root, tree, &world)? else { return Ok(()) };
+            attached.push(tree);
+            match (mount.is_read_only_last(), attached.last()) {
+                (true, Some(tree)) => change(tree, false, Change::set(attr::RDONLY))
+                    .context("make a tmpfs read-only")
+                    .field(|| mount.pointer()),
+                _ => Ok(()),
+            }
+        });
+        if all.is_err() {
+            attached.iter().rev().for_each(|tree| outside.take_off(tree));
+        }
+        all
+    }
+}
+
+impl Removals {
+    /// Compiles the destinations of a list of mounts; nothing else of it counts.
+    pub(crate) fn plan(entries: &[Entry]) -> Result<Removals> {
+        let mut list: Vec<(usize, Inside)> = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let field = || pointer(index);
+            let target = Inside::new(entry.destination()).field(field)?;
+            if target.is_root() {
+                return Err(Error::new("the root of a container cannot be taken off").field(field()));
+            }
+            if list.iter().any(|(_, other)| *other == target) {
+                return Err(Error::new(format!("{target} is there twice")).field(field()));
+            }
+            list.push((index, target));
+        }
+        Ok(Removals(list))
+    }
+
+    /// In a process of the container's namespaces: takes them off, the last one first, with what is mounted below them. All
+    /// are looked up before the first goes, so that a name that is wrong changes nothing.
+    pub(crate) fn apply(&self, outside: &Outside) -> Result<()> {
+        let root = outside.left()?;
+        let find = |(index, target): &(usize, Inside)| {
+            let find = || {
+                let place = root.find(target)?;
+                match where_mounted(&place.fd)? {
+                    Some(mount) => Ok((place.fd, mount)),
+                    None => Err(Error::from(Errno::EINVAL).context("nothing is mounted there")),
+                }
+            };
+            find().with_context(|| format!("unmount {target}")).field(|| pointer(*index))
+        };
+        let found = self.0.iter().map(find).collect::<Result<Vec<_>>>()?;
+        for ((index, target), (place, mount)) in self.0.iter().zip(found).rev() {
+            match outside.unmount(&place) {
+                // It went with another one, below which it was.
+                Err(Errno::EINVAL) if !still_there(&root, target, mount) => Ok(()),
+                done => done,
+            }
+            .with_context(|| format!("unmount {target}"))
+            .field(|| pointer(*index))?;
+        }
+        Ok(())
+    }
+}
+
+fn pointer(index: usize) -> String {
+    format!("/mounts/{index}/destination")
+}
+
+fn still_there(root: &Root, target: &Inside, mount: u64) -> bool {
+    root.find(target).and_then(|place| where_mounted(&place.fd)).is_ok_and(|there| there == Some(mount))
+}
+
+impl Outside {
+    /// On the host, in the process that is to join the container.
+    pub(crate) fn open() -> Result<Outside> {
+        let open = || -> Result<OwnedFd> {
+            let directory =
+                open("/proc/self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+            ensure!(fstatfs(&directory)?.filesystem_type() == PROC_SUPER_MAGIC, "it is no procfs");
+            Ok(directory)
+        };
+        let namespace = mount_namespace();
+        Ok(Outside { descriptors: open().context("open /proc/self/fd")?, namespace })
+    }
+
+    /// The container's root, once its mount namespace is joined: there, `/` is what it was pivoted to. The root directory
+    /// of its first process may be another one, of that process's choice.
+    fn left(&self) -> Result<Root> {
+        let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+        let root = root.context("open the container's root")?;
+        // Asked of the host's procfs, which still knows this process.
+        let path = c"../ns/mnt";
+        let stat = nix::sys::stat::fstatat(&self.descriptors, path, nix::fcntl::AtFlags::empty());
+        let stat = stat.context("look at the container's mount namespace")?;
+        ensure!(
+            self.namespace != Some((stat.st_dev, stat.st_ino)),
+            "the container's mount namespace is the runtime's own"
+        );
+        Ok(Root::new(root))
+    }
+
+    /// Unmounts by descriptor: the directory that was opened on the host leads to any file of this process without a name
+    /// of the container's.
+    fn unmount(&self, place: &OwnedFd) -> crate::sys::Result<()> {
+        fchdir(&self.descriptors)?;
+        umount2(place.as_fd().as_raw_fd().to_string().as_str(), MntFlags::MNT_DETACH)
+    }
+
+    /// Takes a mount off that was just put on, and what the container may have put above it meanwhile.
+    fn take_off(&self, tree: &OwnedFd) {
+        /// The kernel takes what lies on top first; EINVAL: the tree itself is off.
+        const TRIES: usize = 1000;
+        for _ in 0..TRIES {
+            match self.unmount(tree) {
+                Ok(()) => {}
+                Err(Errno::EINVAL) => return,
+                Err(errno) => return log::error!("a mount stays although another one failed: {}", errno.desc()),
+            }
+        }
+    }
+}

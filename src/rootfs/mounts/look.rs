@@ -1,0 +1,103 @@
+//! A mount that is looked at and not made.
+
+use super::super::overlay::Overlay;
+use super::super::view::{Sight, Tree, View, What};
+use super::*;
+
+impl Mount {
+    /// What would be wrong with making it where a view ends, and what it adds to the view.
+    pub(in super::super) fn look(&self, view: &View) -> (Result<()>, What) {
+        let (outcome, what) = match self.look_inner(view) {
+            Ok(what) => (Ok(()), what),
+            Err(error) => (Err(error), What::Unknown),
+        };
+        (self.describe(outcome), what)
+    }
+
+    fn look_inner(&self, view: &View) -> Result<What> {
+        let (directory, what) = match &self.source {
+            Source::Bind { path, .. } => {
+                let tree = self.look_at_source(path)?;
+                if self.links.copy && is_link(&tree)? {
+                    return Ok(What::Unknown);
+                }
+                (is_directory(&tree)?, What::Tree(self.tree(tree)))
+            }
+            Source::New { fstype, copy_up, .. } => {
+                ensure_known(fstype)?;
+                (true, if fstype.as_bytes() == b"tmpfs" && !copy_up { What::Empty } else { What::Unknown })
+            }
+            Source::Overlay(_) => {
+                self.look_at_layers()?;
+                (true, What::Unknown)
+            }
+            Source::Cgroup { .. } => (true, What::Unknown),
+            Source::Remount => return Ok(What::Unknown),
+        };
+        self.look_at_place(view, directory)?;
+        Ok(if view.is_full() { What::Unknown } else { what })
+    }
+
+    /// Whether the layers of an overlay are there.
+    pub(in super::super) fn look_at_layers(&self) -> Result<()> {
+        if let Source::Overlay(overlay) = &self.source { Overlay::look(overlay) } else { Ok(()) }
+    }
+
+    fn look_at_source(&self, path: &Path) -> Result<OwnedFd> {
+        let links = if self.follows() { OFlag::empty() } else { OFlag::O_NOFOLLOW };
+        let tree = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | links, Mode::empty());
+        let tree = found(tree, path)?;
+        self.check_source(&tree, path)?;
+        Ok(tree)
+    }
+
+    fn tree(&self, fd: OwnedFd) -> Tree {
+        let wanted = self.all.then(self.own);
+        let as_wanted = |bit: u64, now: bool| wanted.set & bit != 0 || (now && wanted.clear & bit == 0);
+        let tree = Tree::new(fd);
+        Tree {
+            read_only: as_wanted(attr::RDONLY, tree.read_only),
+            no_exec: as_wanted(attr::NOEXEC, tree.no_exec),
+            mapped: self.idmap.is_some(),
+            ..tree
+        }
+    }
+
+    /// What [`Mount::place`] and attaching would say.
+    fn look_at_place(&self, view: &View, directory: bool) -> Result<()> {
+        let what = if self.plain { "make the destination" } else { "open the destination" };
+        let path = self.target.to_string();
+        match view.find(Path::new(&path), None) {
+            Sight::There(thing) if self.plain && thing.is_linked() => Err(self.is_link()),
+            Sight::There(thing) => {
+                let (linked, fits) = (thing.is_linked(), thing.is_directory() == directory);
+                let place = Place { fd: thing.fd, linked, made: false };
+                if linked {
+                    self.check_linked(view.root(), &place)?;
+                }
+                if fits || self.links.cover_destination { Ok(()) } else { Err(misfit(directory)) }
+            }
+            Sight::Missing { linked: true, .. } if self.plain => Err(self.is_link()),
+            Sight::Missing { errno: Errno::ENOENT, read_only: false, .. } => Ok(()),
+            Sight::Missing { errno: Errno::ENOENT, .. } => Err(Errno::EROFS).context(what),
+            Sight::Missing { errno, .. } => Err(errno).context("open the destination"),
+            Sight::Unknown => Ok(()),
+        }
+    }
+}
+
+/// Whether the kernel has a file system. One that is not in its list it may still find a module for; only then it is
+/// asked, as creating asks it.
+fn ensure_known(fstype: &CString) -> Result<()> {
+    let list = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let listed =
+        list.lines().any(|line| line.rsplit('\t').next().is_some_and(|name| name.as_bytes() == fstype.as_bytes()));
+    if listed {
+        return Ok(());
+    }
+    match start(fstype) {
+        // Who may not mount here is told otherwise.
+        Err(error) if error.errno() != Some(Errno::EPERM) => Err(error),
+        _ => Ok(()),
+    }
+}
