@@ -325,3 +325,23 @@ fn a_shared_root_keeps_what_is_said_of_a_mount() {
     mounts(&bundle, "remove", &json!([{"destination": "/a"}, {"destination": "/b"}])).ok();
     bundle.delete_force().ok();
 }
+
+#[test]
+fn nothing_but_what_makes_a_procfs_is_born_in_the_containers_pid_namespace() {
+    if peers_lack_it() {
+        return;
+    }
+    for with_user_namespace in [false, true] {
+        let bundle = if with_user_namespace { Bundle::new().userns() } else { Bundle::new() };
+        let bundle = running(bundle);
+        // Numbers are given out one after the other.
+        let next = || bundle.exec(&["sh", "-c", "echo $$"]).ok().stdout().trim().parse::<u32>().expect("a pid");
+        let before = next();
+        mounts(&bundle, "add", &json!([tmpfs("/mnt"), {"destination": "/other", "type": "proc", "source": "proc"}]))
+            .ok();
+        assert_eq!(next(), before + 2);
+        mounts(&bundle, "add", &json!([tmpfs("/mnt")])).ok();
+        mounts(&bundle, "remove", &json!([tmpfs("/mnt")])).ok();
+        assert_eq!(next(), before + 3);
+    }
+}

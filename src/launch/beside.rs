@@ -38,7 +38,7 @@ pub fn inside<T>(
     let born = kinds & PID != 0;
     kinds &= !PID;
     sys::process::block_signals().context("block signals")?;
-    let side = fork::fork_beside(init, born, &mut kinds, None, |_| Ok(()));
+    let side = fork::fork_beside(init, born, &mut kinds, false, None, |_| Ok(()));
     let side = match side {
         Ok(Side::Container) => {
             drop(ours);

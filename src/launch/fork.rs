@@ -53,22 +53,32 @@ pub fn fork(
 }
 
 /// Makes a process beside the first one of a container, born in its pid namespace when it has one of its own; `kinds` are
-/// then those that it has still to join. `adopt` is called for the process that makes it, where that is not the runtime.
+/// then those that it has still to join. `last`: the runtime makes no other after it, and may stay in that pid namespace
+/// for its children. `adopt` is called for the process that makes it, where that is not the runtime.
 pub fn fork_beside(
     init: BorrowedFd<'_>,
     own_pid_namespace: bool,
     kinds: &mut u64,
+    last: bool,
     cgroup: Option<BorrowedFd<'_>>,
     adopt: impl FnOnce(Pid) -> Result<()>,
 ) -> Result<Side> {
-    // There is no way back to the runtime's own: it makes no other process.
+    if own_pid_namespace && !last {
+        let join = PID | (*kinds & USER);
+        *kinds &= !USER;
+        return hop(cgroup, || {
+            adopt(nix::unistd::getpid())?;
+            land_beside(init, join)
+        });
+    }
+    // There is no way back to the runtime's own.
     match own_pid_namespace.then(|| clone::setns(init, PID).context("join the pid namespace")).transpose() {
         // The right to be born there comes with the user namespace.
         Err(error) if error.errno() == Some(Errno::EPERM) && *kinds & USER != 0 => {
             *kinds &= !USER;
             hop(cgroup, || {
                 adopt(nix::unistd::getpid())?;
-                land_beside(init)
+                land_beside(init, USER | PID)
             })
         }
         done => done.and_then(|_| plain(0, cgroup)),
@@ -143,11 +153,13 @@ fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>, denied: bool) ->
     clone::clone3(new | libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, new))
 }
 
-fn land_beside(init: BorrowedFd<'_>) -> Result<Fork> {
+fn land_beside(init: BorrowedFd<'_>, join: u64) -> Result<Fork> {
     // What is born must not be looked into by the container's processes before it has shut itself (CVE-2016-9962).
     nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
-    clone::setns(init, USER | PID).context("join the container's user and pid namespaces")?;
-    user::become_root()?;
+    clone::setns(init, join).context("join the container's user and pid namespaces")?;
+    if join & USER != 0 {
+        user::become_root()?;
+    }
     clone::clone3(libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, 0))
 }
 

@@ -261,7 +261,7 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
     let ahead = process.limits_nothing() && settle.is_none();
     let kinds = join.kinds;
     let adopt = |pid| process.adopt(pid).phase("process");
-    let side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, cgroup, adopt);
+    let side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, true, cgroup, adopt);
     let adopted = kinds != join.kinds;
     let (pid, pidfd) = match side.phase("namespaces")? {
         Side::Container => {
