@@ -514,6 +514,34 @@ fn a_delegated_cgroup_is_used_and_one_out_of_reach_done_without() {
 }
 
 #[test]
+fn an_exec_from_where_the_user_may_not_come_from_is_told_the_remedy() {
+    if kind() != Kind::Corten {
+        return;
+    }
+    let container = single().with(|bundle| {
+        let path = format!("{}/mine", bundle.sandbox().cgroup_name());
+        bundle.set("/linux/cgroupsPath", path).args(["sleep", "60"])
+    });
+    let above = container.bundle.sandbox().cgroup().to_owned();
+    let give = |user: u32| {
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            chown(above.join(file), Some(user), Some(user)).expect("delegate a cgroup");
+        }
+    };
+    give(USER);
+    let id = container.bundle.name().to_owned();
+    container.bundle.write();
+    container.cmd(&["create", "--pid-file", "pid", &id]).run().ok();
+    container.cmd(&["start", &id]).run().ok();
+    container.cmd(&["exec", &id, "true"]).run().ok();
+    give(0);
+    let refused = container.cmd(&["exec", &id, "true"]).run();
+    refused.fails_with("permission denied").fails_with("systemd-run --user --scope");
+    give(USER);
+    container.cmd(&["delete", "--force", &id]).run().ok();
+}
+
+#[test]
 fn an_image_directory_is_shared_through_an_overlay_made_by_the_user() {
     if kind() != Kind::Corten {
         return;

@@ -172,6 +172,16 @@ impl Location {
         self.of_process(pid)?.open()
     }
 
+    /// Has systemd move a process to where `init` is now, or to a cgroup below that is there.
+    pub fn attach(&self, process: Pid, init: Pid, below: Option<&Path>) -> Result<()> {
+        let Some(unit) = self.unit() else { bail!("cgroup {self} is none of systemd's") };
+        let place = match below {
+            Some(below) => below.to_string_lossy().into_owned(),
+            None => self.of_process(init)?.path.strip_prefix(self.path.as_str()).unwrap_or_default().to_owned(),
+        };
+        unit.attach(process, &format!("/{}", place.trim_matches('/')))
+    }
+
     /// Opens a cgroup below it, which has to be there. Never one beside or above it, however it is spelt.
     pub fn open_below(&self, path: &Path) -> Result<OwnedFd> {
         let what = || format!("open cgroup {} below cgroup {self}", path.display());

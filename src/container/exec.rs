@@ -106,11 +106,14 @@ fn launch(
         // Ourselves, so that the program is born there.
         group.add(nix::unistd::getpid()).phase("cgroup")?;
     }
+    let unit = record.cgroup.as_ref().filter(|cgroup| cgroup.unit().is_some());
+    let attach = unit.map(|unit| move |process| unit.attach(process, pid, below));
     let request = ExecRequest {
         join: Join { init, kinds: all & !(libc::CLONE_NEWPID as u64) },
         own_pid_namespace,
         process,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        attach: attach.as_ref().map(|attach| attach as &dyn Fn(Pid) -> Result<()>),
         console: socket,
         seccomp,
         tell_agent,

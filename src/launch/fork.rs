@@ -219,6 +219,10 @@ fn explain(errno: Errno, new: u64) -> Error {
         }
         Errno::EAGAIN => error.hint("the limit of processes (pids.max of a cgroup, or RLIMIT_NPROC) is reached"),
         Errno::ENOSYS => error.hint("an outer sandbox forbids clone3, which corten cannot do without"),
+        Errno::EACCES => error.hint(
+            "this user may not put a process there from a cgroup that is not the user's own: start with \
+             systemd-run --user --scope, or in a cgroup delegated to the user",
+        ),
         Errno::EBUSY => {
             error.hint("the cgroup has controllers enabled for its children and can hold no process itself")
         }

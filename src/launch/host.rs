@@ -245,6 +245,8 @@ pub struct ExecRequest<'a> {
     pub process: Process,
     /// The directory of the cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Who moves it there when it may not be born there: a user has no right to that from outside of his own cgroups.
+    pub attach: Option<&'a dyn Fn(Pid) -> Result<()>>,
     /// The socket that gets the terminal.
     pub console: Option<OwnedFd>,
     /// The filter of system calls.
@@ -255,13 +257,21 @@ pub struct ExecRequest<'a> {
 
 /// Makes another process in a container and sees it through to its program; `settle` comes before that.
 pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<()>>) -> Result<Launched> {
-    let ExecRequest { mut join, own_pid_namespace, process, cgroup, console, seccomp, tell_agent } = request;
+    let ExecRequest { mut join, own_pid_namespace, process, cgroup, mut attach, console, seccomp, tell_agent } =
+        request;
     let (wire, child_wire) = Wire::pair()?;
     process.apply_initial_affinity().phase("process")?;
     let ahead = process.limits_nothing() && settle.is_none();
     let kinds = join.kinds;
     let adopt = |pid| process.adopt(pid).phase("process");
-    let side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, true, cgroup, adopt);
+    let mut side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, true, cgroup, adopt);
+    match &side {
+        Err(error) if error.errno() == Some(Errno::EACCES) && attach.is_some() => {
+            join.kinds = kinds;
+            side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, true, None, adopt);
+        }
+        _ => attach = None,
+    }
     let adopted = kinds != join.kinds;
     let (pid, pidfd) = match side.phase("namespaces")? {
         Side::Container => {
@@ -279,7 +289,12 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
     ::log::trace!("process made in the container");
     let launched = Launched { pid, pidfd: Some(pidfd) };
     drop((child_wire, console));
-    let from_outside = |_: &Wire| if adopted { Ok(()) } else { process.adopt(pid).phase("process") };
+    let from_outside = |_: &Wire| {
+        if !adopted {
+            process.adopt(pid).phase("process")?;
+        }
+        attach.map_or(Ok(()), |attach| attach(pid)).phase("cgroup")
+    };
     let settle = |pid| {
         process.limit(pid).phase("process")?;
         settle.map_or(Ok(()), |settle| settle(pid))

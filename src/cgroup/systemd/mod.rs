@@ -218,6 +218,22 @@ impl Recorded {
         }
     }
 
+    /// Has a process moved into the unit's cgroup, or one below it. A user's manager, which may not do that to a process from
+    /// outside of what is its own, asks the system's, AttachProcessesToUnit of org.freedesktop.systemd1(5).
+    pub(super) fn attach(&self, process: Pid, below: &str) -> Result<()> {
+        let what = || format!("have process {process} moved to the systemd unit {}", self.unit);
+        let mut connection = Connection::open(&self.manager).with_context(what)?;
+        let call = connection.call("AttachProcessesToUnit", "ssau", |out| {
+            out.text(&self.unit);
+            out.text(below);
+            out.value(&Value::Array("u".into(), vec![Value::Uint32(process.as_raw() as u32)]));
+        });
+        match call.and_then(|call| connection.answer(call)).with_context(what)? {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(Error::new(refusal.text)).with_context(what),
+        }
+    }
+
     /// Tells of other limits, as far as there are properties for them, so that they are not undone by those before them
     /// (the files are the caller's), and of other device rules. One message, of which systemd takes all or nothing.
     pub(super) fn set(&self, limits: &Limits, devices: Option<&Allowed>) -> Result<()> {
