@@ -137,8 +137,33 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
 }
 
 /// Until its creator has put it on record, the process must not outlive it.
-fn end_with_host() -> Result<()> {
+pub(super) fn end_with_host() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")
+}
+
+/// Enters the namespaces that are joined, and a new time namespace.
+pub(super) fn join(entries: &[Entry], offsets: Option<&Offsets>) -> Result<()> {
+    if !entries.is_empty() {
+        // Others in a joined namespace must not look into this process, which still holds the host's descriptors
+        // (CVE-2016-9962).
+        nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
+    }
+    namespaces::enter(entries)?;
+    // Before the ids change: then this process is no longer dumpable, its files in /proc belong to the host's root,
+    // and it may not write its own offsets.
+    offsets.map_or(Ok(()), Offsets::enter)
+}
+
+/// Becomes root of the new user namespace, whose maps are written, and makes there what only its root can (`late`, as
+/// `CLONE_NEW*`).
+pub(super) fn become_root(late: u64) -> Result<()> {
+    user::become_root()?;
+    // A change of ids has made the kernel forget it.
+    end_with_host()?;
+    if late != 0 {
+        sys::clone::unshare(late).context("make namespaces as root of the user namespace")?;
+    }
+    Ok(())
 }
 
 fn pass_warnings(wire: &Wire) -> Result<()> {
@@ -192,17 +217,7 @@ impl Build {
     }
 
     fn enter_namespaces(&mut self, wire: &Wire) -> Result<()> {
-        if !self.entries.is_empty() {
-            // Others in a joined namespace must not look into this process, which still holds the host's descriptors
-            // (CVE-2016-9962).
-            nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
-        }
-        namespaces::enter(&self.entries)?;
-        // Before the ids change: then this process is no longer dumpable, its files in /proc belong to the host's root,
-        // and it may not write its own offsets.
-        if let Some(offsets) = &self.offsets {
-            offsets.enter()?;
-        }
+        join(&self.entries, self.offsets.as_ref())?;
         if self.new_user_namespace {
             // The host writes the id maps first; without one there is nothing to wait for.
             wire.wait_go()?;
@@ -211,12 +226,7 @@ impl Build {
             self.rootfs.gather().phase("mounts")?;
         }
         if self.new_user_namespace {
-            user::become_root()?;
-            // A change of ids has made the kernel forget it.
-            end_with_host()?;
-            if self.late_namespaces != 0 {
-                sys::clone::unshare(self.late_namespaces).context("make namespaces as root of the user namespace")?;
-            }
+            become_root(self.late_namespaces)?;
         }
         if self.net_devices {
             // Before sysctls, which may be theirs.
@@ -265,14 +275,7 @@ impl Join {
         nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
         let wanted = process.needs_proc();
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
-        if self.kinds != 0 {
-            sys::clone::setns(self.init.as_fd(), self.kinds)
-                .context("join the container's namespaces")
-                .phase("namespaces")?;
-        }
-        if self.kinds & libc::CLONE_NEWUSER as u64 != 0 {
-            user::become_root().phase("namespaces")?;
-        }
+        join_container(self.init.as_fd(), self.kinds)?;
         ::log::trace!("namespaces joined");
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
         if let Some(socket) = console {
@@ -280,6 +283,17 @@ impl Join {
         }
         Ok(procfs)
     }
+}
+
+/// Joins these namespaces (`CLONE_NEW*`) of a container, as root of its user namespace if that is among them.
+pub(super) fn join_container(init: BorrowedFd<'_>, kinds: u64) -> Result<()> {
+    if kinds != 0 {
+        sys::clone::setns(init, kinds).context("join the container's namespaces").phase("namespaces")?;
+    }
+    if kinds & libc::CLONE_NEWUSER as u64 != 0 {
+        user::become_root().phase("namespaces")?;
+    }
+    Ok(())
 }
 
 /// The terminal's controlling end goes to whoever listens, its other end becomes our stdio.

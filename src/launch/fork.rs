@@ -1,16 +1,12 @@
 //! One clone3 with all new namespaces, born in the cgroup; a hop where a user namespace and joined ones meet.
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::cmsg_space;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
+use super::answer;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::time::Offsets;
 use crate::namespaces::{self, Entry, user};
@@ -63,26 +59,25 @@ pub fn fork_beside(
     cgroup: Option<BorrowedFd<'_>>,
     adopt: impl FnOnce(Pid) -> Result<()>,
 ) -> Result<Side> {
-    if own_pid_namespace && !last {
-        let join = PID | (*kinds & USER);
-        *kinds &= !USER;
-        return hop(cgroup, || {
-            adopt(nix::unistd::getpid())?;
-            land_beside(init, join)
-        });
+    let adopted = match own_pid_namespace {
+        false => true,
+        // There is no way back to the runtime's own.
+        true if last => match clone::setns(init, PID) {
+            // The right to be born there comes with the user namespace.
+            Err(Errno::EPERM) if *kinds & USER != 0 => false,
+            done => done.context("join the pid namespace").map(|()| true)?,
+        },
+        true => false,
+    };
+    if adopted {
+        return plain(0, cgroup);
     }
-    // There is no way back to the runtime's own.
-    match own_pid_namespace.then(|| clone::setns(init, PID).context("join the pid namespace")).transpose() {
-        // The right to be born there comes with the user namespace.
-        Err(error) if error.errno() == Some(Errno::EPERM) && *kinds & USER != 0 => {
-            *kinds &= !USER;
-            hop(cgroup, || {
-                adopt(nix::unistd::getpid())?;
-                land_beside(init, USER | PID)
-            })
-        }
-        done => done.and_then(|_| plain(0, cgroup)),
-    }
+    let join = PID | (*kinds & USER);
+    *kinds &= !USER;
+    hop(cgroup, || {
+        adopt(nix::unistd::getpid())?;
+        land_beside(init, join)
+    })
 }
 
 /// Undoes [`adopt_pid_namespace`].
@@ -111,8 +106,7 @@ fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
 /// must belong to the user namespace, which only a process inside it can bring about, and those joined may need rights
 /// that only the runtime's own user namespace gives.
 fn hop(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> Result<Side> {
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-        .context("make a socket to the hop")?;
+    let (ours, theirs) = answer::pair().context("make a socket to the hop")?;
     match clone::clone3(0, cgroup) {
         Ok(Fork::Parent { pidfd, .. }) => {
             drop(theirs);
@@ -123,17 +117,14 @@ fn hop(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> R
         }
         Ok(Fork::Child) => {
             drop(ours);
-            match land() {
-                Ok(Fork::Child) => Ok(Side::Container),
-                Ok(Fork::Parent { pidfd, .. }) => {
-                    report(theirs.as_fd(), &[], Some(pidfd.as_fd()));
-                    sys::pid::exit_now(0)
-                }
-                Err(error) => {
-                    report(theirs.as_fd(), &error.encode(), None);
-                    sys::pid::exit_now(1)
-                }
-            }
+            let done = match land() {
+                Ok(Fork::Child) => return Ok(Side::Container),
+                Ok(Fork::Parent { pidfd, .. }) => Ok(vec![pidfd]),
+                Err(error) => Err(error),
+            };
+            // Nobody is left to hear of a failure here but the runtime, which sees the end.
+            let _ = answer::give(theirs.as_fd(), &done);
+            sys::pid::exit_now(done.is_err().into())
         }
         Err(errno) => Err(explain(errno, 0)),
     }
@@ -163,15 +154,6 @@ fn land_beside(init: BorrowedFd<'_>, join: u64) -> Result<Fork> {
     clone::clone3(libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, 0))
 }
 
-/// Tells the runtime how the hop went. Nobody is left to hear of a failure here but the runtime, which sees the end.
-fn report(socket: BorrowedFd<'_>, error: &[u8], pidfd: Option<BorrowedFd<'_>>) {
-    let body = [&b"-"[..], error].concat();
-    let fds: Vec<i32> = pidfd.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&fds)];
-    let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-    let _ = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&body)], control, MsgFlags::MSG_NOSIGNAL, None);
-}
-
 /// Reaps a child that has ended, or is about to; how it did, as the end of a sentence.
 pub fn fate(pidfd: BorrowedFd<'_>) -> String {
     match sys::pid::reap(pidfd) {
@@ -183,22 +165,8 @@ pub fn fate(pidfd: BorrowedFd<'_>) -> String {
 
 /// `None`: the hop died without a word.
 fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
-    let mut body = [0; 4096];
-    let mut space = cmsg_space!(i32);
-    let (length, fd) = {
-        let mut slices = [IoSliceMut::new(&mut body)];
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
-            .context("hear from the hop")?;
-        let mut fds = message.cmsgs().context("hear from the hop")?.filter_map(|control| match control {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        (message.bytes, fds.next())
-    };
-    let Some(fd) = fd else {
-        return body[..length].split_first().map_or(Ok(None), |(_, error)| Err(Error::decode(error)));
-    };
-    let pidfd = sys::fd::received(fd);
+    let answer = answer::take(socket).context("hear from the hop")?.transpose()?;
+    let Some(pidfd) = answer.and_then(|fds| fds.into_iter().next()) else { return Ok(None) };
     let pid = sys::pid::of(pidfd.as_fd()).ok_or_else(|| Error::new("the container's first process died at once"))?;
     Ok(Some(Side::Host(pid, pidfd)))
 }

@@ -1,5 +1,6 @@
 //! From a plan to a process: the fork, the conversation of its two halves, and the script of each.
 
+mod answer;
 pub mod beside;
 pub mod child;
 pub mod fork;

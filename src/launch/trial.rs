@@ -6,16 +6,16 @@
 
 use std::os::fd::AsFd;
 
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result};
 use crate::log;
-use crate::namespaces::{self, Entry, Origin, user, uts};
+use crate::namespaces::{Entry, Origin, uts};
 use crate::plan::Plan;
 use crate::sys;
 use crate::sys::proc::Procfs;
 
+use super::child;
 use super::fork::{self, Side};
 use super::host;
 use super::wire::{Message, Wire};
@@ -116,7 +116,7 @@ fn pass_warnings(wire: &Wire) {
 }
 
 fn try_all(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")?;
+    child::end_with_host()?;
     enter(plan, entries, wire).phase("namespaces")?;
     let tell = |outcome: Result<()>| outcome.unwrap_or_else(|error| say(wire, &error));
     let procfs = if plan.sysctls.is_empty() && !plan.process.needs_proc() { None } else { Some(Procfs::open()) };
@@ -160,22 +160,10 @@ fn try_all(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
 /// As the container's half enters its namespaces, but for what only mounts need.
 fn enter(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
     let planned = &plan.namespaces;
-    if !entries.is_empty() {
-        // Others in a joined namespace must not look into this process (CVE-2016-9962).
-        nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
-    }
-    namespaces::enter(entries)?;
-    if let Some(offsets) = planned.offsets().filter(|_| planned.joining_offsets().is_none()) {
-        offsets.enter()?;
-    }
+    child::join(entries, planned.entering_offsets())?;
     if planned.clone_flags() & USER != 0 {
         wire.wait_go()?;
-        user::become_root()?;
-        // A change of ids has made the kernel forget it.
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")?;
-        if planned.late_flags() != 0 {
-            sys::clone::unshare(planned.late_flags()).context("make namespaces as root of the user namespace")?;
-        }
+        child::become_root(planned.late_flags())?;
     }
     Ok(())
 }

@@ -157,22 +157,25 @@ impl Namespaces {
         if self.new & libc::CLONE_NEWUSER as u64 == 0 { 0 } else { self.new & late }
     }
 
-    /// The offsets of a new time namespace.
-    pub fn offsets(&self) -> Option<&Offsets> {
-        self.offsets.as_ref()
-    }
-
     /// The offsets of a new time namespace that has to be made while a user namespace is joined: afterwards nobody there
     /// may write them.
     pub fn joining_offsets(&self) -> Option<&Offsets> {
-        let joined = self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined;
-        self.offsets.as_ref().filter(|_| joined)
+        self.offsets.as_ref().filter(|_| self.joins_user())
     }
 
-    /// The offsets of a new time namespace that are left for the container's half, which needs nothing else of this.
+    /// Those that are left for the container's half.
+    pub fn entering_offsets(&self) -> Option<&Offsets> {
+        self.offsets.as_ref().filter(|_| !self.joins_user())
+    }
+
+    /// The same for the container's half, which needs nothing else of this.
     pub fn into_offsets(self) -> Option<Offsets> {
-        let joined = self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined;
-        self.offsets.filter(|_| !joined)
+        let joins_user = self.joins_user();
+        self.offsets.filter(|_| !joins_user)
+    }
+
+    fn joins_user(&self) -> bool {
+        self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined
     }
 
     /// The names below `/proc/PID/ns` in which the container differs from the host: what an exec must enter.
