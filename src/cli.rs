@@ -143,8 +143,9 @@ pub fn asks_version(arguments: &[OsString]) -> bool {
     false
 }
 
-/// Whether the command makes a container, or a process that enters the namespaces of one. Seen before the arguments are parsed, since such a command may first be run
-/// anew from a protected binary; a wrong yes costs half a millisecond and nothing else.
+/// Whether the command makes a container, or a process that enters the namespaces of one. Seen before the arguments are
+/// parsed, since such a command may first be run anew from a protected binary; a wrong yes costs half a millisecond and
+/// nothing else.
 pub fn makes_container(arguments: &[OsString]) -> bool {
     arguments.iter().skip(1).any(|word| ["create", "run", "check"].iter().any(|command| word == command))
 }

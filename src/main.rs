@@ -29,7 +29,7 @@ mod trace;
 
 use std::ffi::OsString;
 
-use error::{Context, Result};
+use error::Result;
 
 start_with!(corten);
 
@@ -58,7 +58,7 @@ fn corten() -> u8 {
     let (global, failure) = (&cli.global, cli.command.failure_code());
     let done = log::init(global.log.as_deref(), global.log_format.into(), global.level())
         .and_then(|()| global.trace.as_deref().map_or(Ok(()), log::trace_to))
-        .and(protected.context("protect our own binary"))
+        .and(protected)
         .and_then(|()| cli.command.run(global));
     conclude(done, failure)
 }

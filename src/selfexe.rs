@@ -18,6 +18,10 @@ use crate::sys;
 
 /// Goes on from a protected view of the binary, or runs the program anew from there, unless it already does.
 pub fn protect() -> Result<()> {
+    try_to_protect().context("protect our own binary")
+}
+
+fn try_to_protect() -> Result<()> {
     let own = "/proc/self/exe";
     if statvfs(own).context("look at our own binary")?.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(());

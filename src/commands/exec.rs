@@ -80,7 +80,7 @@ impl Exec {
             let container = super::store(global)?.open(&self.id)?;
             let request = self.request(&container)?;
             // Now, and not first: of the pages that are mapped anew, those that led here are not needed again.
-            selfexe::protect().context("protect our own binary")?;
+            selfexe::protect()?;
             log::trace!("own binary protected");
             container::exec::exec(&container, request)
         };

@@ -152,6 +152,16 @@ fn store(global: &Global) -> Result<Store> {
     Store::new(global.root.as_deref())
 }
 
+/// What a file has; of `-`, standard input.
+fn read(file: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    if file.as_os_str() != "-" {
+        return std::fs::read(file);
+    }
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes)?;
+    Ok(bytes)
+}
+
 /// Prints a result. A reader that went away is no failure worth a word.
 fn print(text: &str) -> Result<()> {
     print_bytes(text.as_bytes())

@@ -1,6 +1,5 @@
 //! `mounts`: more of them for a container that runs, or fewer, with the words of crun.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -38,7 +37,7 @@ struct List {
 impl Mounts {
     pub(super) fn run(self, global: &Global) -> Result<u8> {
         // Before stdin is read: the program may have to be run anew for it.
-        selfexe::protect().context("protect our own binary")?;
+        selfexe::protect()?;
         match self.what {
             What::Add(List { id, file }) => {
                 let add = || mounts::add(&super::store(global)?.open(&id)?, &read(&file)?);
@@ -55,13 +54,8 @@ impl Mounts {
 
 /// Reads a list of mounts.
 fn read(file: &Path) -> Result<Vec<Mount>> {
-    let mut text = Vec::new();
-    let outcome = match file.to_str() {
-        Some("-") => std::io::stdin().read_to_end(&mut text).map(drop),
-        _ => std::fs::read(file).map(|bytes| text = bytes),
-    };
     let what = || format!("read the mounts from {}", file.display());
-    outcome.with_context(what)?;
+    let text = super::read(file).with_context(what)?;
     if text.trim_ascii_start().first() != Some(&b'[') {
         return Err(Error::new("not a list like mounts of config.json")).with_context(what);
     }

@@ -96,16 +96,8 @@ fn argument(word: &str) -> std::result::Result<u64, String> {
 /// The profile of a file, or of a bundle.
 fn profile(file: Option<&Path>, bundle: &Path) -> Result<LinuxSeccomp> {
     let path = file.map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
-    let read = || -> std::io::Result<Vec<u8>> {
-        if path.as_os_str() != "-" {
-            return std::fs::read(&path);
-        }
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().with_context(|| format!("read the profile {}", path.display()))?;
     let in_file = || format!("read the profile {}", path.display());
+    let bytes = super::read(&path).with_context(in_file)?;
     let mut value: serde_json::Value = serde_json::from_slice(&bytes)
         .map_err(|error| Error::new(format!("not JSON: {error}")))
         .with_context(in_file)?;

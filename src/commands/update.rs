@@ -1,8 +1,5 @@
 //! `update`.
 
-use std::fs;
-use std::io::Read;
-
 use clap::Args;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids};
 
@@ -137,13 +134,8 @@ impl Update {
 
 /// Reads a file of limits.
 fn read(file: &str) -> Result<Request> {
-    let mut text = Vec::new();
-    let (name, outcome) = match file {
-        "-" => ("stdin", std::io::stdin().read_to_end(&mut text).map(drop)),
-        file => (file, fs::read(file).map(|bytes| text = bytes)),
-    };
-    let what = || format!("read the limits from {name}");
-    outcome.with_context(what)?;
+    let what = || format!("read the limits from {}", if file == "-" { "stdin" } else { file });
+    let text = super::read(file.as_ref()).with_context(what)?;
     let resources = plan::config::parse(&text).with_context(what)?;
     Ok(Request { resources, resctrl: None })
 }
