@@ -104,10 +104,7 @@ fn may_switch(switch: &str, controller: Controller) -> Result<(), Errno> {
 
 /// A cgroup that has a controller, in whose files it can be seen what that one can do: the container's, or one near it.
 fn sample(controller: Controller, place: &Location) -> Option<Location> {
-    let has = |directory: &str| {
-        let list = files::read(&format!("{directory}/cgroup.controllers")).unwrap_or_default();
-        list.split_whitespace().any(|name| name == controller.name())
-    };
+    let has = |directory: &str| controllers::lists(&format!("{directory}/cgroup.controllers"), controller);
     let mount = place.mount();
     let mut near = place.upwards().chain([mount.to_owned()]).flat_map(|above| {
         let below = std::fs::read_dir(&above).into_iter().flatten().flatten();

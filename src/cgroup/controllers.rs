@@ -106,7 +106,8 @@ fn says(file: &str, location: &Location, why: String) -> Error {
     Error::new(format!("cgroup {location} has no {file}: {why}"))
 }
 
-fn lists(file: &str, controller: Controller) -> bool {
+/// Whether a file that is a list of controllers has this one.
+pub(super) fn lists(file: &str, controller: Controller) -> bool {
     files::read(file).is_ok_and(|text| text.split_whitespace().any(|word| word == controller.name()))
 }
 

@@ -10,7 +10,7 @@ pub struct Survey {
     pub mount: Result<&'static str>,
     /// Hierarchies of version 1 lie beside it.
     pub hybrid: bool,
-    /// The controllers of linux.resources; why one is not to be had.
+    /// The controllers asked for; why one is not to be had.
     pub controllers: Vec<(&'static str, Option<Error>)>,
     /// Whether cgroups can be made beside the runtime's own.
     pub delegated: Result<()>,
@@ -24,28 +24,24 @@ pub struct Survey {
     pub resctrl: bool,
 }
 
-/// The controllers that linux.resources needs.
-const NAMES: [&str; 7] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"];
-
 impl Survey {
-    /// Looks; changes nothing.
-    pub fn take() -> Survey {
+    /// Looks, also for these controllers; changes nothing.
+    pub fn take(names: impl Iterator<Item = &'static str> + Clone) -> Survey {
         let mount = Mount::find();
         let own = super::own().map(|(_, directory)| directory).unwrap_or_default();
         let parent = own.rsplit_once('/').map_or("", |(parent, _)| parent);
-        let known = |name: &&str| Controller::of(name);
-        let had = |name: &&'static str| {
+        let had = |name: &'static str| {
             let location = Location::new(mount.as_ref().ok().copied()?, "container".to_owned(), 0);
-            let controller = known(name)?;
-            Some((*name, controllers::not_had(name, controller, &location)))
+            let controller = Controller::of(name)?;
+            Some((name, controllers::not_had(name, controller, &location)))
         };
         let down = super::files::read(&format!("{parent}/cgroup.subtree_control")).unwrap_or_default();
-        let down = |name: &&&'static str| down.split_whitespace().any(|word| word == **name);
+        let down = |name: &&'static str| down.split_whitespace().any(|word| word == *name);
         Survey {
             hybrid: mount.as_ref().is_ok_and(|mount| mount.path() != "/sys/fs/cgroup"),
-            controllers: NAMES.iter().filter_map(had).collect(),
+            controllers: names.clone().filter_map(had).collect(),
             delegated: location::writable(parent),
-            handed_down: NAMES.iter().filter(down).copied().collect(),
+            handed_down: names.filter(down).collect(),
             devices: devices::probe(),
             systemd: systemd::find_socket(),
             resctrl: rdt::is_mounted(),

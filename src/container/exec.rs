@@ -10,7 +10,6 @@ use crate::launch::child::Join;
 use crate::launch::gate::Gate;
 use crate::launch::host::{self, ExecRequest, Launched};
 use crate::launch::listener::TellAgent;
-use crate::namespaces::KINDS;
 use crate::process::Process;
 use crate::process::console;
 use crate::process::foreground::{Foreground, Terminal};
@@ -89,8 +88,7 @@ fn launch(
     settle: Option<impl FnOnce(Pid) -> Result<()>>,
 ) -> Result<Launched> {
     let record = &container.record;
-    let kinds = KINDS.iter().filter(|kind| record.namespaces.iter().any(|file| file == kind.file));
-    let all = kinds.fold(0, |flags, kind| flags | kind.flag);
+    let all = record.kinds();
     let own_pid_namespace = all & libc::CLONE_NEWPID as u64 != 0;
     let filter = || container.directory.seccomp().and_then(|bytes| Program::from_bytes(&bytes));
     let seccomp = record.seccomp.then(filter).transpose()?;

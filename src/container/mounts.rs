@@ -13,7 +13,6 @@ use super::{Container, Status};
 use crate::error::{Context, Error, Result, bail};
 use crate::host;
 use crate::launch::beside;
-use crate::namespaces::KINDS;
 use crate::plan::config;
 use crate::rootfs::{Additions, Isolation, Outside, Removals, Request};
 use crate::sys::{self, Errno};
@@ -82,9 +81,7 @@ impl Place {
             Status::Stopped | Status::Creating => bail!("container not running"),
         }
         let (pid, init) = container.init()?;
-        let recorded = &container.record.namespaces;
-        let kinds = KINDS.iter().filter(|kind| recorded.iter().any(|file| file == kind.file));
-        let kinds = kinds.fold(0, |flags, kind| flags | kind.flag);
+        let kinds = container.record.kinds();
         if kinds & MOUNT == 0 {
             return Err(Error::new("the container has no mount namespace of its own, its mounts are the host's"));
         }

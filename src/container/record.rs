@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Location, rdt};
 use crate::hooks::Hooks;
+use crate::namespaces::KINDS;
 use crate::seccomp::Listener;
 
 /// The form of the record; a higher number is refused.
@@ -71,5 +72,11 @@ impl Record {
     /// The pid of the first process; `None` in an intent.
     pub fn init(&self) -> Option<Pid> {
         (self.pid > 0).then(|| Pid::from_raw(self.pid))
+    }
+
+    /// `CLONE_NEW*` of the namespaces that are not the host's.
+    pub fn kinds(&self) -> u64 {
+        let own = KINDS.iter().filter(|kind| self.namespaces.iter().any(|file| file == kind.file));
+        own.fold(0, |flags, kind| flags | kind.flag)
     }
 }

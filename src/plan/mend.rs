@@ -37,7 +37,7 @@ const HARMLESS: [Harmless; 10] = [
 ];
 
 /// Of these maps the kernel takes one by one id.
-const MAPS: [&str; 2] = ["/linux/uidMappings", "/linux/gidMappings"];
+pub const MAPS: [&str; 2] = ["/linux/uidMappings", "/linux/gidMappings"];
 
 /// Lists whose elements mean something only as a whole.
 const WHOLES: [&str; 3] = ["/mounts/", "/linux/seccomp/syscalls/", "/linux/devices/"];

@@ -92,10 +92,6 @@ pub(crate) struct Thing {
 }
 
 impl Thing {
-    pub(super) fn is_linked(&self) -> bool {
-        self.linked
-    }
-
     /// Whether it is a directory.
     pub(crate) fn is_directory(&self) -> bool {
         self.stat().is_some_and(|stat| format(&stat) == SFlag::S_IFDIR)

@@ -194,7 +194,7 @@ const CONTROLLERS: [(&str, &str); 7] = [
 fn cgroups(facts: &mut Vec<Fact>) {
     let mut add =
         |feature: &str, state, seen: String, cost| facts.push(Fact::new("cgroup", feature, state, seen).or(cost));
-    let survey = Survey::take();
+    let survey = Survey::take(CONTROLLERS.iter().map(|(name, _)| *name));
     let unprivileged = host::is_unprivileged();
     match &survey.mount {
         Ok(place) if survey.hybrid => {
@@ -204,7 +204,12 @@ fn cgroups(facts: &mut Vec<Fact>) {
         Ok(place) => add("layout", State::Good, format!("version 2 at {place}"), ""),
         Err(error) => {
             let state = if unprivileged { State::Missing } else { State::Fatal };
-            add("layout", state, told(error), "containers have no cgroup: none for root, none with limits for others");
+            add(
+                "layout",
+                state,
+                error.sentence(),
+                "containers have no cgroup: none for root, none with limits for others",
+            );
         }
     }
     for (name, lack) in &survey.controllers {
@@ -220,20 +225,20 @@ fn cgroups(facts: &mut Vec<Fact>) {
         let down = if down.is_empty() { "no controller is handed down".to_owned() } else { down };
         let (state, seen) = match &survey.delegated {
             Ok(()) => (State::Good, down),
-            Err(error) => (State::Missing, told(error)),
+            Err(error) => (State::Missing, error.sentence()),
         };
         let cost = "containers stay in the caller's cgroup, and those with limits are refused, unless systemd makes it";
         add("delegation", state, seen, cost);
     }
     let (state, seen) = match &survey.devices {
         Ok(()) => (State::Good, "the kernel takes them".to_owned()),
-        Err(error) => (State::Missing, told(error)),
+        Err(error) => (State::Missing, error.sentence()),
     };
     let cost = if unprivileged { "they are not enforced; nor can devices be made" } else { "containers are refused" };
     add("device rules (eBPF)", state, seen, cost);
     let (state, seen) = match survey.systemd {
         Ok(socket) => (State::Good, socket),
-        Err(error) => (State::Missing, told(&error)),
+        Err(error) => (State::Missing, error.sentence()),
     };
     add("systemd", state, seen, "--systemd-cgroup and --cgroup-manager=systemd are refused");
     let pressure = fs::metadata("/proc/pressure/memory").is_ok();
@@ -241,10 +246,6 @@ fn cgroups(facts: &mut Vec<Fact>) {
     add("pressure", self::state(pressure), seen.to_owned(), "events has no pressure in it");
     let seen = if survey.resctrl { "mounted" } else { "not mounted on /sys/fs/resctrl" };
     add("resctrl", self::state(survey.resctrl), seen.to_owned(), "linux.intelRdt is refused");
-}
-
-fn told(error: &Error) -> String {
-    error.sentence()
 }
 
 /// Of the sentence about a file that is missing the part that says why.

@@ -17,7 +17,7 @@ use crate::host;
 use crate::launch::trial;
 use crate::log;
 use crate::namespaces::Origin;
-use crate::plan::mend::Document;
+use crate::plan::mend::{Document, MAPS};
 use crate::plan::{self, Plan, config};
 use crate::process::console;
 use crate::rootfs::{Sight, View};
@@ -33,8 +33,6 @@ const ROUNDS: usize = 200;
 
 /// What a process can be made without, and nothing else of it is another.
 const ALONE: [&str; 4] = ["/process/", "/linux/sysctl/", "/linux/memoryPolicy", "/linux/personality"];
-
-const MAPS: [&str; 2] = ["/linux/uidMappings", "/linux/gidMappings"];
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -93,9 +93,9 @@ impl Mount {
         let what = if self.plain { "make the destination" } else { "open the destination" };
         let path = self.target.to_string();
         match view.find(Path::new(&path), None) {
-            Sight::There(thing) if self.plain && thing.is_linked() => Err(self.is_link()),
+            Sight::There(thing) if self.plain && thing.linked => Err(self.is_link()),
             Sight::There(thing) => {
-                let (linked, fits) = (thing.is_linked(), thing.is_directory() == directory);
+                let (linked, fits) = (thing.linked, thing.is_directory() == directory);
                 let place = Place { fd: thing.fd, linked, made: false };
                 if linked {
                     self.check_linked(view.root(), &place)?;
