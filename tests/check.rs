@@ -212,6 +212,11 @@ fn what_the_kernel_refuses_is_learnt_from_the_kernel() {
             b.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_KILL_PROCESS"}))
                 .set("/process/noNewPrivileges", false)
         }),
+        ("option of a tmpfs", |b| b.mount("/x", "tmpfs", "tmpfs", &["nosuid", "nosuch=1"])),
+        ("value of an option", |b| b.mount("/x", "tmpfs", "tmpfs", &["size=much"])),
+        ("option of a procfs", |b| b.without_mount("/proc").mount("/proc", "proc", "proc", &["hidepid=9"])),
+        ("option of a cgroup2", |b| b.mount("/sys/fs/cgroup", "cgroup2", "cgroup", &["nosuch"])),
+        ("file system that no kernel has", |b| b.mount("/x", "nosuchfs", "x", &[])),
         ("namespace that is not there", |b| b.join("network", "/no/such/ns")),
         ("namespace of another kind", |b| b.join("network", "/proc/self/ns/uts")),
         ("no namespace", |b| b.join("ipc", "/etc/passwd")),

@@ -2,7 +2,7 @@
 
 mod look;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,10 @@ const KERNEL_TYPES: &[&str] = &["tmpfs", "ramfs", "proc", "sysfs", "devpts", "mq
 
 /// Parameters of a tmpfs that engines leave in the options of a bind.
 const TMPFS_PARAMETERS: &[&str] = &["mode", "size", "uid", "gid", "nr_inodes", "nr_blocks"];
+
+/// The type of a cgroup file system, and what the table of mounts has as its source.
+const CGROUP: &CStr = c"cgroup2";
+const CGROUP_NAME: &CStr = c"cgroup";
 
 /// Where a mount comes from.
 #[derive(Debug)]
@@ -432,12 +436,7 @@ impl Mount {
         place: Option<&Place>,
     ) -> Result<OwnedFd> {
         let filesystem = start(fstype)?;
-        if let Some(name) = name {
-            set(&filesystem, c"source", Some(name))?;
-        }
-        for parameter in &self.parameters {
-            set(&filesystem, &parameter.key, parameter.value.as_deref())?;
-        }
+        self.parametrize(&filesystem, name.map(CString::as_c_str))?;
         let tmpfs = fstype.as_bytes() == b"tmpfs";
         if let Some(place) = place.filter(|place| tmpfs && !place.made && !self.has_parameter("mode")) {
             // As the directory that it covers, the sticky bit included.
@@ -451,6 +450,14 @@ impl Mount {
         let tree = finish(&filesystem, attributes)?;
         self.spread_new(&tree)?;
         Ok(tree)
+    }
+
+    /// Gives a file system that is started its name and what the entry says of it.
+    fn parametrize(&self, filesystem: &Filesystem, name: Option<&CStr>) -> Result<()> {
+        if let Some(name) = name {
+            set(filesystem, c"source", Some(name))?;
+        }
+        self.parameters.iter().try_for_each(|parameter| set(filesystem, &parameter.key, parameter.value.as_deref()))
     }
 
     fn make_overlay(&self, overlay: &Overlay) -> Result<OwnedFd> {
@@ -514,11 +521,8 @@ impl Mount {
     }
 
     fn make_fresh_cgroup(&self) -> Result<OwnedFd> {
-        let filesystem = start(c"cgroup2")?;
-        set(&filesystem, c"source", Some(c"cgroup"))?;
-        for parameter in &self.parameters {
-            set(&filesystem, &parameter.key, parameter.value.as_deref())?;
-        }
+        let filesystem = start(CGROUP)?;
+        self.parametrize(&filesystem, Some(CGROUP_NAME))?;
         finish(&filesystem, self.all.then(self.own).set)
     }
 
@@ -529,9 +533,7 @@ impl Mount {
         }
         if !self.parameters.is_empty() {
             let filesystem = Filesystem::pick(&place.fd).context("it is not a mount")?;
-            for parameter in &self.parameters {
-                set(&filesystem, &parameter.key, parameter.value.as_deref())?;
-            }
+            self.parametrize(&filesystem, None)?;
             filesystem.reconfigure().map_err(|errno| complain(&filesystem, errno, "change the file system"))?;
         }
         self.dress(&place.fd, true)

@@ -48,19 +48,35 @@ impl Mount {
                 }
                 (is_directory(&tree)?, What::Tree(self.tree(tree)))
             }
-            Source::New { fstype, copy_up, .. } => {
-                ensure_known(fstype)?;
+            Source::New { fstype, name, copy_up, .. } => {
+                self.look_at_parameters(fstype, name.as_deref())?;
                 (true, if fstype.as_bytes() == b"tmpfs" && !copy_up { What::Empty } else { What::Unknown })
             }
             Source::Overlay(_) => {
                 self.look_at_layers()?;
                 (true, What::Unknown)
             }
-            Source::Cgroup { .. } => (true, What::Unknown),
+            Source::Cgroup { private } => {
+                if *private {
+                    self.look_at_parameters(CGROUP, Some(CGROUP_NAME))?;
+                }
+                (true, What::Unknown)
+            }
             Source::Remount => return Ok(What::Unknown),
         };
         self.look_at_place(view, directory)?;
         Ok(if view.is_full() { What::Unknown } else { what })
+    }
+
+    /// Whether the kernel has the file system and takes what the entry says of it, in this user namespace. Most types
+    /// judge each parameter as it comes; some, only all of them when the file system is made, which it is not here.
+    fn look_at_parameters(&self, fstype: &CStr, name: Option<&CStr>) -> Result<()> {
+        match start(fstype) {
+            Ok(filesystem) => self.parametrize(&filesystem, name),
+            // Who may not mount here is told nothing.
+            Err(error) if error.errno() == Some(Errno::EPERM) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the layers of an overlay are there.
@@ -108,21 +124,5 @@ impl Mount {
             Sight::Missing { errno, .. } => Err(errno).context("open the destination"),
             Sight::Unknown => Ok(()),
         }
-    }
-}
-
-/// Whether the kernel has a file system. One that is not in its list it may still find a module for; only then it is
-/// asked, as creating asks it.
-fn ensure_known(fstype: &CString) -> Result<()> {
-    let list = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let listed =
-        list.lines().any(|line| line.rsplit('\t').next().is_some_and(|name| name.as_bytes() == fstype.as_bytes()));
-    if listed {
-        return Ok(());
-    }
-    match start(fstype) {
-        // Who may not mount here is told otherwise.
-        Err(error) if error.errno() != Some(Errno::EPERM) => Err(error),
-        _ => Ok(()),
     }
 }
