@@ -17,7 +17,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use harness::{Bundle, eventually};
-use meddle::{PATIENCE, Side, Subject, Traces, are_for_it, full};
+use meddle::{MOUNTS_ADD, PATIENCE, Side, Subject, Traces, are_for_it, full};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -251,6 +251,21 @@ fn what_comes_after_create() {
         ];
         meddle(Subject::new("docker", 0, docker(Bundle::new())), &sides);
     }
+}
+
+#[test]
+fn mounts_into_a_running_container() {
+    if !are_for_it() {
+        return;
+    }
+    let container = docker(Bundle::new());
+    let mounts = json!([
+        {"destination": "/added/tmpfs", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "size=64k"]},
+        {"destination": "/added/bind", "type": "bind", "source": container.host_dir("data"), "options": ["rbind", "ro"]},
+        {"destination": "/added/proc", "type": "proc", "source": "proc"},
+    ]);
+    fs::write(meddle::list(&container), mounts.to_string()).expect("write the list");
+    meddle(Subject::new("docker", 0, container), &[(MOUNTS_ADD, Side::Host), (MOUNTS_ADD, Side::Joiner)]);
 }
 
 #[test]

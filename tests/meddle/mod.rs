@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use traces::Traces;
@@ -41,6 +42,9 @@ const WITHOUT_A_WORD: &[&str] = &[
     "set_tid_address",
     "sigaltstack",
 ];
+
+/// A command of two words.
+pub const MOUNTS_ADD: &str = "mounts add";
 
 /// What an error says that names no step.
 const ERRNOS: &[&str] = &[
@@ -204,6 +208,9 @@ impl Subject {
             "kill" => self.container.cmd(["kill", id, "KILL"]),
             "delete" => self.container.cmd(["delete", "--force", id]),
             "exec" => self.container.cmd(["exec", id, "true"]),
+            MOUNTS_ADD => {
+                self.container.cmd(["mounts".as_ref(), "add".as_ref(), id.as_ref(), list(&self.container).as_os_str()])
+            }
             verb => self.container.cmd([verb, id]),
         };
         let number = number.to_string();
@@ -224,7 +231,7 @@ impl Subject {
     /// One command with one thing done to it, and what has to hold afterwards. Whether its call came about.
     fn attempt(&mut self, point: Point<'_>) -> bool {
         self.prepare(point.verb);
-        let prepared = (point.verb == "exec").then(|| Traces::of(&self.container));
+        let prepared = ["exec", MOUNTS_ADD].contains(&point.verb).then(|| Traces::of(&self.container));
         let (outcome, report) = self.traced(point.verb, point.side, point.number, point.action);
         match point.action.split_once('=') {
             None => self.judge_kill(point, &outcome, &report),
@@ -233,6 +240,9 @@ impl Subject {
         }
         if let Some(prepared) = prepared {
             self.expect(&prepared, &format_args!("{point}, before delete"));
+        }
+        if point.verb == MOUNTS_ADD && point.action.starts_with("fail=") {
+            self.expect_all_or_nothing(point, &outcome);
         }
         self.delete(point);
         if point.action.starts_with("kill") {
@@ -294,6 +304,24 @@ impl Subject {
     fn judge_end(&mut self, point: Point<'_>, outcome: &Outcome, report: &BTreeMap<String, String>) {
         if ["hung", "no end"].contains(&end(report)) {
             self.end_badly(point, outcome, report);
+        }
+    }
+
+    /// Of what is to be mounted, everything is where the command succeeded, else nothing.
+    fn expect_all_or_nothing(&mut self, point: Point<'_>, outcome: &Outcome) {
+        let list: serde_json::Value =
+            serde_json::from_slice(&fs::read(list(&self.container)).expect("read the list")).expect("a list of mounts");
+        let wanted: BTreeSet<&str> =
+            list.as_array().into_iter().flatten().filter_map(|mount| mount["destination"].as_str()).collect();
+        let table = fs::read_to_string(format!("/proc/{}/mounts", self.container.pid())).expect("the mount table");
+        let there: BTreeSet<&str> =
+            table.lines().filter_map(|line| line.split(' ').nth(1)).filter(|point| wanted.contains(point)).collect();
+        let stderr = outcome.stderr();
+        // Another process does it. What that has said may be lost: never by the kernel, but here.
+        let unheard = ["unblock signals", "hear from the process"].iter().any(|step| stderr.contains(step));
+        let as_it_says = if outcome.succeeded() { wanted.clone() } else { BTreeSet::new() };
+        if there != as_it_says && !(unheard && there == wanted) {
+            self.fault(format!("{point}: mounted is {there:?}: {stderr}"));
         }
     }
 
@@ -417,6 +445,11 @@ impl Subject {
         drop(out);
         assert!(self.failures.is_empty(), "{} failures:\n{}", self.failures.len(), self.failures.join("\n"));
     }
+}
+
+/// The file with what `mounts add` is to mount, which a test has to make.
+pub fn list(container: &Bundle) -> PathBuf {
+    container.path().join("mounts.json")
 }
 
 /// Whether the tests of crashes are about this runtime; says so if not.
