@@ -359,6 +359,21 @@ fn a_device_asked_for_is_made_and_may_be_opened_if_a_rule_allows() {
 }
 
 #[test]
+fn a_letter_of_access_that_is_none_is_passed_over_and_warned_about() {
+    let device = json!({"path": "/dev/kmsg2", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666});
+    let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "ra"});
+    let container = Bundle::new().push("/linux/devices", device).push("/linux/resources/devices", rule);
+    let outcome = container.caps(&["CAP_SYSLOG"]).args(["probe", "open", "/dev/kmsg2"]).run();
+    outcome.prints("/dev/kmsg2 ok EPERM");
+    if known_difference("runc", "says nothing") || known_difference("crun", "the same") {
+        return;
+    }
+    if !outcome.says_one_of(&["'a' is none of r, w, m and ignored"]) {
+        outcome.fail("it should warn");
+    }
+}
+
+#[test]
 fn b67_the_owners_of_the_hosts_devices_never_change() {
     let device =
         json!({"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "uid": 0, "gid": 0, "fileMode": 0o600});

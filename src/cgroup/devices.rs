@@ -57,15 +57,8 @@ impl Rule {
         };
         let access = rule.access().as_deref().unwrap_or_default();
         ensure!(!access.is_empty(), "access must not be empty");
-        let mut bits = 0;
-        for letter in access.chars() {
-            bits |= match letter {
-                'm' => MKNOD,
-                'r' => READ,
-                'w' => WRITE,
-                other => bail!("access {access:?}: {other:?} is none of r, w, m"),
-            };
-        }
+        let bits = access.chars().filter_map(bit).fold(0, |bits, bit| bits | bit);
+        ensure!(bits != 0, "access {access:?} has none of r, w, m");
         let (major, minor) = (number("major", rule.major())?, number("minor", rule.minor())?);
         Ok(Rule { allow: rule.allow(), kind, major, minor, access: bits })
     }
@@ -85,6 +78,16 @@ impl Rule {
     /// The kernel has 12 bits for the major and 20 for the minor number.
     fn can_match(&self) -> bool {
         self.major.is_none_or(|major| major < 1 << 12) && self.minor.is_none_or(|minor| minor < 1 << 20)
+    }
+}
+
+/// What a letter of `access` stands for.
+fn bit(letter: char) -> Option<u8> {
+    match letter {
+        'm' => Some(MKNOD),
+        'r' => Some(READ),
+        'w' => Some(WRITE),
+        _ => None,
     }
 }
 
@@ -178,7 +181,16 @@ impl Program {
     /// Compiles the rules of the config followed by the defaults; `None` when they allow everything.
     ///
     /// Unlike `runc`, a rule of type `a` keeps its numbers and its access bits, as the standard writes it.
+    /// A letter of access that is none has no effect, as with `runc`, and a warning, where others stand beside it.
     pub(super) fn plan(config: &[LinuxDeviceCgroup]) -> Result<Option<Program>> {
+        for (index, rule) in config.iter().enumerate() {
+            let access = rule.access().as_deref().unwrap_or_default();
+            if let Some(letter) = access.chars().find(|letter| bit(*letter).is_none()) {
+                log::warn!(
+                    "/linux/resources/devices/{index}: access {access:?}: {letter:?} is none of r, w, m and ignored"
+                );
+            }
+        }
         let table = Table::new(rules(config)?.into_iter());
         if table.otherwise && table.rules.is_empty() {
             return Ok(None);
@@ -583,10 +595,19 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_of_access_that_is_none_is_passed_over() {
+        let rules = plan(
+            r#"[{"allow":true,"type":"c","major":10,"minor":229,"access":"rwa"},
+                {"allow":false,"type":"c","major":10,"minor":229,"access":"w W"}]"#,
+        );
+        assert!(allows(&rules, CHAR, 10, 229, READ) && !allows(&rules, CHAR, 10, 229, WRITE));
+    }
+
+    #[test]
     fn a_rule_that_is_none_is_refused_by_its_place() {
         for (rule, words) in [
             (r#"{"allow":true}"#, "access must not be empty"),
-            (r#"{"allow":true,"access":"rx"}"#, "'x' is none of r, w, m"),
+            (r#"{"allow":true,"access":"x"}"#, "access \"x\" has none of r, w, m"),
             (r#"{"allow":true,"access":"r","major":-2}"#, "major -2 is not a device number"),
             (r#"{"allow":true,"access":"r","minor":4294967296}"#, "minor 4294967296"),
             (r#"{"allow":true,"access":"r","type":"p"}"#, "device type \"p\" has no rules"),
