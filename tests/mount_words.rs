@@ -323,3 +323,16 @@ fn a_mount_that_a_later_one_hides_does_not_stop_the_propagation_of_the_rest() {
     let bundle = bundle.mount("/m/deep", "tmpfs", "tmpfs", &[]).mount("/m", "tmpfs", "tmpfs", &["private"]);
     bundle.args(["true"]).run().ok();
 }
+
+#[test]
+fn an_empty_word_says_nothing() {
+    let container = Bundle::new().mount("/t", "tmpfs", "tmpfs", &["", "nosuid", "size=64k", ""]).mount(
+        "/b",
+        "bind",
+        "/tmp",
+        &["rbind", "", "ro"],
+    );
+    let lines = container.sh("grep -E ' /[tb] ' /proc/mounts").run().ok().lines();
+    assert!(lines.len() == 2 && lines[0].contains("nosuid") && lines[0].contains("size=64k"), "{lines:?}");
+    assert!(lines[1].contains(" ro,"), "{lines:?}");
+}
