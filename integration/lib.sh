@@ -57,7 +57,7 @@ enter() {
             echo "+$controller" >sys/fs/cgroup/cgroup.subtree_control
         done
         ;;
-    hybrid) mount --rbind /sys/fs/cgroup sys/fs/cgroup ;;
+    hybrid | systemd) mount --rbind /sys/fs/cgroup sys/fs/cgroup ;;
     v1)
         mount --rbind /sys/fs/cgroup sys/fs/cgroup
         # This mount namespace's alone: its mounts are private.
@@ -70,6 +70,12 @@ enter() {
         mount -t tmpfs -o mode=755 tmpfs "$place"
     done
     mkdir -p run/lock old usr/local/bin engines
+    if [ "$view" = systemd ]; then
+        # Its sockets, those of the bus and of users; and a Debian that has systemd, to be a container's root.
+        mkdir -p run/{systemd,dbus,user} engines/debian
+        for place in run/{systemd,dbus,user}; do mount --rbind "/$place" "$place"; done
+        mount --bind / engines/debian
+    fi
     case $runtime in
     /*)
         touch usr/local/bin/corten
@@ -91,6 +97,8 @@ enter() {
 }
 
 end() {
+    # There the virtual machine ends.
+    [ "$view" != systemd ] || return 0
     # unshare ignores polite signals; with it goes its child, the namespace's first process, and so everything.
     if [ -n "$inside" ]; then
         { kill -KILL "$inside" && wait; } 2>/dev/null || true
@@ -113,9 +121,28 @@ under_test() {
     esac
 }
 
-# engines STEPS [STEP-REGEX]: runs integration/STEPS.steps in the tree, with the README and $bring, if set, beside it.
+# in_lab STEPS [STEP-REGEX]: does not return. The steps for which a machine may lack controllers, AppArmor or systemd
+# ($in_the_lab), in the virtual machine, with its systemd; with VIEW=v2 without.
+in_lab() {
+    local view=${VIEW:-systemd} boot=(--systemd) first=${in_the_lab_first:-:}
+    if [ "$view" = v2 ]; then
+        boot=()
+        first='for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
+            echo +$controller >/sys/fs/cgroup/cgroup.subtree_control
+        done'
+    fi
+    need_tree
+    # An emulated machine takes a minute for a pod, on a busy host more.
+    export CORTEN_LAB_TIMEOUT=${CORTEN_LAB_TIMEOUT:-3600}
+    exec integration/lab run "${boot[@]}" --share "$cache" --cached "$tree" --share "$(dirname "$(readlink -m "$runtime")")" "
+        $first
+        export CORTEN_ENGINES='$cache' RUNTIME='$runtime' VIEW=$view PATIENCE=400 VERBOSE='${VERBOSE:-}'
+        integration/$1 '${2:-$in_the_lab}'"
+}
+
+# engines STEPS [--lab] [STEP-REGEX]: runs integration/STEPS.steps in the tree, with the README and $bring, if set, beside it.
 engines() {
-    local steps=$1 runtime view rc=0 run
+    local steps=$1 runtime rc=0 run
     if [ "${2:-}" = --enter ]; then
         shift 2
         enter "$@"
@@ -124,11 +151,15 @@ engines() {
     as_root
     runtime=$(under_test)
     view=${VIEW:-v2}
+    if [ "${1:-}" = --lab ]; then
+        in_lab "$steps" "${2:-}"
+    fi
     need_tree
 
     root=$(mktemp -d)
     inside=
     group=/corten-engines-$$
+    [ "$view" != systemd ] || group=engines.slice
     export group top=$PWD
     # The cgroup v2 hierarchy, wherever it is mounted.
     hierarchy=$(findmnt --noheadings --output TARGET --types cgroup2 | head -n 1)
@@ -137,7 +168,9 @@ engines() {
     trap end EXIT
     trap 'exit 130' INT TERM HUP
 
-    run=(unshare --mount --propagation private --net --uts --ipc --pid --fork --kill-child)
+    run=(unshare --mount --propagation private --net --uts --ipc)
+    # systemd knows processes by their numbers in its own pid namespace.
+    [ "$view" = systemd ] || run+=(--pid --fork --kill-child)
     [ "$view" != v2 ] || run+=(--cgroup)
     # In a shell of its own, which steps into the cgroup first: that becomes the root of the cgroup namespace.
     (

@@ -35,6 +35,13 @@ skip() {
     echo "SKIP $1: $2"
 }
 
+# wanted NAME...: whether one of these steps is to run.
+wanted() {
+    local name
+    for name; do [[ ! $name =~ $only ]] || return 0; done
+    false
+}
+
 # with CONTROLLER NAME REGEX COMMAND: a step that needs a cgroup controller.
 with() {
     if grep -qw "$1" /sys/fs/cgroup/cgroup.controllers 2>/dev/null || [ -d "/sys/fs/cgroup/$1" ]; then
@@ -44,6 +51,18 @@ with() {
     fi
 }
 
+# below_systemd NAME REGEX COMMAND: a step that needs systemd. There `unit UNIT` prints what systemd knows of a unit.
+below_systemd() {
+    if [ "$VIEW" = systemd ]; then
+        step "$@"
+    else
+        skip "$1" "there is no systemd here; the lab has"
+    fi
+}
+# In the mount namespace of systemd: the tree has no systemctl.
+unit() { nsenter --target 1 --mount systemctl show --property MemoryMax,TasksMax,Slice,ActiveState "$1"; }
+export -f unit
+
 # snippet HEADING N: the N-th block of code below that heading of the README, for an image that is here.
 snippet() {
     awk -v heading="$1" -v n="$2" '
@@ -52,13 +71,13 @@ snippet() {
         /^#/ { here = $0 ~ "^#+ " heading "$"; block = 0 }' /engines/README.md | sed "s,IMAGE,$image,"
 }
 
-# daemon NAME LOG READY COMMAND...: starts it and waits until READY succeeds.
+# daemon NAME LOG READY COMMAND...: starts it and waits until READY succeeds, for as long as a step may take.
 daemon() {
-    local name=$1 log=$2 ready=$3
+    local name=$1 log=$2 ready=$3 end=$((SECONDS + ${PATIENCE:-60}))
     shift 3
     setsid "$@" >"$log" 2>&1 </dev/null &
-    for _ in $(seq 300); do
-        $ready >/dev/null 2>&1 && return 0
+    while [ $SECONDS -lt $end ]; do
+        ! $ready >/dev/null 2>&1 || return 0
         sleep 0.1
     done
     tail -n 20 "$log"
