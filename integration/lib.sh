@@ -3,7 +3,8 @@
 #
 # No virtual machine and no registry: the engines live in a Debian tree (made once, in $CORTEN_ENGINES) that is entered
 # by pivot_root in new mount, pid, network, host-name, IPC and cgroup namespaces. All they write is in memory, and
-# what they start dies with the pid namespace; of the machine they touch one cgroup, which is removed.
+# what they start dies with the pid namespace; of the machine they touch one cgroup, which is removed. With VIEW=systemd
+# it is a virtual machine that ends with them (in_lab): there they use its systemd and its pid namespace.
 . "$(dirname "${BASH_SOURCE[0]}")/../hack/lib.sh"
 
 cache=${CORTEN_ENGINES:-/var/cache/corten-engines}
@@ -124,9 +125,9 @@ under_test() {
 # in_lab STEPS [STEP-REGEX]: does not return. The steps for which a machine may lack controllers, AppArmor or systemd
 # ($in_the_lab), in the virtual machine, with its systemd; with VIEW=v2 without.
 in_lab() {
-    local view=${VIEW:-systemd} boot=(--systemd) first=${in_the_lab_first:-:}
-    if [ "$view" = v2 ]; then
-        boot=()
+    local view=systemd boot=(--systemd) first=${in_the_lab_first:-:}
+    if [ "${VIEW:-}" = v2 ]; then
+        view=v2 boot=()
         first='for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
             echo +$controller >/sys/fs/cgroup/cgroup.subtree_control
         done'
@@ -154,6 +155,7 @@ engines() {
     if [ "${1:-}" = --lab ]; then
         in_lab "$steps" "${2:-}"
     fi
+    [ "$view" != systemd ] || [ -e /lab/job ] || die "VIEW=systemd is for the lab: integration/$steps --lab"
     need_tree
 
     root=$(mktemp -d)
