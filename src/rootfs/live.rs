@@ -99,13 +99,15 @@ impl Additions {
         let mut attached: Vec<OwnedFd> = Vec::with_capacity(self.0.len());
         let all = self.0.iter().zip(trees).try_for_each(|(mount, tree)| {
             let Some(tree) = mount.attach(&root, tree, &world)? else { return Ok(()) };
+            // Before anything else can fail: from here on it has to be taken off again.
             attached.push(tree);
-            match (mount.is_read_only_last(), attached.last()) {
-                (true, Some(tree)) => change(tree, false, Change::set(attr::RDONLY))
-                    .context("make a tmpfs read-only")
-                    .field(|| mount.pointer()),
-                _ => Ok(()),
+            let Some(tree) = attached.last() else { return Ok(()) };
+            mount.spread_again(tree, &world)?;
+            if mount.is_read_only_last() {
+                let made = change(tree, false, Change::set(attr::RDONLY)).context("make a tmpfs read-only");
+                made.field(|| mount.pointer())?;
             }
+            Ok(())
         });
         if all.is_err() {
             attached.iter().rev().for_each(|tree| outside.take_off(tree));

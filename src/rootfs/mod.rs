@@ -469,6 +469,9 @@ impl Opened {
                 settle.take().map_or(Ok(()), |settle| settle())?;
             }
             let tree = mount.attach(&self.root, source, &self.world)?;
+            if let Some(tree) = &tree {
+                mount.spread_again(tree, &self.world)?;
+            }
             if mount.is_read_only_last() {
                 self.read_only_last.extend(tree);
             } else if mount.is_anchor() {

@@ -262,13 +262,14 @@ impl Mount {
             (Errno::EINVAL, Ok(source), Ok(place)) if source != place => misfit(source),
             _ => errno.into(),
         })?;
-        // On a shared mount it has become shared by being attached there.
-        if world.shared {
-            for &(kind, all) in &self.spread {
-                change(&tree, all, Change::spread(kind)).context("set its propagation")?;
-            }
-        }
         Ok(Some(tree))
+    }
+
+    /// Gives a mount that is in place its propagation: on a shared one it has become shared by being attached there.
+    pub(super) fn spread_again(&self, tree: &OwnedFd, world: &World) -> Result<()> {
+        let spread = || self.spread.iter().try_for_each(|&(kind, all)| change(tree, all, Change::spread(kind)));
+        let done = if world.shared { spread() } else { Ok(()) };
+        self.describe(done.context("set its propagation"))
     }
 
     /// Whether it is to become read-only last.

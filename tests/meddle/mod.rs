@@ -317,8 +317,9 @@ impl Subject {
         let there: BTreeSet<&str> =
             table.lines().filter_map(|line| line.split(' ').nth(1)).filter(|point| wanted.contains(point)).collect();
         let stderr = outcome.stderr();
-        // Another process does it. What that has said may be lost: never by the kernel, but here.
-        let unheard = ["unblock signals", "hear from the process"].iter().any(|step| stderr.contains(step));
+        // Another process does it. What that has to say may be lost: never by the kernel, but here.
+        let lost = ["unblock signals", "hear from the process", "process in the container exited"];
+        let unheard = lost.iter().any(|step| stderr.contains(step));
         let as_it_says = if outcome.succeeded() { wanted.clone() } else { BTreeSet::new() };
         if there != as_it_says && !(unheard && there == wanted) {
             self.fault(format!("{point}: mounted is {there:?}: {stderr}"));
