@@ -51,6 +51,15 @@ with() {
     fi
 }
 
+# group_below NAME: a cgroup below that of these steps, as engines are told of it: a slice, where systemd makes it.
+group_below() {
+    if [ "$VIEW" = systemd ]; then
+        echo "${GROUP%.slice}-$1.slice"
+    else
+        echo "$GROUP/$1"
+    fi
+}
+
 # below_systemd NAME REGEX COMMAND: a step that needs systemd. There `unit UNIT` prints what systemd knows of a unit.
 below_systemd() {
     if [ "$VIEW" = systemd ]; then
