@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -96,35 +97,38 @@ pub fn spy(seconds: u64) {
 }
 
 /// `overwrite SECONDS MARK`: takes hold of the program of every other process (`/proc/PID/exe`) and tries to open it for
-/// writing until that succeeds, and then writes MARK over its beginning. Says `ready` first, and each kind of refusal once.
+/// writing until that succeeds, then writes MARK over its beginning and says MARK and its name. Says `ready` first, and
+/// each kind of refusal once.
 pub fn overwrite(seconds: u64, mark: &str) {
     println!("ready");
     let end = Instant::now() + Duration::from_secs(seconds);
-    let own = fs::read_link("/proc/self/exe").unwrap_or_default();
+    let identity = |file: &str| fs::metadata(file).map(|file| (file.dev(), file.ino())).ok();
+    let own = ["/proc/self/exe", "/bin/busybox"].map(identity);
     let mut held: Vec<OwnedFd> = Vec::new();
     let mut seen = HashSet::new();
     while Instant::now() < end {
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let exe = entry.path().join("exe");
-            let Ok(target) = fs::read_link(&exe) else { continue };
-            // Not ourselves and not the shells around us.
-            if target == own || target.ends_with("busybox") || held.len() > 200 {
+            let Ok(fd) = open(&exe, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) else { continue };
+            // Not ourselves and not the containers' programs. It is what is held that counts: between a look at the link
+            // and the opening the process may have gone on to another program.
+            let path = path_of(&fd);
+            if own.contains(&identity(&path)) || held.len() > 200 {
                 continue;
             }
-            if let Ok(fd) = open(&exe, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
-                if seen.insert(target.display().to_string()) {
-                    println!("holds {}", target.display());
-                }
-                held.push(fd);
+            let target = fs::read_link(&path).unwrap_or_default();
+            if seen.insert(target.display().to_string()) {
+                println!("holds {}", target.display());
             }
+            held.push(fd);
         }
         for fd in &held {
-            let again = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            let again = path_of(fd);
             match open(again.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
                 Ok(file) => {
                     // A sealed copy in memory can be opened, and no more.
                     match File::from(file).write_all(mark.as_bytes()) {
-                        Ok(()) => return println!("OVERWRITTEN"),
+                        Ok(()) => return println!("{mark} {:?}", fs::read_link(&again)),
                         Err(error) if seen.insert(error.to_string()) => println!("opened, {error}"),
                         Err(_) => {}
                     }
@@ -135,4 +139,8 @@ pub fn overwrite(seconds: u64, mark: &str) {
         }
     }
     println!("gave up with {} held", held.len());
+}
+
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
