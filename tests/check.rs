@@ -12,7 +12,7 @@ use crate::harness::{Bundle, Outcome, peers_lack_it, skip};
 
 /// What `check` says of a bundle; a second time, since the first could have left something.
 #[track_caller]
-fn check(bundle: &Bundle, options: &[&str]) -> Value {
+pub fn check(bundle: &Bundle, options: &[&str]) -> Value {
     bundle.write();
     let dir = bundle.path().to_str().expect("a plain path");
     let args = ["check", "--format", "json", "--bundle", dir].into_iter().chain(options.iter().copied());
@@ -79,7 +79,7 @@ fn record(outcome: &Outcome) -> Value {
 
 /// `create`, or else `start`, fails; `check` has said so: sentence, field, remedy, errno.
 #[track_caller]
-fn agrees(what: &str, bundle: &Bundle) {
+pub fn agrees(what: &str, bundle: &Bundle) {
     let said = check(bundle, &[bundle.name()]);
     let made = bundle.create();
     let (outcome, stops) = if made.succeeded() { (bundle.start(), "start") } else { (made, "create") };
@@ -365,6 +365,8 @@ fn cgroups_are_told_in_the_words_of_create() {
     agree_on(&[
         ("controller that there is not", |b| b.set("/linux/resources/unified", json!({"nosuch.max": "1"}))),
         ("file that there is not", |b| b.set("/linux/resources/unified", json!({"hugetlb.2MB.nosuch": "1"}))),
+        ("value out of range", |b| b.set("/linux/resources/unified", json!({"cgroup.max.depth": "-1"}))),
+        ("value that is none", |b| b.set("/linux/resources/unified", json!({"cgroup.max.descendants": "few"}))),
     ]);
     let lacking: [(&str, Fault); 4] = [
         ("memory", ("memory", |b| b.set("/linux/resources/memory", json!({"limit": 1 << 30})))),
@@ -383,6 +385,7 @@ fn cgroups_are_told_in_the_words_of_create() {
         agree_on(&[("size of pages", |b| {
             b.set("/linux/resources/hugepageLimits", json!([{"pageSize": "3MB", "limit": 3145728}]))
         })]);
+        agree_on(&[("bytes", |b| b.set("/linux/resources/unified", json!({"hugetlb.2MB.max": "2MB"})))]);
     }
     if !fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains(" resctrl ")) {
         agree_on(&[("caches", |b| b.set("/linux/intelRdt", json!({"closID": "gold", "l3CacheSchema": "L3:0=f"})))]);

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, HOST_ID, Sandbox, by_systemd, eventually, known_difference, skip, systemd_makes_them};
+use crate::harness::{
+    Bundle, HOST_ID, Sandbox, by_systemd, eventually, known_difference, peers_lack_it, skip, systemd_makes_them,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -261,6 +263,60 @@ fn a_refused_value_is_told_with_field_file_and_value() {
             refused.fails_with_one_of(&[word, &word.replace('"', "\\\"")]);
         }
         assert!(!container.cgroup().exists(), "the cgroup is left");
+    }
+}
+
+#[test]
+fn check_knows_which_values_the_kernel_takes() {
+    let Some(_sandbox) = lab() else { return };
+    if peers_lack_it() {
+        return;
+    }
+    let unified = |file: &str, value: &str| json!({"unified": {file: value}});
+    let (disk, cpus) = (disk(), std::thread::available_parallelism().map_or(1, usize::from));
+    let on_missing = json!([{"major": 250, "minor": 250, "rate": 1}]);
+    for resources in [
+        json!({"pids": {"limit": 4_194_305}}),
+        json!({"cpu": {"period": 10}}),
+        json!({"cpu": {"period": 1_000_001}}),
+        json!({"cpu": {"quota": 999}}),
+        json!({"cpu": {"quota": 50_000, "burst": 50_001}}),
+        json!({"cpu": {"cpus": cpus.to_string()}}),
+        json!({"cpu": {"mems": "1"}}),
+        json!({"blockIO": {"throttleReadBpsDevice": on_missing}}),
+        json!({"rdma": {"mlx5_0": {"hcaHandles": 3}}}),
+        unified("cgroup.max.depth", "-1"),
+        unified("cgroup.max.descendants", "few"),
+        unified("cgroup.pressure", "2"),
+        unified("cpu.idle", "2"),
+        unified("cpu.max", "half"),
+        unified("cpu.weight", "0"),
+        unified("cpu.weight.nice", "20"),
+        unified("hugetlb.2MB.max", "2MB"),
+        unified("io.max", &format!("{disk} rbps=0")),
+        unified("io.max", &format!("{disk} speed=1")),
+        unified("io.weight", "10001"),
+        unified("memory.high", "much"),
+        unified("memory.oom.group", "2"),
+        unified("misc.max", "nosuch 3"),
+    ] {
+        crate::check::agrees(&resources.to_string(), &bundle(&resources));
+    }
+    for resources in [
+        json!({"pids": {"limit": 4_194_304}}),
+        json!({"cpu": {"quota": 1_000, "period": 1_000, "burst": 1_000}}),
+        json!({"cpu": {"period": 1_000_000, "cpus": "0", "mems": "0"}}),
+        unified("cgroup.max.depth", "max"),
+        unified("cpu.max", "max"),
+        unified("cpu.weight", "0x64"),
+        unified("hugetlb.2MB.max", "0x400000"),
+        unified("io.max", &format!("{disk} rbps=1 wiops=max")),
+        unified("memory.high", "50m"),
+    ] {
+        let container = bundle(&resources);
+        assert_eq!(crate::check::check(&container, &[container.name()])["errors"], 0, "{resources}");
+        container.create().ok();
+        container.delete_force().ok();
     }
 }
 

@@ -1,15 +1,21 @@
 //! Writing limits into the files of a cgroup, new or in use.
 
+use std::borrow::Cow;
 use std::os::fd::BorrowedFd;
 
 use super::limits::{Absent, Limits, Write};
-use super::{Location, controllers, files};
+use super::{Location, controllers, files, range};
 use crate::error::{Error, Result};
 use crate::sys::Errno;
 
 /// That no cgroup has this file.
 pub(super) fn unknown(file: &str, place: &Location) -> Error {
     Error::new(format!("cgroup {place} has no {file}")).hint("no controller of that name is known; is it spelt right?")
+}
+
+/// That the kernel does not take a value.
+pub(super) fn refused(file: &str, value: &str, place: &Location, errno: Errno) -> Error {
+    Error::from(errno).context(format!("write {value:?} to {file} of cgroup {place}"))
 }
 
 /// The files of one cgroup.
@@ -57,19 +63,15 @@ impl Files<'_> {
 
     /// The outcome of a write as an error that names field, file and cgroup.
     fn told(&self, write: &Write, outcome: Result<(), Errno>) -> Result<()> {
+        let Err(errno) = outcome else { return Ok(()) };
         let place = self.place;
-        let file = match &write.absent {
-            Absent::Instead(file, _) => file,
-            _ => &write.file,
-        };
-        let error = match (outcome, write.controller()) {
-            (Ok(()), _) => return Ok(()),
-            (Err(Errno::ENOENT), Some(controller)) => controllers::missing(file, controller, place),
-            (Err(Errno::ENOENT), None) => unknown(&write.file, place),
-            (Err(errno), _) => {
-                let error = Error::from(errno);
-                let error = error.context(format!("write {:?} to {} of cgroup {place}", write.value, write.file));
-                match self.reason(&write.file, errno) {
+        let (file, value) = write.lands(|file| files::read_at(self.dir, file).is_ok());
+        let error = match (errno, write.controller()) {
+            (Errno::ENOENT, Some(controller)) => controllers::missing(file, controller, place),
+            (Errno::ENOENT, None) => unknown(file, place),
+            (errno, _) => {
+                let error = refused(file, value, place, errno);
+                match self.reason(file, value, errno) {
                     Some(hint) => error.hint(hint),
                     None => error,
                 }
@@ -78,14 +80,18 @@ impl Files<'_> {
         Err(error.field(write.field()))
     }
 
-    /// Why the kernel refuses what is a sound value elsewhere.
-    fn reason(&self, file: &str, errno: Errno) -> Option<&'static str> {
+    /// Why the kernel refuses a value, which may be a sound one elsewhere.
+    fn reason(&self, file: &str, value: &str, errno: Errno) -> Option<Cow<'static, str>> {
         let is = |name: &str, value: &str| files::read_at(self.dir, name).is_ok_and(|text| text.trim() == value);
-        match (file, errno) {
-            ("cpu.weight", Errno::EINVAL) if is("cpu.idle", "1") => {
-                Some("an idle cgroup has no weight; set cpu.idle to 0")
+        if !matches!(errno, Errno::EINVAL | Errno::ERANGE | Errno::ENODEV) {
+            return None;
+        }
+        match (range::refuses(file, value, self.place), file) {
+            (Some(refusal), _) => Some(refusal.hint.into()),
+            (None, "cpu.weight") if is("cpu.idle", "1") => {
+                Some("an idle cgroup has no weight; set cpu.idle to 0".into())
             }
-            ("cpu.max.burst" | "cpu.max", Errno::EINVAL) => Some("the burst must not exceed the quota"),
+            (None, "cpu.max.burst" | "cpu.max") => Some(range::BURST.into()),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@ use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::controllers::{self, Controller};
 use super::limits::{Absent, Write};
-use super::{Location, Mount, Request, apply, files};
+use super::{Location, Mount, Request, apply, files, range};
 use crate::error::{Context, Error, Result};
 use crate::sys::Errno;
 
@@ -26,8 +26,9 @@ impl Request {
             Ok(place) => place,
             Err(error) => return self.forgo(error).unwrap_or_else(&mut *tell),
         };
-        for write in self.limits.writes() {
-            match look_at_write(write, &place) {
+        let writes = self.limits.writes();
+        for (index, write) in writes.iter().enumerate() {
+            match look_at_write(write, &writes[..index], &place) {
                 Ok(()) => warn_of_memory(write),
                 Err(error) => tell(error),
             }
@@ -56,29 +57,39 @@ fn look_at_place(place: &Location) -> Result<()> {
     if geteuid().is_root() { Ok(()) } else { place.check_reach() }
 }
 
-/// Whether there will be a file for a limit.
-fn look_at_write(write: &Write, place: &Location) -> Result<()> {
-    let file = match &write.absent {
-        Absent::Ignore | Absent::IfPossible => return Ok(()),
-        Absent::Instead(file, _) => file,
-        Absent::Error => &write.file,
-    };
-    let error = match write.controller() {
-        Some(controller) => unavailable(file, controller, place),
+/// Whether there will be a file for a limit, and whether the kernel takes the value. `earlier` are written before.
+fn look_at_write(write: &Write, earlier: &[Write], place: &Location) -> Result<()> {
+    if write.absent == Absent::Ignore {
+        return Ok(());
+    }
+    let controller = write.controller();
+    let sample = controller.and_then(|controller| sample(controller, place));
+    let (file, value) = write.lands(|file| sample.as_ref().is_some_and(|sample| has(sample, file)));
+    let missing = match controller {
+        Some(controller) => unavailable(file, controller, place, sample.as_ref()),
         // The files of every cgroup.
-        None if write.file.starts_with("cgroup.") => None,
-        None => Some(apply::unknown(&write.file, place)),
+        None if file.starts_with("cgroup.") => None,
+        None => Some(apply::unknown(file, place)),
+    };
+    let refusal = || range::refuses(file, value, place).or_else(|| range::refuses_beside(file, value, earlier));
+    let error = match missing {
+        Some(_) if write.absent == Absent::IfPossible => None,
+        Some(error) => Some(error),
+        None => refusal().map(|refusal| apply::refused(file, value, place, refusal.errno).hint(refusal.hint)),
     };
     error.map_or(Ok(()), |error| Err(error.field(write.field())))
 }
 
-fn unavailable(file: &str, controller: Controller, place: &Location) -> Option<Error> {
+fn has(place: &Location, file: &str) -> bool {
+    Path::new(&place.file(file)).exists()
+}
+
+fn unavailable(file: &str, controller: Controller, place: &Location, sample: Option<&Location>) -> Option<Error> {
     controllers::not_had(file, controller, place)
         .or_else(|| controllers::not_on(file, controller, place, |switch| may_switch(switch, controller).err()))
         .or_else(|| {
-            let sample = sample(controller, place)?;
-            let there = Path::new(&sample.file(file)).exists();
-            (!there).then(|| controllers::lacking(file, controller, place, &sample))
+            let sample = sample?;
+            (!has(sample, file)).then(|| controllers::lacking(file, controller, place, sample))
         })
 }
 

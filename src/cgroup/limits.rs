@@ -63,6 +63,14 @@ impl Write {
     pub(super) fn controller(&self) -> Option<Controller> {
         Controller::of(&self.file)
     }
+
+    /// File and value where these files are `there`.
+    pub(super) fn lands(&self, there: impl Fn(&str) -> bool) -> (&str, &str) {
+        match &self.absent {
+            Absent::Instead(file, value) if !there(&self.file) => (file, value),
+            _ => (&self.file, &self.value),
+        }
+    }
 }
 
 /// The limits of a container, as writes in their order.

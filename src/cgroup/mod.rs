@@ -19,6 +19,7 @@ mod location;
 mod mount;
 #[cfg(test)]
 mod native;
+mod range;
 pub mod rdt;
 pub mod stats;
 pub mod survey;
