@@ -290,10 +290,12 @@ fn check_knows_which_values_the_kernel_takes() {
         unified("cgroup.pressure", "2"),
         unified("cpu.idle", "2"),
         unified("cpu.max", "half"),
+        unified("cpu.max.burst", "18446744073709552"),
         unified("cpu.weight", "0"),
         unified("cpu.weight.nice", "20"),
         unified("hugetlb.2MB.max", "2MB"),
         unified("io.max", &format!("{disk} rbps=0")),
+        unified("io.max", &format!("{disk} wiops=1")),
         unified("io.max", &format!("{disk} speed=1")),
         unified("io.weight", "10001"),
         unified("memory.high", "much"),
@@ -310,7 +312,7 @@ fn check_knows_which_values_the_kernel_takes() {
         unified("cpu.max", "max"),
         unified("cpu.weight", "0x64"),
         unified("hugetlb.2MB.max", "0x400000"),
-        unified("io.max", &format!("{disk} rbps=1 wiops=max")),
+        unified("io.max", &format!("{disk} rbps=2 wiops=max")),
         unified("memory.high", "50m"),
     ] {
         let container = bundle(&resources);

@@ -69,6 +69,7 @@ fn fields() -> Vec<(&'static str, Value, &'static str, String)> {
         ("cpu", json!({"cpu": {"period": 60_000}}), "cpu.max", "30000 60000".into()),
         ("cpu", json!({"cpu": {"burst": 10_000}}), "cpu.max.burst", "10000".into()),
         ("cpu", json!({"cpu": {"burst": 5000, "quota": 5000, "period": 60_000}}), "cpu.max", "5000 60000".into()),
+        ("cpu", json!({"cpu": {"burst": 40_000, "quota": 40_000}}), "cpu.max.burst", "40000".into()),
         ("cpu", json!({"cpu": {"quota": -1, "burst": 0}}), "cpu.max", "max 60000".into()),
         ("cpu", json!({"cpu": {"idle": 1}}), "cpu.idle", "1".into()),
         ("cpu", json!({"cpu": {"idle": 0, "shares": 1024}}), "cpu.weight", "100".into()),

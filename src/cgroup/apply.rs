@@ -91,7 +91,7 @@ impl Files<'_> {
             (None, "cpu.weight") if is("cpu.idle", "1") => {
                 Some("an idle cgroup has no weight; set cpu.idle to 0".into())
             }
-            (None, "cpu.max.burst" | "cpu.max") => Some(range::BURST.into()),
+            (None, "cpu.max.burst" | "cpu.max") if errno == Errno::EINVAL => Some(range::BURST.into()),
             _ => None,
         }
     }

@@ -181,22 +181,22 @@ fn cpu(part: &LinuxCpu, writes: &mut Vec<Write>) -> Result<()> {
     if shares != 0 && part.idle() != Some(1) {
         writes.push(Write::new("cpu.weight", weight_of_shares(shares).to_string(), "cpu/shares"));
     }
-    if let Some(burst) = part.burst() {
-        // It may not exceed the quota: which of the two must be first depends on what is set now.
-        let write = Write::new("cpu.max.burst", burst.to_string(), "cpu/burst").or_nothing_if(burst == 0);
-        writes.push(Write { again: true, ..write });
-    }
     let (quota, period) = (part.quota().unwrap_or(0), part.period().unwrap_or(0));
     if quota != 0 || period != 0 {
         let time = if quota > 0 { quota.to_string().into() } else { Cow::Borrowed("max") };
         let period = if period == 0 { 100_000 } else { period };
         let field = if quota == 0 { "cpu/period" } else { "cpu/quota" };
         let write = Write::new("cpu.max", format!("{time} {period}"), field);
-        writes.push(match (quota > 0, period) {
+        let write = match (quota > 0, period) {
             (true, _) => write,
             (false, 100_000) => write.or_nothing(),
             (false, _) => Write { absent: Absent::IfPossible, ..write },
-        });
+        };
+        // No quota may be below the burst: which of the two must be first depends on what is set now.
+        writes.push(Write { again: part.burst().is_some(), ..write });
+    }
+    if let Some(burst) = part.burst() {
+        writes.push(Write::new("cpu.max.burst", burst.to_string(), "cpu/burst").or_nothing_if(burst == 0));
     }
     for (file, list, field) in [("cpuset.cpus", part.cpus(), "cpu/cpus"), ("cpuset.mems", part.mems(), "cpu/mems")] {
         if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
@@ -399,13 +399,14 @@ mod tests {
     }
 
     #[test]
-    fn quota_and_period_share_a_file_and_burst_may_come_after() {
+    fn quota_and_period_share_a_file_and_may_come_after_the_burst() {
         assert_eq!(lines(r#"{"cpu":{"quota":50000}}"#), ["cpu.max=50000 100000"]);
         assert_eq!(lines(r#"{"cpu":{"quota":-1}}"#), ["?cpu.max=max 100000"]);
         assert_eq!(lines(r#"{"cpu":{"quota":0,"period":20000}}"#), ["cpu.max=max 20000"]);
         assert_eq!(lines(r#"{"cpu":{"quota":5000,"period":20000}}"#), ["cpu.max=5000 20000"]);
-        let burst = plan(r#"{"cpu":{"quota":50000,"burst":1000}}"#).unwrap();
-        assert!(burst.writes()[0].again && burst.writes()[0].file == "cpu.max.burst");
+        let both = plan(r#"{"cpu":{"quota":50000,"burst":1000}}"#).unwrap();
+        assert!(both.writes()[0].again && both.writes()[0].file == "cpu.max");
+        assert_eq!(both.writes()[1].value, "1000");
     }
 
     #[test]

@@ -37,6 +37,7 @@ const NUMBERS: &[Number] = &[
     Number { file: "cgroup.max.descendants",  least: 0,   most: i32::MAX as i64, errno: Errno::ERANGE, or_max: true },
     Number { file: "cgroup.pressure",         least: 0,   most: 1,               errno: Errno::ERANGE, or_max: false },
     Number { file: "cpu.idle",                least: 0,   most: 1,               errno: Errno::EINVAL, or_max: false },
+    Number { file: "cpu.max.burst",           least: 0,   most: MOST_BURST,      errno: Errno::EINVAL, or_max: false },
     Number { file: "cpu.weight",              least: 1,   most: 10_000,          errno: Errno::ERANGE, or_max: false },
     Number { file: "cpu.weight.nice",         least: -20, most: 19,              errno: Errno::ERANGE, or_max: false },
     Number { file: "memory.oom.group",        least: 0,   most: 1,               errno: Errno::EINVAL, or_max: false },
@@ -55,6 +56,8 @@ const RATES: &[&str] = &["rbps", "wbps", "riops", "wiops"];
 const LEAST_TIME: u64 = 1_000;
 const MOST_PERIOD: u64 = 1_000_000;
 const MOST_QUOTA: u64 = (1 << 44) - 1;
+/// The longest burst without a quota: what is still a number of nanoseconds.
+const MOST_BURST: i64 = (u64::MAX / 1_000) as i64;
 
 /// Majors of devices that the kernel may make when they are asked for: ramdisk, loop, md.
 const MADE_WHEN_ASKED: &[&str] = &["1", "7", "9"];
@@ -166,7 +169,7 @@ fn refuses_bytes(value: &str) -> Option<Refusal> {
     })
 }
 
-/// The highest number that a processor or node of this machine can have.
+/// The numbers that processors or nodes of this machine can have, as a list.
 fn possible(what: &str) -> String {
     let list = fs::read_to_string(format!("/sys/devices/system/{what}/possible")).unwrap_or_default();
     list.trim().to_owned()
@@ -174,16 +177,18 @@ fn possible(what: &str) -> String {
 
 /// A list such as `0-3,8`, all of it on this machine. What else the kernel reads ("all", steps) is not judged.
 fn refuses_list(list: &str, possible: &str, beyond: Errno) -> Option<Refusal> {
-    let is_simple = |letter: char| letter.is_ascii_digit() || matches!(letter, '-' | ',' | ' ');
+    let is_between = |letter: char| letter == ',' || letter.is_ascii_whitespace();
+    let is_simple = |letter: char| letter.is_ascii_digit() || is_between(letter) || letter == '-';
     let highest: u32 = possible.rsplit(['-', ',']).next()?.parse().ok()?;
     if list.contains(':') || list.contains("all") || list.contains('N') {
         return None;
     }
-    let refusal = |errno| Some(Refusal { errno, hint: format!("it takes a list such as 0-3,8 of {possible}") });
+    let refusal =
+        |errno| Some(Refusal { errno, hint: format!("it takes a list, as in 0-2,4, of what there is: {possible}") });
     if !list.chars().all(is_simple) {
         return refusal(Errno::EINVAL);
     }
-    for part in list.split([',', ' ']).filter(|part| !part.is_empty()) {
+    for part in list.split(is_between).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         match (first.parse::<u32>(), last.parse::<u32>()) {
             (Ok(first), Ok(last)) if first > last => return refusal(Errno::EINVAL),
@@ -220,11 +225,11 @@ fn refuses_rates(value: &str) -> Option<Refusal> {
             "max" => return None,
             rate => match rate.parse::<u64>() {
                 Ok(0) => Errno::ERANGE,
-                Ok(_) => return None,
-                Err(_) => Errno::EINVAL,
+                Ok(2..) => return None,
+                Ok(1) | Err(_) => Errno::EINVAL,
             },
         };
-        let hint = format!("it takes {} with a number above 0 or max, as in rbps=1048576", RATES.join(", "));
+        let hint = format!("it takes {} with a number above 1 or max, as in rbps=1048576", RATES.join(", "));
         Some(Refusal { errno, hint })
     })
 }
@@ -275,6 +280,8 @@ mod tests {
             ("pids.max", "0x10", None),
             ("pids.max", "-1", Some(Errno::EINVAL)),
             ("pids.max", "many", Some(Errno::EINVAL)),
+            ("cpu.max.burst", "18446744073709551", None),
+            ("cpu.max.burst", "much", Some(Errno::EINVAL)),
             ("cpu.weight", "0", Some(Errno::ERANGE)),
             ("cpu.weight", "10000", None),
             ("cpu.weight", "max", Some(Errno::EINVAL)),
@@ -309,10 +316,11 @@ mod tests {
     #[test]
     fn a_burst_is_within_the_quota_whichever_is_written_first() {
         for (resources, verdict) in [
-            (r#"{"cpu":{"burst":2000,"quota":1000}}"#, Some("cpu.max")),
+            (r#"{"cpu":{"burst":2000,"quota":1000}}"#, Some("cpu.max.burst")),
             (r#"{"cpu":{"burst":1000,"quota":1000}}"#, None),
             (r#"{"cpu":{"burst":2000,"quota":-1}}"#, None),
             (r#"{"unified":{"cpu.max":"1000","cpu.max.burst":"2000"}}"#, Some("cpu.max.burst")),
+            (r#"{"cpu":{"burst":2000},"unified":{"cpu.max":"1000"}}"#, Some("cpu.max")),
         ] {
             let limits = Limits::plan(&serde_json::from_str(resources).unwrap()).unwrap();
             let writes = limits.writes();
@@ -353,8 +361,9 @@ mod tests {
     #[test]
     fn what_is_limited_by_name_has_to_be_there() {
         assert_eq!(of("io.max", "250:250 rbps=1"), Some(Errno::ENODEV));
-        assert_eq!(of("io.max", "7:200 rbps=1"), None);
+        assert_eq!(of("io.max", "7:200 rbps=2"), None);
         assert_eq!(of("io.max", "7:0 rbps=0"), Some(Errno::ERANGE));
+        assert_eq!(of("io.max", "7:0 rbps=1"), Some(Errno::EINVAL));
         assert_eq!(of("io.max", "7:0 speed=1"), Some(Errno::EINVAL));
         assert_eq!(of("io.max", "7:0 wiops=max rbps=much"), Some(Errno::EINVAL));
         assert_eq!(of("io.weight", "default 10001"), Some(Errno::EINVAL));
