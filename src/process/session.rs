@@ -39,8 +39,9 @@ pub(super) fn join_keyring(name: &CString) -> Result<()> {
     }
 }
 
-/// Leaves the caller's session and lets all signals in.
+/// Leaves the caller's session and lets all signals in, none of them ignored.
 pub(super) fn start() -> Result<()> {
+    process::mind_signals().context("reset signals")?;
     process::unblock_signals().context("unblock signals")?;
     match setsid() {
         // A process group leader is in a session of its own already.

@@ -83,6 +83,23 @@ fn set_mask(mask: u64) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// Gives every signal its default action, but SIGPIPE (see [`mind_broken_pipes`]): what a caller ignores, as nohup or a
+/// shell does for what it starts, would be passed on over execve (signal(7)).
+pub fn mind_signals() -> Result<()> {
+    /// `struct sigaction` of the kernel: SIG_DFL, no flags, nothing blocked.
+    const DEFAULT: [u64; 4] = [0; 4];
+    let nothing: *mut u64 = std::ptr::null_mut();
+    // 61 short calls, which cost less than to read from procfs which ones are ignored.
+    for signal in 1..=SIGSET as i32 * 8 {
+        if !matches!(signal, libc::SIGKILL | libc::SIGSTOP | libc::SIGPIPE) {
+            // SAFETY: the kernel reads a constant, and with a null pointer writes nothing. Default actions are no
+            // functions of ours. The C library's wrapper would refuse its own two signals, which a caller can ignore too.
+            Errno::result(unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), nothing, SIGSET) })?;
+        }
+    }
+    Ok(())
+}
+
 /// SIGPIPE ends this process again: Rust's start-up ignores it, and a program would inherit that over execve.
 pub fn mind_broken_pipes() -> Result<()> {
     // SAFETY: the default action is no function of ours that could run in a signal handler.

@@ -34,14 +34,15 @@ unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Before all else: descriptors 0 to 2 are open, so that no file of ours becomes standard output, and a broken pipe is
-/// an error instead of the end.
+/// Before all else: descriptors 0 to 2 are open, so that no file of ours becomes standard output; a broken pipe is an
+/// error instead of the end; and the ends of children are kept for us, whatever our caller does with its own (sigaction(2),
+/// "NOTES").
 pub fn begin(words: *const *const c_char) {
     WORDS.store(words.cast_mut(), Ordering::Relaxed);
     let stream = |fd| libc::pollfd { fd, events: 0, revents: 0 };
     let mut streams = [stream(0), stream(1), stream(2)];
     // SAFETY: the kernel writes to three live elements; `open` reads a literal and gives the lowest free number, which
-    // is that of the closed stream; the signal's disposition is a constant of the kernel; what is asked for at last is
+    // is that of the closed stream; the signals' dispositions are constants of the kernel; what is asked for at last is
     // that pages of the stack are there, at once instead of one by one, and no harm is done where it can't be.
     unsafe {
         while libc::poll(streams.as_mut_ptr(), 3, 0) < 0 && Errno::last() == Errno::EINTR {}
@@ -51,6 +52,7 @@ pub fn begin(words: *const *const c_char) {
             }
         }
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         let end = words as usize & !4095;
         libc::madvise((end - STACK) as *mut _, STACK, libc::MADV_POPULATE_WRITE);
     }
