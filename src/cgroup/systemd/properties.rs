@@ -108,7 +108,8 @@ impl Properties {
         let of = |table: &[(&str, &'static str)]| table.iter().find(|(key, _)| *key == file).map(|(_, name)| *name);
         if let Some(name) = of(NUMBERS) {
             // What is no number here may still be one for the kernel, which is asked next.
-            number(value).into_iter().for_each(|number| self.set(name, Value::Uint64(number)));
+            let number = if file == "cpu.weight" { of_range(value) } else { number(value) };
+            number.into_iter().for_each(|number| self.set(name, Value::Uint64(number)));
         } else if let Some(name) = of(LISTS) {
             self.set(name, Value::Array("y".into(), mask(value)?));
         } else {
@@ -145,10 +146,10 @@ impl Properties {
         let words: Vec<&str> = value.split_whitespace().collect();
         match words[..] {
             [weight] | ["default", weight] => {
-                weight.parse().into_iter().for_each(|weight| self.set("IOWeight", Value::Uint64(weight)));
+                of_range(weight).into_iter().for_each(|weight| self.set("IOWeight", Value::Uint64(weight)));
             }
             [device, weight] if is_device(device) => {
-                weight.parse().into_iter().for_each(|weight| self.add_rate("IODeviceWeight", device, weight));
+                of_range(weight).into_iter().for_each(|weight| self.add_rate("IODeviceWeight", device, weight));
             }
             _ => {}
         }
@@ -164,6 +165,11 @@ impl Properties {
             }
         }
     }
+}
+
+/// A weight. One out of range is left to the kernel, since systemd's refusal names no field.
+fn of_range(weight: &str) -> Option<u64> {
+    weight.parse().ok().filter(|weight| (1..=10_000).contains(weight))
 }
 
 /// A number as the kernel's files take it, with `max` and the suffixes of bytes.
