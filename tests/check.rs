@@ -54,8 +54,13 @@ fn walk(directory: &Path, text: &mut String) {
             Err(_) if by_systemd() => continue,
             meta => meta.expect("look at a file"),
         };
-        // The times of cgroup files are those of the look.
-        let changed = if directory.starts_with("/sys") { 0 } else { meta.ctime_nsec() };
+        let of_cgroups = directory.starts_with("/sys");
+        // The files of a cgroup come and go with the controllers that others switch on above it.
+        if of_cgroups && !meta.is_dir() {
+            continue;
+        }
+        // The times of a cgroup are those of the look.
+        let changed = if of_cgroups { 0 } else { meta.ctime_nsec() };
         let _ = writeln!(text, "{:?} {:o} {} {changed}", entry.path(), meta.mode(), meta.uid());
         if meta.is_dir() {
             walk(&entry.path(), text);
