@@ -49,12 +49,12 @@ fn walk(directory: &Path, text: &mut String) {
     let mut entries: Vec<_> = entries.flatten().collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
+        let of_cgroups = directory.starts_with("/sys");
         let meta = match entry.metadata() {
             // systemd is taking away what an earlier container had.
-            Err(_) if by_systemd() => continue,
+            Err(_) if of_cgroups => continue,
             meta => meta.expect("look at a file"),
         };
-        let of_cgroups = directory.starts_with("/sys");
         // The files of a cgroup come and go with the controllers that others switch on above it.
         if of_cgroups && !meta.is_dir() {
             continue;
