@@ -89,7 +89,9 @@ fn unavailable(file: &str, controller: Controller, place: &Location, sample: Opt
         .or_else(|| controllers::not_on(file, controller, place, |switch| may_switch(switch, controller).err()))
         .or_else(|| {
             let sample = sample?;
-            (!has(sample, file)).then(|| controllers::lacking(file, controller, place, sample))
+            // Of a cgroup that is being removed it says nothing.
+            let lacks = !has(sample, file) && controllers::lists(&sample.file("cgroup.controllers"), controller);
+            lacks.then(|| controllers::lacking(file, controller, place, sample))
         })
 }
 
