@@ -112,7 +112,7 @@ impl Number {
         if *or_max && value == "max" {
             return None;
         }
-        let errno = match integer(value) {
+        let errno = match integer(value).and_then(|number| i64::try_from(number).ok()) {
             Some(number) if (*least..=*most).contains(&number) => return None,
             Some(_) => self.errno,
             None => Errno::EINVAL,
@@ -122,22 +122,19 @@ impl Number {
     }
 }
 
-/// A number as kstrtoll() of the kernel reads it.
-fn integer(text: &str) -> Option<i64> {
-    let (sign, digits) = match text.strip_prefix('-') {
+/// A number in C's forms, as kstrtoll() of the kernel reads them: decimal, `0x` hexadecimal, `0` octal.
+pub(super) fn integer(word: &str) -> Option<i128> {
+    let (sign, digits) = match word.strip_prefix('-') {
         Some(digits) => (-1, digits),
-        None => (1, text.strip_prefix('+').unwrap_or(text)),
+        None => (1, word.strip_prefix('+').unwrap_or(word)),
     };
     let (radix, digits) = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
-        Some(digits) => (16, digits),
+        Some(hex) => (16, hex),
         None if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
         None => (10, digits),
     };
-    // A sign of its own is none of the kernel's.
-    if !digits.starts_with(|letter: char| letter.is_ascii_hexdigit()) {
-        return None;
-    }
-    i64::from_str_radix(digits, radix).ok()?.checked_mul(sign)
+    let plain = !digits.is_empty() && digits.len() <= 24 && digits.chars().all(|digit| digit.is_digit(radix));
+    i128::from_str_radix(digits, radix).ok().filter(|_| plain).map(|number| sign * number)
 }
 
 fn refuses_time(value: &str) -> Option<Refusal> {

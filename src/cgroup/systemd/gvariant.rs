@@ -7,6 +7,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 use super::value::Value;
+use crate::cgroup::range::integer;
 use crate::error::{Result, bail, ensure};
 
 /// Reads a whole text.
@@ -210,21 +211,6 @@ fn plain(word: &str, wanted: Option<&str>) -> Result<Value> {
     };
     let Some(number) = number else { bail!("{word:?} is no value of type {of}") };
     Ok(number)
-}
-
-/// C's forms: decimal, `0x` hexadecimal, `0` octal.
-fn integer(word: &str) -> Option<i128> {
-    let (sign, digits) = match word.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, word.strip_prefix('+').unwrap_or(word)),
-    };
-    let (radix, digits) = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
-        Some(hex) => (16, hex),
-        None if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
-        None => (10, digits),
-    };
-    let plain = !digits.is_empty() && digits.len() <= 24 && digits.chars().all(|digit| digit.is_digit(radix));
-    i128::from_str_radix(digits, radix).ok().filter(|_| plain).map(|number| sign * number)
 }
 
 fn sized(number: i128, of: &str) -> Option<Value> {

@@ -3,7 +3,7 @@
 //! systemd sets a unit's files from its own idea of them, at `daemon-reload` for one; a limit that only the file has
 //! would then be lost. Whatever has no property, or one that is coarser than the file, the file has the last word on.
 
-use crate::cgroup::limits::{Absent, Write};
+use crate::cgroup::limits::Write;
 
 use super::value::Value;
 use crate::error::{Context, Result, bail, ensure};
@@ -101,10 +101,8 @@ impl Properties {
     }
 
     fn add(&mut self, write: &Write) -> Result<()> {
-        let (file, value) = match &write.absent {
-            Absent::Instead(file, value) => (file.as_ref(), value.trim()),
-            _ => (write.file.as_ref(), write.value.trim()),
-        };
+        let (file, value) = write.lands(|_| false);
+        let value = value.trim();
         let of = |table: &[(&str, &'static str)]| table.iter().find(|(key, _)| *key == file).map(|(_, name)| *name);
         if let Some(name) = of(NUMBERS) {
             // What is no number here may still be one for the kernel, which is asked next.
