@@ -330,15 +330,14 @@ impl Location {
 
     /// The sentence for a container that died while it was set up, if the kernel has killed it for want of memory.
     pub fn out_of_memory(&self) -> Option<Error> {
-        // The limit may be that of a cgroup above. Before the kills: systemd may be removing the scope, and what still
-        // tells of kills has had its limit before.
-        let limit = |place: &str| files::read(&format!("{place}/memory.max")).ok()?.trim().parse::<u64>().ok();
-        let least = self.upwards().filter_map(|place| limit(&place)).min();
         if self.oom_kills()? == 0 {
             return None;
         }
         // Callers search for the words before the colon.
         let killed = "container init was OOM-killed (memory limit too low?)";
+        // The limit may be that of a cgroup above.
+        let limit = |place: &str| files::read(&format!("{place}/memory.max")).ok()?.trim().parse::<u64>().ok();
+        let least = self.upwards().filter_map(|place| limit(&place)).min();
         let sentence = match least {
             Some(bytes) => {
                 format!("{killed}: its memory.max is {bytes} bytes, and setting it up takes about {SET_UP} bytes")
