@@ -521,10 +521,8 @@ fn b77_a_container_starts_in_a_mebibyte_and_below_the_floor_the_limit_is_named()
             let outcome = container.run();
             if !outcome.succeeded() && !known_difference("runc", "says less") && !known_difference("crun", "says less")
             {
-                // The program itself may be what is killed, and nobody's fault but its own. A scope, and with it the limit,
-                // may be gone before anybody can read it.
-                let named = by_systemd() || outcome.says_one_of(&[&(kib << 10).to_string()]);
-                let killed = outcome.says_one_of(&["OOM-killed"]) && named;
+                // The program itself may be what is killed, and nobody's fault but its own.
+                let killed = outcome.says_one_of(&["OOM-killed"]) && outcome.says_one_of(&[&(kib << 10).to_string()]);
                 assert!(killed || outcome.code(137).took() > Duration::ZERO, "{}", outcome.stderr());
             }
             assert!(!container.cgroup().exists(), "the cgroup is left");

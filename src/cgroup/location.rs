@@ -166,6 +166,10 @@ impl Location {
         files::open_dir(AT_FDCWD, &path)
     }
 
+    fn is_gone(&self) -> bool {
+        matches!(self.open_quietly(), Err(Errno::ENOENT))
+    }
+
     /// Opens the cgroup in which a process of the container is now: it may have moved itself below its own (which
     /// then takes no processes: `exec` gets EBUSY there).
     pub fn open_that_of(&self, pid: Pid) -> Result<OwnedFd> {
@@ -329,15 +333,23 @@ impl Location {
     }
 
     /// The sentence for a container that died while it was set up, if the kernel has killed it for want of memory.
-    pub fn out_of_memory(&self) -> Option<Error> {
-        if self.oom_kills()? == 0 {
+    ///
+    /// systemd takes a scope away as soon as nobody lives in it, and with it goes what the kernel has counted. Then it
+    /// was want of memory if the process was `killed` below a limit that does not let it be set up. `asked` is the
+    /// container's own limit in bytes.
+    pub fn out_of_memory(&self, asked: Option<u64>, killed: bool) -> Option<Error> {
+        let lacked = match self.oom_kills() {
+            Some(kills) => kills > 0,
+            None => killed && asked.and_then(Location::too_little).is_some() && self.is_gone(),
+        };
+        if !lacked {
             return None;
         }
         // Callers search for the words before the colon.
         let killed = "container init was OOM-killed (memory limit too low?)";
         // The limit may be that of a cgroup above.
         let limit = |place: &str| files::read(&format!("{place}/memory.max")).ok()?.trim().parse::<u64>().ok();
-        let least = self.upwards().filter_map(|place| limit(&place)).min();
+        let least = self.upwards().filter_map(|place| limit(&place)).chain(asked).min();
         let sentence = match least {
             Some(bytes) => {
                 format!("{killed}: its memory.max is {bytes} bytes, and setting it up takes about {SET_UP} bytes")
@@ -463,5 +475,17 @@ mod tests {
             assert!(location(&text).is_err(), "{path}");
         }
         assert!(location(r#"{"driver":"cgroupfs","mount":"/sys/fs/cgroup","path":"a","made":2}"#).is_err());
+    }
+
+    #[test]
+    fn a_kill_below_a_hopeless_limit_is_told_as_want_of_memory_also_when_the_cgroup_is_gone() {
+        let gone = location(r#"{"driver":"cgroupfs","mount":"/no/such","path":"a/b","made":1}"#).unwrap();
+        let text = gone.out_of_memory(Some(64 << 10), true).unwrap().to_string();
+        assert!(text.contains("OOM-killed (memory limit too low?): its memory.max is 65536 bytes"), "{text}");
+        for (asked, killed) in [(Some(64 << 10), false), (Some(SET_UP), true), (None, true)] {
+            assert!(gone.out_of_memory(asked, killed).is_none(), "{asked:?} {killed}");
+        }
+        let without_controller = location(r#"{"driver":"cgroupfs","mount":"/","path":"tmp","made":0}"#).unwrap();
+        assert!(without_controller.out_of_memory(Some(64 << 10), true).is_none());
     }
 }

@@ -105,6 +105,12 @@ impl Request {
         devices::digest(&self.devices)
     }
 
+    /// The limit on its memory, in bytes.
+    pub fn memory_limit(&self) -> Option<u64> {
+        let last = self.limits.writes().iter().rfind(|write| write.file == "memory.max")?;
+        last.value.parse().ok()
+    }
+
     /// The controllers without which the limits can't be kept.
     fn controllers(&self) -> Set {
         self.limits.controllers()

@@ -1,8 +1,10 @@
 //! One clone3 with all new namespaces, born in the cgroup; a hop where a user namespace and joined ones meet.
 
+use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
@@ -154,13 +156,29 @@ fn land_beside(init: BorrowedFd<'_>, join: u64) -> Result<Fork> {
     clone::clone3(libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, 0))
 }
 
-/// Reaps a child that has ended, or is about to; how it did, as the end of a sentence.
-pub fn fate(pidfd: BorrowedFd<'_>) -> String {
-    match sys::pid::reap(pidfd) {
-        Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
-        Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
-        Ok(_) | Err(_) => "vanished".to_owned(),
+/// How a child has ended, which is shown as the end of a sentence. `None`: nobody knows.
+pub struct Fate(Option<WaitStatus>);
+
+impl Fate {
+    /// Whether it was SIGKILL.
+    pub fn is_kill(&self) -> bool {
+        matches!(self.0, Some(WaitStatus::Signaled(_, Signal::SIGKILL, _)))
     }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(WaitStatus::Signaled(_, signal, _)) => write!(out, "was killed by {signal}"),
+            Some(WaitStatus::Exited(_, code)) => write!(out, "exited with code {code}"),
+            _ => out.write_str("vanished"),
+        }
+    }
+}
+
+/// Reaps a child that has ended, or is about to.
+pub fn fate(pidfd: BorrowedFd<'_>) -> Fate {
+    Fate(sys::pid::reap(pidfd).ok())
 }
 
 /// `None`: the hop died without a word.

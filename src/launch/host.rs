@@ -189,8 +189,9 @@ pub fn launch(
         settle(pid)
     };
     let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
-    let talk =
-        Talk { wire, waits, ahead, quiet: false, tell_agent, out_of_memory: &|| cgroup?.location().out_of_memory() };
+    let limit = plan.cgroup.as_ref().and_then(cgroup::Request::memory_limit);
+    let out_of_memory = |killed| cgroup?.location().out_of_memory(limit, killed);
+    let talk = Talk { wire, waits, ahead, quiet: false, tell_agent, out_of_memory: &out_of_memory };
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
 
@@ -300,7 +301,7 @@ pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<
         settle.map_or(Ok(()), |settle| settle(pid))
     };
     let quiet = ahead && tell_agent.is_none();
-    let talk = Talk { wire, waits: false, ahead, quiet, tell_agent, out_of_memory: &|| None };
+    let talk = Talk { wire, waits: false, ahead, quiet, tell_agent, out_of_memory: &|_| None };
     talk.see_through(launched, from_outside, || Ok(()), settle)
 }
 
@@ -316,8 +317,8 @@ struct Talk<'a> {
     /// instead of being woken up for each word, which the other half pays for.
     quiet: bool,
     tell_agent: Option<TellAgent<'a>>,
-    /// What to say of its death, if it was for want of memory.
-    out_of_memory: &'a dyn Fn() -> Option<Error>,
+    /// What to say of its death, by SIGKILL or otherwise, if it was for want of memory.
+    out_of_memory: &'a dyn Fn(bool) -> Option<Error>,
 }
 
 impl Talk<'_> {
@@ -395,7 +396,7 @@ impl Talk<'_> {
     fn explain(&self, launched: &mut Launched) -> Error {
         let Some(pidfd) = launched.pidfd.take() else { return Error::new("the container's process is gone") };
         let how = fork::fate(pidfd.as_fd());
-        if let Some(error) = (self.out_of_memory)() {
+        if let Some(error) = (self.out_of_memory)(how.is_kill()) {
             return error;
         }
         Error::new(format!("the container's process {how} while it was set up"))
