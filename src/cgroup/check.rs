@@ -1,6 +1,7 @@
 //! A cgroup that is not made: what making it, its limits and its device rules would say.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access, geteuid};
 
@@ -12,6 +13,9 @@ use crate::sys::Errno;
 
 /// Parts of a cgroup's tree that are asked for a file before nothing more can be said of it.
 const SAMPLES: usize = 64;
+
+/// After how long a missing file is looked for once more; a cgroup is removed within a few milliseconds.
+const AGAIN: Duration = Duration::from_millis(20);
 
 impl Request {
     /// Says all that would stand in the way; changes nothing.
@@ -88,10 +92,12 @@ fn unavailable(file: &str, controller: Controller, place: &Location, sample: Opt
     controllers::not_had(file, controller, place)
         .or_else(|| controllers::not_on(file, controller, place, |switch| may_switch(switch, controller).err()))
         .or_else(|| {
-            let sample = sample?;
-            // Of a cgroup that is being removed it says nothing.
-            let lacks = !has(sample, file) && controllers::lists(&sample.file("cgroup.controllers"), controller);
-            lacks.then(|| controllers::lacking(file, controller, place, sample))
+            let lacks = |sample: &Location| !has(sample, file);
+            sample.filter(|sample| lacks(sample))?;
+            // It may be about to be removed, and its files with it.
+            std::thread::sleep(AGAIN);
+            let sample = self::sample(controller, place).filter(lacks)?;
+            Some(controllers::lacking(file, controller, place, &sample))
         })
 }
 
@@ -117,7 +123,10 @@ fn may_switch(switch: &str, controller: Controller) -> Result<(), Errno> {
 
 /// A cgroup that has a controller, in whose files it can be seen what that one can do: the container's, or one near it.
 fn sample(controller: Controller, place: &Location) -> Option<Location> {
-    let has = |directory: &str| controllers::lists(&format!("{directory}/cgroup.controllers"), controller);
+    // It is listed before its files are there, which all appear at once.
+    let has = |directory: &str| {
+        controllers::lists(&format!("{directory}/cgroup.controllers"), controller) && has_files(directory, controller)
+    };
     let mount = place.mount();
     let mut near = place.upwards().chain([mount.to_owned()]).flat_map(|above| {
         let below = std::fs::read_dir(&above).into_iter().flatten().flatten();
@@ -127,4 +136,13 @@ fn sample(controller: Controller, place: &Location) -> Option<Location> {
     let found = place.upwards().find(|directory| has(directory)).or_else(|| near.find(|directory| has(directory)))?;
     let path = found.strip_prefix(mount)?.trim_start_matches('/');
     Some(Location::new(Mount::find().ok()?, path.to_owned(), 0))
+}
+
+/// Whether a cgroup has files that come with a controller. All cgroups have some that look like these.
+fn has_files(directory: &str, controller: Controller) -> bool {
+    let comes_with = |name: &str| {
+        Controller::of(name) == Some(controller) && !name.starts_with("cpu.stat") && !name.ends_with(".pressure")
+    };
+    let mut entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().to_str().is_some_and(comes_with))
 }
