@@ -66,6 +66,16 @@ fn b32_exec_goes_where_init_is_when_the_containers_cgroup_takes_no_processes() {
     }
 }
 
+/// A process that has gone to a smaller cgroup has gone alone.
+#[test]
+fn exec_is_in_the_containers_own_cgroup_as_long_as_that_takes_processes() {
+    let bundle = Bundle::new().mount_options("/sys/fs/cgroup", |options| options.retain(|option| option != "ro"));
+    let container = bundle.sh("cd /sys/fs/cgroup; mkdir i; echo 1 >i/cgroup.procs; echo gone; exec sleep 60");
+    container.run_detached().ok();
+    container.until_output("gone");
+    container.exec(&["grep", "^0:", "/proc/self/cgroup"]).prints("0::/");
+}
+
 // B38: the directory.
 
 #[test]

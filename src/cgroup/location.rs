@@ -170,8 +170,16 @@ impl Location {
         matches!(self.open_quietly(), Err(Errno::ENOENT))
     }
 
+    /// Opens it for another process beside `init`. Where somebody has moved that and taken the cgroup away, its new one.
+    pub fn open_for(&self, init: Pid) -> Result<OwnedFd> {
+        match self.open_quietly() {
+            Err(Errno::ENOENT) => self.open_that_of(init),
+            dir => dir.with_context(|| format!("open cgroup {self}")),
+        }
+    }
+
     /// Opens the cgroup in which a process of the container is now: it may have moved itself below its own (which
-    /// then takes no processes: `exec` gets EBUSY there).
+    /// then may take no processes: `exec` gets EBUSY there).
     pub fn open_that_of(&self, pid: Pid) -> Result<OwnedFd> {
         self.of_process(pid)?.open()
     }

@@ -10,6 +10,7 @@ use crate::launch::child::Join;
 use crate::launch::gate::Gate;
 use crate::launch::host::{self, ExecRequest, Launched};
 use crate::launch::listener::TellAgent;
+use crate::plan::INNER_CGROUP;
 use crate::process::Process;
 use crate::process::console;
 use crate::process::foreground::{Foreground, Terminal};
@@ -100,6 +101,7 @@ fn launch(
         })
     });
     let cgroup = cgroup_dir(container, pid, below)?;
+    let where_init_is = || container.cgroup("run a program")?.open_that_of(pid);
     if let Some(group) = &record.resctrl {
         // Ourselves, so that the program is born there.
         group.add(nix::unistd::getpid()).phase("cgroup")?;
@@ -111,6 +113,7 @@ fn launch(
         own_pid_namespace,
         process,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        instead: below.is_none().then_some(&where_init_is),
         attach: attach.as_ref().map(|attach| attach as &dyn Fn(Pid) -> Result<()>),
         console: socket,
         seccomp,
@@ -119,12 +122,15 @@ fn launch(
     host::exec(request, settle)
 }
 
-/// The cgroup to be born in: the one named below the container's, else the one in which init is now. Systemd and nested
-/// runtimes move their processes to a child, after which the container's own cgroup takes none.
+/// The cgroup to be born in: the one named below the container's, else the container's own. Systemd and nested runtimes
+/// move their processes to a child and give their controllers away, after which that takes none; where init was put into
+/// a cgroup below, it stays free for that.
 fn cgroup_dir(container: &Container, init: Pid, below: Option<&Path>) -> Result<Option<OwnedFd>> {
     if let Some(below) = below {
         let open = || container.cgroup("run a program below")?.open_below(below);
         return open().map(Some).field(|| "--cgroup");
     }
-    container.record.cgroup.as_ref().map(|cgroup| cgroup.open_that_of(init)).transpose()
+    let Some(cgroup) = &container.record.cgroup else { return Ok(None) };
+    let below = container.record.annotations.get(INNER_CGROUP).is_some_and(|name| !name.is_empty());
+    if below { cgroup.open_that_of(init) } else { cgroup.open_for(init) }.map(Some)
 }

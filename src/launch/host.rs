@@ -246,6 +246,8 @@ pub struct ExecRequest<'a> {
     pub process: Process,
     /// The directory of the cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// The one to be born in where that takes no processes; `None`: nowhere else.
+    pub instead: Option<&'a dyn Fn() -> Result<OwnedFd>>,
     /// Who moves it there when it may not be born there: a user has no right to that from outside of his own cgroups.
     pub attach: Option<&'a dyn Fn(Pid) -> Result<()>>,
     /// The socket that gets the terminal.
@@ -258,20 +260,27 @@ pub struct ExecRequest<'a> {
 
 /// Makes another process in a container and sees it through to its program; `settle` comes before that.
 pub fn exec(request: ExecRequest<'_>, settle: Option<impl FnOnce(Pid) -> Result<()>>) -> Result<Launched> {
-    let ExecRequest { mut join, own_pid_namespace, process, cgroup, mut attach, console, seccomp, tell_agent } =
+    let ExecRequest { mut join, own_pid_namespace, process, cgroup, instead, mut attach, console, seccomp, tell_agent } =
         request;
     let (wire, child_wire) = Wire::pair()?;
     process.apply_initial_affinity().phase("process")?;
     let ahead = process.limits_nothing() && settle.is_none();
     let kinds = join.kinds;
     let adopt = |pid| process.adopt(pid).phase("process");
-    let mut side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, true, cgroup, adopt);
-    match &side {
-        Err(error) if error.errno() == Some(Errno::EACCES) && attach.is_some() => {
-            join.kinds = kinds;
-            side = fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, true, None, adopt);
-        }
-        _ => attach = None,
+    let mut born_in = |cgroup| {
+        join.kinds = kinds;
+        fork::fork_beside(join.init.as_fd(), own_pid_namespace, &mut join.kinds, true, cgroup, adopt)
+    };
+    let mut side = born_in(cgroup);
+    let refusal = side.as_ref().err().and_then(Error::errno);
+    if refusal == Some(Errno::EACCES) && attach.is_some() {
+        side = born_in(None);
+    } else {
+        attach = None;
+    }
+    // It has controllers on for those below it, or is not threaded where those above it are.
+    if let (Some(Errno::EBUSY | Errno::EOPNOTSUPP), Some(instead)) = (refusal, instead) {
+        side = born_in(Some(instead().phase("cgroup")?.as_fd()));
     }
     let adopted = kinds != join.kinds;
     let (pid, pidfd) = match side.phase("namespaces")? {
