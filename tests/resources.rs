@@ -323,6 +323,26 @@ fn check_knows_which_values_the_kernel_takes() {
 }
 
 #[test]
+fn a_container_without_limits_is_counted_all_the_same() {
+    let Some(_sandbox) = lab() else { return };
+    let container = bundle(&json!({}));
+    container.run_detached().ok();
+    let controllers = read(&container, "cgroup.controllers");
+    let most: &[&str] = if by_systemd() { &[] } else { &["cpuset", "hugetlb", "misc"] };
+    for name in ["cpu", "io", "memory", "pids"].iter().chain(most) {
+        assert!(controllers.split(' ').any(|word| word == *name), "{name} is not among {controllers}");
+    }
+    assert_eq!(read(&container, "pids.current"), "1");
+    assert_ne!(read(&container, "memory.current"), "0");
+    let stats = container.cmd(["events", "--stats", container.name()]).run();
+    if !known_difference("crun", "has no events") {
+        let stats = stats.ok().json();
+        assert_eq!(stats["data"]["pids"]["current"], 1, "{stats}");
+        assert!(stats["data"]["memory"]["usage"]["usage"].as_u64() > Some(0), "{stats}");
+    }
+}
+
+#[test]
 fn controllers_are_switched_on_along_a_deep_path() {
     let Some(sandbox) = lab() else { return };
     if systemd_makes_them() {

@@ -70,7 +70,10 @@ impl Request {
             undo.location().check_reach()?;
         }
         let dir = undo.location().open()?;
-        Ok(Cgroup { undo, dir: OnceCell::from(dir), unit: None })
+        let cgroup = Cgroup { undo, dir: OnceCell::from(dir), unit: None };
+        // While nobody is in it: the kernel has nobody to move then.
+        cgroup.offer_controllers();
+        Ok(cgroup)
     }
 }
 
@@ -267,8 +270,9 @@ impl Cgroup {
         files::write_at(self.dir(), "cgroup.type", "threaded").with_context(|| format!("make cgroup {place} threaded"))
     }
 
-    /// Has every controller of the host for the cgroups that the container makes below this one, as far as the cgroups
-    /// above it allow.
+    /// Has every controller of the host, as far as the cgroups above it allow. They count what engines show of a container
+    /// also where nothing is limited (memory.current, pids.current, cpu.stat's throttling, memory.events), and a container
+    /// that steers its cgroups has them to give away.
     pub fn offer_controllers(&self) {
         let all = controllers::Set::of_host(self.location());
         let here = files::read_at(self.dir(), "cgroup.controllers").unwrap_or_default();

@@ -165,7 +165,8 @@ pub fn launch(
         }
         if let (Some(cgroup), Some(request)) = (cgroup, &plan.cgroup) {
             cgroup.apply(request).phase("cgroup")?;
-            if plan.steers_cgroups {
+            // systemd has those on that it was asked for.
+            if unit && plan.steers_cgroups {
                 cgroup.offer_controllers();
             }
             if let Some(owner) = plan.delegate_to {
