@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -357,16 +358,42 @@ fn controllers_are_switched_on_along_a_deep_path() {
     assert!(!sandbox.cgroup().join("a/b/c").exists());
 }
 
+/// A cgroup `busy` with a process in it.
+fn busy_parent(sandbox: &Sandbox) -> (PathBuf, Child) {
+    let parent = sandbox.cgroup().join("busy");
+    fs::create_dir(&parent).expect("make a cgroup");
+    let sleeper = Command::new("sleep").arg("60").spawn().expect("start sleep");
+    fs::write(parent.join("cgroup.procs"), sleeper.id().to_string()).expect("move a process");
+    (parent, sleeper)
+}
+
+/// Some controllers could be had there, and would make the parent a threaded domain, in which nothing goes on as before.
+#[test]
+fn below_a_parent_with_processes_a_container_without_limits_changes_nothing() {
+    let Some(sandbox) = lab() else { return };
+    if systemd_makes_them() || known_difference("crun", "makes it threaded") {
+        return;
+    }
+    let (parent, mut sleeper) = busy_parent(&sandbox);
+    let container = bundle(&json!({})).set("/linux/cgroupsPath", format!("{}/busy/c", sandbox.cgroup_name()));
+    container.create().ok();
+    if !known_difference("runc", "makes it threaded") {
+        let read = |file: &str| fs::read_to_string(parent.join(file)).expect("a file of the parent");
+        assert_eq!([read("cgroup.type"), read("cgroup.subtree_control")], ["domain\n", ""]);
+    }
+    container.delete_force().ok();
+    fs::write(parent.join("cgroup.kill"), "1").expect("end sleep");
+    // The harness may have been faster.
+    let _ = sleeper.wait();
+}
+
 #[test]
 fn a_parent_with_processes_is_named_as_the_place_where_the_controller_is_missing() {
     let Some(sandbox) = lab() else { return };
     if systemd_makes_them() {
         return;
     }
-    let parent = sandbox.cgroup().join("busy");
-    fs::create_dir(&parent).expect("make a cgroup");
-    let mut sleeper = std::process::Command::new("sleep").arg("60").spawn().expect("start sleep");
-    fs::write(parent.join("cgroup.procs"), sleeper.id().to_string()).expect("move a process");
+    let (parent, mut sleeper) = busy_parent(&sandbox);
     let container = bundle(&json!({"memory": {"limit": 64 * MIB}}))
         .set("/linux/cgroupsPath", format!("{}/busy/c", sandbox.cgroup_name()));
     let refused = container.create();

@@ -273,6 +273,8 @@ fn a_missing_controller_is_named_with_field_option_and_file() {
 #[test]
 fn options_are_written_and_read_back() {
     let container = running();
+    let bfq = container.cgroup().join("io.bfq.weight").exists();
+    let (weight, five_hundred) = if bfq { ("io.bfq.weight", "default 500") } else { ("io.weight", "default 4950") };
     for (controller, words, file, held) in [
         ("pids", &["--pids-limit", "33"][..], "pids.max", "33"),
         ("pids", &["--pids-limit", "-1"], "pids.max", "max"),
@@ -284,9 +286,9 @@ fn options_are_written_and_read_back() {
         ("cpu", &["--cpu-quota", "-1"], "cpu.max", "max 50000"),
         ("cpu", &["--cpu-idle", "1"], "cpu.idle", "1"),
         ("cpuset", &["--cpuset-cpus", "0", "--cpuset-mems", "0"], "cpuset.cpus", "0"),
-        ("io", &["--blkio-weight", "500", "--kernel-memory", ""], "io.weight", "default 4950"),
+        ("io", &["--blkio-weight", "500", "--kernel-memory", ""], weight, five_hundred),
     ] {
-        if !has(controller) || (file == "io.weight" && !container.cgroup().join(file).exists()) {
+        if !has(controller) || (file == weight && !container.cgroup().join(file).exists()) {
             continue;
         }
         let crun = words[0] == "--cpu-idle" || words.contains(&"64m") || words.contains(&"32M") || words.contains(&"");

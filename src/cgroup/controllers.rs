@@ -58,10 +58,22 @@ impl Set {
 
     /// All that the root of the hierarchy has.
     pub(super) fn of_host(location: &Location) -> Set {
-        let names = files::read(&format!("{}/cgroup.controllers", location.mount())).unwrap_or_default();
+        Set::named_in(&files::read(&format!("{}/cgroup.controllers", location.mount())).unwrap_or_default())
+    }
+
+    /// Those in a list of names, as in cgroup.controllers.
+    pub(super) fn named_in(names: &str) -> Set {
         let mut set = Set::default();
         names.split_whitespace().filter_map(Controller::of).for_each(|controller| set.insert(controller));
         set
+    }
+
+    pub(super) fn without(self, others: Set) -> Set {
+        Set(self.0 & !others.0)
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self == Set::default()
     }
 
     /// Those that are only for domains.
@@ -79,13 +91,42 @@ impl Set {
 /// All in one write; where the kernel refuses that, one at a time, and those that it refuses stay off: the
 /// caller finds their files missing and asks [`missing`].
 pub(super) fn switch_on(wanted: Set, location: &Location) {
-    let all: Vec<String> = wanted.iter().map(|controller| format!("+{}", controller.name())).collect();
     for ancestor in location.ancestors() {
         let file = format!("{ancestor}/cgroup.subtree_control");
-        if files::write(&file, &all.join(" ")).is_err() {
-            for one in &all {
-                let _ = files::write(&file, one);
-            }
+        if files::write(&file, &switches(wanted)).is_err() {
+            one_by_one(wanted, &file);
+        }
+    }
+}
+
+fn one_by_one(wanted: Set, file: &str) {
+    for one in wanted.iter() {
+        let _ = files::write(file, &format!("+{}", one.name()));
+    }
+}
+
+fn switches(wanted: Set) -> String {
+    wanted.iter().map(|controller| format!("+{}", controller.name())).collect::<Vec<_>>().join(" ")
+}
+
+/// Switches on what can be had without a change to anybody else: not where a cgroup above has processes, which those
+/// controllers that it may switch on would make threaded, with all below it (cgroups(7), "Threaded mode").
+pub(super) fn offer(wanted: Set, location: &Location) {
+    for ancestor in location.ancestors() {
+        let read = |name: &str| Set::named_in(&files::read(&format!("{ancestor}/{name}")).unwrap_or_default());
+        let absent = wanted.without(read("cgroup.controllers"));
+        let lacking = wanted.without(absent).without(read("cgroup.subtree_control"));
+        if lacking.is_empty() {
+            continue;
+        }
+        let file = format!("{ancestor}/cgroup.subtree_control");
+        match files::write(&file, &switches(lacking)) {
+            Ok(()) => {}
+            Err(Errno::EBUSY | Errno::EOPNOTSUPP) => return,
+            // Not ours, but one below it may be.
+            Err(Errno::EACCES | Errno::EPERM | Errno::EROFS) => {}
+            // One of them can't be had: cpu, where processes are scheduled in real time.
+            Err(_) => one_by_one(lacking, &file),
         }
     }
 }

@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, Pid, Uid, access, fchownat, geteuid, mkdir};
 
 use super::apply::Files;
+use super::controllers::Set;
 use super::{Location, Mount, Request, controllers, devices, files, systemd};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
@@ -274,10 +275,10 @@ impl Cgroup {
     /// also where nothing is limited (memory.current, pids.current, cpu.stat's throttling, memory.events), and a container
     /// that steers its cgroups has them to give away.
     pub fn offer_controllers(&self) {
-        let all = controllers::Set::of_host(self.location());
+        let all = Set::of_host(self.location());
         let here = files::read_at(self.dir(), "cgroup.controllers").unwrap_or_default();
-        if !all.iter().all(|controller| here.split_whitespace().any(|name| name == controller.name())) {
-            controllers::switch_on(all, self.location());
+        if !all.without(Set::named_in(&here)).is_empty() {
+            controllers::offer(all, self.location());
         }
     }
 
