@@ -648,7 +648,7 @@ fn without_a_cgroup_the_processes_are_those_of_the_pid_namespace() {
         return;
     }
     // A daemon whose parent has ended, and what lives in a namespace below.
-    let container = running("(setsid sleep 600 &); unshare -pf sleep 601 & >/up; wait");
+    let container = running("(setsid sleep 600 &); while :; do unshare -pf sleep 601; done & >/up; wait");
     let id = container.bundle.name();
     let exec = container.cmd(&["exec", "--detach", id, "sleep", "602"]).run();
     exec.ok();
