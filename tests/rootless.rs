@@ -635,7 +635,7 @@ fn a_users_container_has_a_seccomp_agent() {
 
 /// A container of the user's that runs, and has no cgroup of its own.
 fn running(script: &str) -> Rootless {
-    let container = many().unwrap_or_else(single).with(|bundle| bundle.sh(script));
+    let container = many().unwrap_or_else(single).with(|bundle| bundle.caps(&["CAP_KILL", "CAP_SYS_ADMIN"]).sh(script));
     container.bundle.write();
     container.cmd(&["run", "--detach", "--pid-file", "pid", container.bundle.name()]).run().ok();
     eventually("it runs", || container.bundle.rootfs().join("up").exists());
@@ -648,7 +648,7 @@ fn without_a_cgroup_the_processes_are_those_of_the_pid_namespace() {
         return;
     }
     // A daemon whose parent has ended, and what lives in a namespace below.
-    let container = running("(setsid sleep 600 &); while :; do unshare -pf sleep 601; done & >/up; wait");
+    let container = running("(setsid sleep 600 &); unshare -pf sleep 601 & >/up; exec sleep 603");
     let id = container.bundle.name();
     let exec = container.cmd(&["exec", "--detach", id, "sleep", "602"]).run();
     exec.ok();
