@@ -131,6 +131,6 @@ fn cgroup_dir(container: &Container, init: Pid, below: Option<&Path>) -> Result<
         return open().map(Some).field(|| "--cgroup");
     }
     let Some(cgroup) = &container.record.cgroup else { return Ok(None) };
-    let below = container.record.annotations.get(INNER_CGROUP).is_some_and(|name| !name.is_empty());
-    if below { cgroup.open_that_of(init) } else { cgroup.open_for(init) }.map(Some)
+    let init_is_below = container.record.annotations.get(INNER_CGROUP).is_some_and(|name| !name.is_empty());
+    if init_is_below { cgroup.open_that_of(init) } else { cgroup.open_for(init) }.map(Some)
 }

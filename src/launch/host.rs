@@ -190,8 +190,10 @@ pub fn launch(
         settle(pid)
     };
     let ahead = plan.process.limits_nothing() && !host_waits && !settle_first;
-    let limit = plan.cgroup.as_ref().and_then(cgroup::Request::memory_limit);
-    let out_of_memory = |killed| cgroup?.location().out_of_memory(limit, killed);
+    let out_of_memory = |killed| {
+        let limit = plan.cgroup.as_ref().and_then(cgroup::Request::memory_limit);
+        cgroup?.location().out_of_memory(limit, killed)
+    };
     let talk = Talk { wire, waits, ahead, quiet: false, tell_agent, out_of_memory: &out_of_memory };
     talk.see_through(launched, from_outside, host_hooks, settle)
 }
