@@ -10,8 +10,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::error::{Context, Result};
@@ -20,6 +20,8 @@ static START: OnceLock<Instant> = OnceLock::new();
 static FILE: OnceLock<File> = OnceLock::new();
 /// Microseconds at the last mark of this side.
 static LAST: AtomicU64 = AtomicU64::new(0);
+/// Marks that are not written here, once there are any.
+static KEPT_BACK: Mutex<Option<Vec<String>>> = Mutex::new(None);
 static IN_CONTAINER: AtomicBool = AtomicBool::new(false);
 
 /// Starts the clock, if the words ask for a trace. Before anything else is done.
@@ -46,7 +48,39 @@ pub fn mark(step: &Arguments<'_>) {
     let now = START.get_or_init(Instant::now).elapsed().as_micros() as u64;
     let took = now - LAST.swap(now, Ordering::Relaxed);
     let side = if IN_CONTAINER.load(Ordering::Relaxed) { "container" } else { "host" };
-    let _ = file.write_all(format!("{now:7}  {took:7}  {side:9}  {step}\n").as_bytes());
+    let line = format!("{now:7}  {took:7}  {side:9}  {step}\n");
+    if let Ok(mut kept) = KEPT_BACK.lock()
+        && let Some(kept) = kept.as_mut()
+    {
+        return kept.push(line);
+    }
+    let _ = file.write_all(line.as_bytes());
+}
+
+/// From here on marks are kept for [`take_back`] instead of being written: this process is about to give up its file.
+pub fn keep_back() {
+    if let (Some(_), Ok(mut kept)) = (FILE.get(), KEPT_BACK.lock()) {
+        kept.get_or_insert_default();
+    }
+}
+
+/// Whether marks are kept.
+pub fn is_kept_back() -> bool {
+    KEPT_BACK.lock().is_ok_and(|kept| kept.is_some())
+}
+
+/// Takes what was kept, to be written by the runtime ([`write`]).
+pub fn take_back() -> Vec<String> {
+    KEPT_BACK.lock().ok().and_then(|mut kept| kept.as_mut().map(std::mem::take)).unwrap_or_default()
+}
+
+/// Writes a mark that another process kept.
+pub fn write(line: &str) {
+    // It is that process' word, which is one line whatever it holds.
+    let line: String = line.chars().filter(|letter| !letter.is_control()).collect();
+    if let Some(mut file) = FILE.get() {
+        let _ = file.write_all((line + "\n").as_bytes());
+    }
 }
 
 /// This is the container's half from here on.
@@ -54,7 +88,7 @@ pub fn enter_container() {
     IN_CONTAINER.store(true, Ordering::Relaxed);
 }
 
-/// The file, which must stay open until the program runs.
+/// The file, for a process that keeps it open until its program runs.
 pub fn file() -> Option<BorrowedFd<'static>> {
     FILE.get().map(AsFd::as_fd)
 }

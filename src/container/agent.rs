@@ -8,9 +8,8 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::Pid;
 use serde::Serialize;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 use crate::process::console;
-use crate::seccomp::Listener;
 use crate::sys::Errno;
 
 use super::record::Record;
@@ -21,13 +20,8 @@ const LISTENER: &str = "seccompFd";
 
 /// Sends one "container process state" with the listener of the process `pid` (runtime-spec, config-linux.md, "The
 /// Container Process State"): one connection, closed after it. `status` and `init` are the container's.
-pub fn tell(
-    agent: &Listener,
-    record: &Record,
-    (status, init): (&str, i32),
-    pid: Pid,
-    listener: BorrowedFd<'_>,
-) -> Result<()> {
+pub fn tell(record: &Record, (status, init): (&str, i32), pid: Pid, listener: BorrowedFd<'_>) -> Result<()> {
+    let Some(agent) = &record.seccomp_agent else { bail!("the listener of a seccomp filter has no agent to go to") };
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct ProcessState<'a> {

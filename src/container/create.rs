@@ -1,7 +1,7 @@
 //! `create`: from a plan to a container that waits at its gate, with an undo for every step.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 use crate::cgroup::{self, Cgroup, rdt};
 use crate::error::{Context, Error, Result, bail};
 use crate::launch::gate::Gate;
-use crate::launch::host::{self, Launched};
-use crate::launch::listener::TellAgent;
+use crate::launch::host;
+use crate::launch::talk::{Attendant, Launched};
 use crate::namespaces::Origin;
 use crate::plan::Plan;
 use crate::process::console;
@@ -100,6 +100,23 @@ struct Pieces {
 }
 
 impl Pieces {
+    /// Makes what a container has beside its process, and its record, which is there before anything else.
+    fn make(id: &Id, bundle: PathBuf, plan: &Plan, store: &Store) -> Result<(Pieces, Record)> {
+        let place = |request: &cgroup::Request| or_forgo(request, cgroup::Mount::find().and_then(|m| request.place(m)));
+        let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
+        let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
+        let record = Record { resctrl, ..intent(id, bundle, plan, place.clone()) };
+        let mut pieces = Pieces { reserved: Some(store.reserve(id, &record)?), cgroup: None, resctrl: None };
+        log::trace!("id reserved");
+        let make = |(request, place): (&cgroup::Request, _)| or_forgo(request, request.create(place));
+        pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();
+        if let (Some(request), Some(group)) = (&plan.resctrl, &record.resctrl) {
+            request.make(group).phase("cgroup")?;
+            pieces.resctrl = Some(group.clone());
+        }
+        Ok((pieces, record))
+    }
+
     fn directory(&self) -> &Directory {
         self.reserved.as_deref().expect("it is only taken when the pieces end")
     }
@@ -145,69 +162,94 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     let (socket, controller) = open_console(console).phase("terminal")?;
     let handle = pidfd_socket.map(|path| console::connect(&path, "pidfd")).transpose()?;
     store.ensure_free(&id)?;
-    let place = |request: &cgroup::Request| or_forgo(request, cgroup::Mount::find().and_then(|m| request.place(m)));
-    let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
-    let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
-    let record = Record { resctrl, ..intent(&id, bundle.clone(), &plan, place.clone()) };
-    let mut pieces = Pieces { reserved: Some(store.reserve(&id, &record)?), cgroup: None, resctrl: None };
-    log::trace!("id reserved");
+    let (pieces, record) = Pieces::make(&id, bundle.clone(), &plan, store)?;
     let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
-    let make = |(request, place): (&cgroup::Request, _)| or_forgo(request, request.create(place));
-    pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();
-    if let (Some(request), Some(group)) = (&plan.resctrl, &record.resctrl) {
-        request.make(group).phase("cgroup")?;
-        pieces.resctrl = Some(group.clone());
-    }
     let gate = gated.then(|| Gate::make(pieces.directory().path())).transpose()?;
     log::trace!("cgroup and gate made");
-    let filter = plan.seccomp.as_ref().map(Program::to_bytes);
+    // The program is to find the terminal as it stays; and once it runs it is too late to learn that its pid can be
+    // written nowhere.
+    let settle_first = controller.is_some() || (!gated && (pid_file.is_some() || handle.is_some()));
     let hooks_record = record.clone();
-    let tell_agent = record.seccomp_agent.clone().map(|agent| -> TellAgent<'_> {
-        let record = record.clone();
-        Box::new(move |pid, listener| agent::tell(&agent, &record, ("creating", pid.as_raw()), pid, listener))
-    });
-    let mut terminal = None;
-    let mut record = Record { process: Some(plan.kept.process.clone()), ..record };
-    let (directory, cgroup) = (pieces.directory(), pieces.cgroup.as_ref());
-    let mut written = None;
-    let launched = host::launch(
-        host::Request {
-            plan,
-            bundle: &bundle,
-            cgroup,
-            gate,
-            console: socket,
-            // The program is to find the terminal as it stays; and once it runs it is too late to learn that its pid can
-            // be written nowhere.
-            settle_first: controller.is_some() || (!gated && (pid_file.is_some() || handle.is_some())),
-            state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
-            tell_agent,
-        },
-        |pid| {
-            // While the container's half mounts. The lock tells everybody that it is not done yet.
-            record.pid = pid.as_raw();
-            record.resctrl.as_ref().map_or(Ok(()), |group| group.add(pid)).phase("cgroup")?;
-            // Of a process that is dead already the wire is to tell, not we.
-            let start_time =
-                sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
-            record.start_time = start_time.unwrap_or_default();
-            filter.map_or(Ok(()), |filter| directory.keep_seccomp(&filter))?;
-            cgroup.map_or(Ok(()), |cgroup| cgroup.gathered(pid)).phase("cgroup")?;
-            record.cgroup = cgroup.map(|cgroup| cgroup.location().clone());
-            directory.write(&record)
-        },
-        |pid| {
-            terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
-            handle.map_or(Ok(()), |socket| send_pidfd(socket, false, pid))?;
-            written = pid_file.map(|file| PidFile::write(file, pid)).transpose()?;
-            Ok(())
-        },
-    );
+    let mut making = Making {
+        record: Record { process: Some(plan.kept.process.clone()), ..record },
+        filter: plan.seccomp.as_ref().map(Program::to_bytes),
+        memory_limit: plan.cgroup.as_ref().and_then(cgroup::Request::memory_limit),
+        pieces: &pieces,
+        controller,
+        handle,
+        pid_file,
+        terminal: None,
+        written: None,
+    };
+    let request = host::Request {
+        plan,
+        bundle: &bundle,
+        cgroup: pieces.cgroup.as_ref(),
+        gate,
+        console: socket,
+        settle_first,
+        state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
+    };
+    let launched = host::create(request, &mut making);
+    let Making { record, terminal, written, .. } = making;
     let launched = launched.inspect_err(|_| sweep(&record))?;
     if let Some(file) = written {
         file.keep();
     }
     Ok(Made { record, launched, terminal, relay, pieces })
+}
+
+/// A container whose first process is being made.
+struct Making<'a> {
+    record: Record,
+    /// The seccomp filter that goes on record.
+    filter: Option<Vec<u8>>,
+    /// Bytes that its memory is limited to.
+    memory_limit: Option<u64>,
+    pieces: &'a Pieces,
+    /// Where its terminal comes from.
+    controller: Option<OwnedFd>,
+    /// Who gets the pidfd.
+    handle: Option<OwnedFd>,
+    pid_file: Option<PathBuf>,
+    terminal: Option<Terminal>,
+    written: Option<PidFile>,
+}
+
+impl Attendant for Making<'_> {
+    /// While the container's half mounts. The lock tells everybody that it is not done yet.
+    fn record(&mut self, pid: Pid) -> Result<()> {
+        self.record.resctrl.as_ref().map_or(Ok(()), |group| group.add(pid)).phase("cgroup")?;
+        self.filter.take().map_or(Ok(()), |filter| self.pieces.directory().keep_seccomp(&filter))?;
+        let cgroup = self.pieces.cgroup.as_ref();
+        cgroup.map_or(Ok(()), |cgroup| cgroup.gathered(pid)).phase("cgroup")?;
+        self.record.cgroup = cgroup.map(|cgroup| cgroup.location().clone());
+        self.record_successor(pid)
+    }
+
+    fn record_successor(&mut self, pid: Pid) -> Result<()> {
+        self.record.pid = pid.as_raw();
+        // Of a process that is dead already the wire is to tell, not we.
+        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
+        self.record.start_time = start_time.unwrap_or_default();
+        self.pieces.directory().write(&self.record)
+    }
+
+    fn settle(&mut self, pid: Pid) -> Result<()> {
+        let attach = |socket: OwnedFd| Terminal::attach(console::receive(socket.as_fd())?);
+        self.terminal = self.controller.take().map(attach).transpose()?;
+        self.handle.take().map_or(Ok(()), |socket| send_pidfd(socket, false, pid))?;
+        self.written = self.pid_file.take().map(|file| PidFile::write(file, pid)).transpose()?;
+        Ok(())
+    }
+
+    fn tell_agent(&mut self, pid: Pid, listener: BorrowedFd<'_>) -> Result<()> {
+        agent::tell(&self.record, ("creating", pid.as_raw()), pid, listener)
+    }
+
+    fn out_of_memory(&self, killed: bool) -> Option<Error> {
+        self.pieces.cgroup.as_ref()?.location().out_of_memory(self.memory_limit, killed)
+    }
 }
 
 /// The place where the container says that it is ready; of one that waits for `start`, that listens.

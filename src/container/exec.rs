@@ -1,15 +1,16 @@
 //! `exec`: another program in a container that runs.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result, bail};
 use crate::launch::child::Join;
+use crate::launch::exec;
 use crate::launch::gate::Gate;
-use crate::launch::host::{self, ExecRequest, Launched};
-use crate::launch::listener::TellAgent;
+use crate::launch::talk::{Attendant, Launched};
 use crate::plan::INNER_CGROUP;
 use crate::process::Process;
 use crate::process::console;
@@ -19,6 +20,9 @@ use crate::sys;
 
 use super::create::{Console, open_console, send_pidfd, write_pid};
 use super::{Container, Status, agent};
+
+/// How long a container that freezes itself, or is frozen by somebody else, holds an exec up.
+const FROZEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// What `exec` is asked for.
 pub struct Request {
@@ -53,14 +57,12 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
     let foreground = (!request.detach).then(Foreground::block_signals).transpose().context("block signals")?;
     let (socket, controller) = open_console(request.console).phase("terminal")?;
     let handle = request.pidfd_socket.map(|path| console::connect(&path, "pidfd")).transpose()?;
-    let mut terminal = None;
-    let attach = (controller.is_some() || handle.is_some()).then_some(|pid| {
-        terminal = controller.map(|socket| Terminal::attach(console::receive(socket.as_fd())?)).transpose()?;
-        handle.map_or(Ok(()), |socket| send_pidfd(socket, true, pid))
-    });
-    let init = init.ok_or_else(|| Error::new("container not running"))?;
+    let (init_pid, init) = init.ok_or_else(|| Error::new("container not running"))?;
     log::trace!("container found");
-    let launched = launch(container, init, request.process, socket, request.cgroup.as_deref(), attach)?;
+    let waits_for_thaw = request.ignore_paused;
+    let mut entering = Entering { container, init_pid, controller, handle, terminal: None, waits_for_thaw };
+    let launched = launch(&mut entering, init, request.process, socket, request.cgroup.as_deref())?;
+    let terminal = entering.terminal;
     // Only now: whoever finds the file takes the exit code for the program's own.
     if let Some(file) = &request.pid_file {
         write_pid(file, launched.pid)?;
@@ -80,26 +82,57 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
     Ok(ended.exit_code())
 }
 
+/// A program on its way into a container.
+struct Entering<'a> {
+    container: &'a Container,
+    /// The container's first process.
+    init_pid: Pid,
+    /// Where its terminal comes from.
+    controller: Option<OwnedFd>,
+    /// Who gets the pidfd.
+    handle: Option<OwnedFd>,
+    terminal: Option<Terminal>,
+    /// Whether it is to wait as long as the container is frozen.
+    waits_for_thaw: bool,
+}
+
+impl Attendant for Entering<'_> {
+    fn settle(&mut self, pid: Pid) -> Result<()> {
+        let attach = |socket: OwnedFd| Terminal::attach(console::receive(socket.as_fd())?);
+        self.terminal = self.controller.take().map(attach).transpose()?;
+        self.handle.take().map_or(Ok(()), |socket| send_pidfd(socket, true, pid))
+    }
+
+    fn tell_agent(&mut self, pid: Pid, listener: BorrowedFd<'_>) -> Result<()> {
+        let shut = Gate::is_shut(self.container.directory.path())?;
+        let status = if shut { Status::Created } else { Status::Running };
+        agent::tell(&self.container.record, (status.word(), self.init_pid.as_raw()), pid, listener)
+    }
+
+    fn gives_up(&self, waited: Duration) -> Option<Error> {
+        let frozen = || matches!(self.container.status(), Ok(Status::Paused));
+        if waited < FROZEN_LIMIT || self.waits_for_thaw || !frozen() {
+            return None;
+        }
+        Some(
+            Error::new("the container was frozen while the process was made in its cgroup")
+                .hint("resume it, or wait for that with --ignore-paused"),
+        )
+    }
+}
+
 fn launch(
-    container: &Container,
-    (pid, init): (Pid, OwnedFd),
+    entering: &mut Entering<'_>,
+    init: OwnedFd,
     process: Process,
     socket: Option<OwnedFd>,
     below: Option<&Path>,
-    settle: Option<impl FnOnce(Pid) -> Result<()>>,
 ) -> Result<Launched> {
+    let (container, pid) = (entering.container, entering.init_pid);
     let record = &container.record;
     let all = record.kinds();
-    let own_pid_namespace = all & libc::CLONE_NEWPID as u64 != 0;
     let filter = || container.directory.seccomp().and_then(|bytes| Program::from_bytes(&bytes));
     let seccomp = record.seccomp.then(filter).transpose()?;
-    let tell_agent = record.seccomp_agent.as_ref().map(|agent| -> TellAgent<'_> {
-        Box::new(move |program, listener| {
-            let shut = Gate::is_shut(container.directory.path())?;
-            let state = (if shut { Status::Created } else { Status::Running }.word(), pid.as_raw());
-            agent::tell(agent, record, state, program, listener)
-        })
-    });
     let cgroup = cgroup_dir(container, pid, below)?;
     let where_init_is = || container.cgroup("run a program")?.open_that_of(pid);
     if let Some(group) = &record.resctrl {
@@ -108,18 +141,18 @@ fn launch(
     }
     let unit = record.cgroup.as_ref().filter(|cgroup| cgroup.unit().is_some());
     let attach = unit.map(|unit| move |process| unit.attach(process, pid, below));
-    let request = ExecRequest {
+    let request = exec::Request {
         join: Join { init, kinds: all & !(libc::CLONE_NEWPID as u64) },
-        own_pid_namespace,
+        own_pid_namespace: all & libc::CLONE_NEWPID as u64 != 0,
         process,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
         instead: below.is_none().then_some(&where_init_is),
         attach: attach.as_ref().map(|attach| attach as &dyn Fn(Pid) -> Result<()>),
         console: socket,
         seccomp,
-        tell_agent,
+        settle_first: entering.controller.is_some() || entering.handle.is_some(),
     };
-    host::exec(request, settle)
+    exec::exec(request, entering)
 }
 
 /// The cgroup to be born in: the one named below the container's, else the container's own. Systemd and nested runtimes

@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result, bail};
 use crate::host;
 use crate::launch::beside;
 use crate::plan::config;
-use crate::rootfs::{Additions, Isolation, Outside, Removals, Request};
+use crate::rootfs::{Additions, Isolation, Outside, Removals, Request, Shown};
 use crate::sys::{self, Errno};
 
 const USER: u64 = libc::CLONE_NEWUSER as u64;
@@ -47,9 +47,11 @@ pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
     });
     let mut trees = opened.phase("mounts")?;
     if additions.has_procfs() {
-        // The container sees this process, and could kill it. Nothing is in place by then.
-        let made =
-            beside::inside(place.init(), place.kinds, || Ok(()), |()| additions.make_procfs()).phase("mounts")?;
+        if place.kinds & PID != 0 && place.processes.is_none() {
+            return Err(Error::new("the container's pid namespace is out of reach, and a procfs is to show it"));
+        }
+        let show = || place.processes.as_ref().map(|namespace| Shown::new(namespace.as_fd())).transpose();
+        let made = place.inside(show, |shown| additions.make_procfs(shown.as_ref())).phase("mounts")?;
         additions.take_procfs(&mut trees, made);
     }
     let attach = |outside: Outside| additions.attach(trees, &outside);
@@ -70,6 +72,8 @@ struct Place {
     kinds: u64,
     /// The user namespace, if it is the container's and we may open it: not before its program runs, without privilege.
     user: Option<OwnedFd>,
+    /// Its pid namespace, if that is not the host's.
+    processes: Option<OwnedFd>,
     /// Whether the network namespace belongs to the user namespace.
     owns_network: bool,
 }
@@ -93,12 +97,13 @@ impl Place {
             }
         };
         let (user, network) = if kinds & USER == 0 { (None, None) } else { (open("user")?, open("net")?) };
+        let processes = if kinds & PID == 0 { None } else { open("pid")? };
         // Alive afterwards: nothing else has got its pid meanwhile.
         if sys::pid::signal(init.as_fd(), 0).is_err() {
             bail!("container not running");
         }
         let owns_network = user.as_ref().zip(network).is_some_and(|(user, network)| owns(user, &network));
-        Ok(Place { init, kinds, user, owns_network })
+        Ok(Place { init, kinds, user, processes, owns_network })
     }
 
     fn init(&self) -> BorrowedFd<'_> {
@@ -106,11 +111,19 @@ impl Place {
     }
 
     /// Does something in a process that is in all namespaces of the container but that of pids, where nobody of the
-    /// container sees it.
+    /// container sees it. It `pack`s what it needs of the host before it goes.
+    fn inside<T>(
+        &self,
+        pack: impl FnOnce() -> Result<T>,
+        work: impl FnOnce(T) -> Result<Vec<OwnedFd>>,
+    ) -> Result<Vec<OwnedFd>> {
+        beside::inside(self.init(), self.kinds & !PID, pack, work)
+    }
+
+    /// Does something that gives nothing back.
     fn act(&self, work: impl FnOnce(Outside) -> Result<()>) -> Result<()> {
         // The directory of descriptors is to be that of the process which acts, so it is opened there, still on the host.
-        beside::inside(self.init(), self.kinds & !PID, Outside::open, |outside| work(outside).map(|()| Vec::new()))
-            .map(drop)
+        self.inside(Outside::open, |outside| work(outside).map(|()| Vec::new())).map(drop)
     }
 }
 

@@ -8,27 +8,25 @@ use super::fork::{self, Side};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys;
 
-const PID: u64 = libc::CLONE_NEWPID as u64;
-
 /// Does `work` in a process that joins namespaces of the container (`kinds`, as `CLONE_NEW*`, of its first process `init`),
 /// and gives back the descriptors that it opened there. Before it joins, it `pack`s what it needs of the host.
 ///
-/// Without the pid namespace among the kinds, nobody in a container that has one sees the process, so nobody there can stop
-/// or kill it: what it has begun it brings to an end. It does so, too, when the runtime gets a signal, or dies.
+/// The pid namespace is never among the kinds: nobody in a container that has one sees the process, so nobody there can look
+/// into it, stop or kill it, and what it has begun it brings to an end. It does so, too, when the runtime gets a signal,
+/// or dies.
 ///
 /// # Errors
 /// Those of `work`, as if it had been done here; that the process died, or could not join.
 pub fn inside<T>(
     init: BorrowedFd<'_>,
-    mut kinds: u64,
+    kinds: u64,
     pack: impl FnOnce() -> Result<T>,
     work: impl FnOnce(T) -> Result<Vec<OwnedFd>>,
 ) -> Result<Vec<OwnedFd>> {
     let (ours, theirs) = answer::pair().context("make the socket to the process in the container")?;
-    let born = kinds & PID != 0;
-    kinds &= !PID;
+    debug_assert_eq!(kinds & libc::CLONE_NEWPID as u64, 0);
     sys::process::block_signals().context("block signals")?;
-    let side = fork::fork_beside(init, born, &mut kinds, false, None, |_| Ok(()));
+    let side = fork::plain(0, None);
     let side = match side {
         Ok(Side::Container) => {
             drop(ours);
@@ -47,12 +45,13 @@ pub fn inside<T>(
     let answer = answer::take(ours.as_fd());
     let fate = fork::fate(pidfd.as_fd());
     let silent = || Err(Error::new(format!("the runtime's process in the container {fate}")));
-    answer.context("hear from the process in the container")?.unwrap_or_else(silent)
+    answer.context("receive from the process in the container")?.unwrap_or_else(silent)
 }
 
 fn enter(init: BorrowedFd<'_>, kinds: u64) -> Result<()> {
-    // Processes of the container must not look into this one, whose descriptors are still the host's (CVE-2016-9962).
-    nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
+    // In a container with the host's pid namespace, its processes must not look into this one, whose descriptors are still
+    // the host's (CVE-2016-9962). Root's is so from the start.
+    sys::start::seclude().context("become non-dumpable")?;
     child::join_container(init, kinds)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     Ok(())

@@ -7,22 +7,23 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 
 use crate::error::{Context, Error, Result};
-use crate::hooks::{Hooks, Stage, Surroundings};
+use crate::hooks::Hooks;
 use crate::log;
-use crate::namespaces::sysctl::Sysctls;
-use crate::namespaces::time::Offsets;
-use crate::namespaces::{self, Entry, user, uts};
+use crate::namespaces::user;
+use crate::process::Process;
 use crate::process::console::{self, Pty};
-use crate::process::{self, Process};
-use crate::rootfs::Opened;
 use crate::seccomp::Program;
-use crate::sys;
 use crate::sys::proc::Procfs;
+use crate::sys::{self, Errno};
 use crate::trace;
 
+use super::build::Build;
+use super::finish;
+use super::fork::Seat;
 use super::gate::Waiting;
-use super::listener;
 use super::wire::{Message, Wire};
+
+const USER: u64 = libc::CLONE_NEWUSER as u64;
 
 /// What the container's process has to do.
 pub struct Script {
@@ -34,12 +35,18 @@ pub struct Script {
     pub seccomp: Option<Program>,
     /// Where to wait for `start`; `None` to go on at once.
     pub gate: Option<Waiting>,
-    /// Whether the host waits to hear that all which may need it is done, before it gives the word to go on.
+    /// Whether the host is told when all is done that may need it, since it has then something to do for the process.
+    pub announces: bool,
+    /// Whether the process that an intermediate one makes waits for the host.
     pub awaited: bool,
     /// Hooks between the gate and the program.
     pub start_container: Hooks,
     /// The state that hooks in the container's namespaces are given, for a status and pid.
     pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
+    /// Where this is an intermediate process: that of the process which it makes last.
+    pub seat: Option<Seat>,
+    /// Whether nobody but init and what it starts is in the pid namespace.
+    pub alone: bool,
 }
 
 /// `create` and `exec` differ only in this.
@@ -54,41 +61,8 @@ pub enum Entrance {
 pub struct Join {
     /// The handle of its first process.
     pub init: OwnedFd,
-    /// `CLONE_NEW*` flags of the namespaces to join through it; the pid namespace is that of birth.
+    /// `CLONE_NEW*` flags of the namespaces to join through it; that of pids becomes the one of children.
     pub kinds: u64,
-}
-
-/// A container to build.
-pub struct Build {
-    /// Namespaces to join.
-    pub entries: Vec<Entry>,
-    /// Whether it is to become root of a new user namespace.
-    pub new_user_namespace: bool,
-    /// Whether the host moves network devices.
-    pub net_devices: bool,
-    /// Whether systemd makes the cgroup, around this process; and `CLONE_NEWCGROUP` when there is to be a namespace that
-    /// starts there.
-    pub unit: Option<u64>,
-    /// `CLONE_NEW*` flags of namespaces that this root has to make itself.
-    pub late_namespaces: u64,
-    /// Whether the network namespace is new, with its loopback device down.
-    pub new_network_namespace: bool,
-    /// Clocks of a new time namespace.
-    pub offsets: Option<Offsets>,
-    /// The root filesystem.
-    pub rootfs: Opened,
-    /// Whether this process has to take what the runtime could not, for want of power over the host's mounts.
-    pub gathers: bool,
-    /// Whether hooks of the host wait for the mounts.
-    pub host_hooks: bool,
-    /// Hooks in the container's namespaces, before pivot_root.
-    pub create_container: Hooks,
-    /// Kernel parameters.
-    pub sysctls: Sysctls,
-    /// Empty for none.
-    pub host_name: String,
-    /// Empty for none.
-    pub domain_name: String,
 }
 
 /// Carries the script out.
@@ -104,6 +78,9 @@ pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     }));
     let Err(error) = set_up(entrance, &mut script, &wire);
     ::log::trace!("failed: {error}");
+    if trace::is_kept_back() {
+        let _ = pass_warnings(&wire);
+    }
     tell(&wire, &error);
     sys::pid::exit_now(1)
 }
@@ -125,33 +102,17 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     drop(procfs);
     ::log::trace!("process prepared");
     pass_warnings(wire)?;
-    if script.awaited {
+    if script.announces {
         wire.send(&Message::Ready)?;
     }
     wire.wait_go()?;
     ::log::trace!("word to go on heard");
-    script.shed_descriptors(wire)?;
-    script.confine(wire)?;
-    ::log::trace!("user and capabilities set");
-    script.finish(wire)
+    finish::finish(script, wire)
 }
 
 /// Until its creator has put it on record, the process must not outlive it.
 pub(super) fn end_with_host() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")
-}
-
-/// Enters the namespaces that are joined, and a new time namespace.
-pub(super) fn join(entries: &[Entry], offsets: Option<&Offsets>) -> Result<()> {
-    if !entries.is_empty() {
-        // Others in a joined namespace must not look into this process, which still holds the host's descriptors
-        // (CVE-2016-9962).
-        nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
-    }
-    namespaces::enter(entries)?;
-    // Before the ids change: then this process is no longer dumpable, its files in /proc belong to the host's root,
-    // and it may not write its own offsets.
-    offsets.map_or(Ok(()), Offsets::enter)
 }
 
 /// Becomes root of the new user namespace, whose maps are written, and makes there what only its root can (`late`, as
@@ -166,113 +127,18 @@ pub(super) fn become_root(late: u64) -> Result<()> {
     Ok(())
 }
 
-fn pass_warnings(wire: &Wire) -> Result<()> {
-    log::take_held().into_iter().try_for_each(|line| wire.send(&Message::Warning(line)))
-}
-
-impl Build {
-    /// Builds the container around this process, in the order of the standard; a private procfs where one is needed.
-    fn enter(
-        mut self,
-        process: &mut Process,
-        console: Option<OwnedFd>,
-        state: &dyn Fn(&'static str, i32) -> Vec<u8>,
-        wire: &Wire,
-    ) -> Result<Option<Procfs>> {
-        self.enter_namespaces(wire).phase("namespaces")?;
-        ::log::trace!("namespaces entered");
-        // Mounted while the host's /proc is in sight, without which the kernel refuses one to a user namespace.
-        let wanted = !self.sysctls.is_empty() || process.needs_proc();
-        let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
-        process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
-        self.rootfs.isolate().phase("mounts")?;
-        ::log::trace!("root taken");
-        let unit = self.unit.take();
-        self.rootfs.mount(unit.map(|namespace| move || enter_unit(wire, namespace))).phase("mounts")?;
-        ::log::trace!("mounts and devices made");
-        self.run_early_hooks(state, wire)?;
-        self.rootfs.pivot().phase("mounts")?;
-        ::log::trace!("root changed");
-        // The host's /dev/null, with the mount it lies on, is nothing for the container.
-        process::use_null_of(|| self.rootfs.null());
-        // Before the root can become read-only.
-        let what = || format!("make the working directory {}", process.cwd().display());
-        self.rootfs.make_dir(process.cwd()).with_context(what).field(|| "/process/cwd").phase("mounts")?;
-        // The devpts is now the container's; /dev may still become read-only.
-        if let Some(socket) = console {
-            let pty = open_terminal(process).phase("terminal")?;
-            self.rootfs.console(pty.replica()).phase("terminal")?;
-            hand_over(pty, socket)?;
-            ::log::trace!("terminal given");
-        }
-        if let Some(procfs) = &procfs {
-            self.sysctls.write(procfs).phase("sysctl")?;
-        }
-        uts::set_host_name(&self.host_name)?;
-        uts::set_domain_name(&self.domain_name)?;
-        ::log::trace!("kernel parameters and names set");
-        self.rootfs.seal().phase("mounts")?;
-        ::log::trace!("paths masked and made read-only");
-        Ok(procfs)
-    }
-
-    fn enter_namespaces(&mut self, wire: &Wire) -> Result<()> {
-        join(&self.entries, self.offsets.as_ref())?;
-        if self.new_user_namespace {
-            // The host writes the id maps first; without one there is nothing to wait for.
-            wire.wait_go()?;
-        }
-        if self.gathers {
-            self.rootfs.gather().phase("mounts")?;
-        }
-        if self.new_user_namespace {
-            become_root(self.late_namespaces)?;
-        }
-        if self.net_devices {
-            // Before sysctls, which may be theirs.
-            wire.wait_go()?;
-        }
-        if self.new_network_namespace {
-            sys::ns::loopback_up().context("bring the loopback device up")?;
-        }
-        Ok(())
-    }
-
-    /// The standard wants these hooks after the mounts and before pivot_root.
-    fn run_early_hooks(&self, state: &dyn Fn(&'static str, i32) -> Vec<u8>, wire: &Wire) -> Result<()> {
-        if self.host_hooks {
-            wire.send(&Message::Hooks)?;
-            wire.wait_go()?;
-        }
-        if self.create_container.is_empty() {
-            return Ok(());
-        }
-        // The host may have ended before this process asked to end with it.
-        wire.ensure_heard()?;
-        nix::unistd::fchdir(self.rootfs.dir()).context("enter the root filesystem")?;
-        let state = state("creating", nix::unistd::getpid().as_raw());
-        let surroundings = Surroundings { state: &state, ..Surroundings::default() };
-        self.create_container.run(Stage::CreateContainer, &surroundings).phase("createContainer")?;
-        ::log::trace!("createContainer hooks run");
-        Ok(())
-    }
-}
-
-/// Waits until systemd has put this process into its cgroup.
-fn enter_unit(wire: &Wire, namespace: u64) -> Result<()> {
-    wire.wait_go()?;
-    if namespace != 0 {
-        sys::clone::unshare(namespace).context("make the cgroup namespace").phase("namespaces")?;
-    }
-    Ok(())
+/// Tells the host what it is to warn of, and what it is to add to its trace.
+pub(super) fn pass_warnings(wire: &Wire) -> Result<()> {
+    log::take_held().into_iter().try_for_each(|line| wire.send(&Message::Warning(line)))?;
+    trace::take_back().into_iter().try_for_each(|line| wire.send(&Message::Mark(line)))
 }
 
 impl Join {
     /// Joins the container.
     fn enter(self, process: &mut Process, console: Option<OwnedFd>) -> Result<Option<Procfs>> {
-        // Processes of the container must not look into this one, whose descriptors are still the host's
-        // (CVE-2016-9962).
-        nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
+        // While our own files in /proc are ours.
+        process.adopt(nix::unistd::getpid()).phase("process")?;
+        sys::start::seclude().context("become non-dumpable")?;
         let wanted = process.needs_proc();
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
         join_container(self.init.as_fd(), self.kinds)?;
@@ -287,86 +153,39 @@ impl Join {
 
 /// Joins these namespaces (`CLONE_NEW*`) of a container, as root of its user namespace if that is among them.
 pub(super) fn join_container(init: BorrowedFd<'_>, kinds: u64) -> Result<()> {
-    if kinds != 0 {
-        sys::clone::setns(init, kinds).context("join the container's namespaces").phase("namespaces")?;
+    let joins_user = kinds & USER != 0;
+    if joins_user {
+        // In there it may be denied to drop them (setgroups(2), user_namespaces(7)).
+        user::drop_groups().phase("namespaces")?;
     }
-    if kinds & libc::CLONE_NEWUSER as u64 != 0 {
+    let join = |kinds| match kinds {
+        0 => Ok(()),
+        _ => sys::clone::setns(init, kinds).context("join the container's namespaces").phase("namespaces"),
+    };
+    match join(kinds) {
+        // The right to the others comes with the user namespace.
+        Err(error) if joins_user && error.errno() == Some(Errno::EPERM) => {
+            join(USER)?;
+            user::become_root().phase("namespaces")?;
+            join(kinds & !USER)?;
+        }
+        joined => joined?,
+    }
+    if joins_user {
         user::become_root().phase("namespaces")?;
+        // A change of ids has made the kernel forget it.
+        end_with_host()?;
     }
     Ok(())
 }
 
 /// The terminal's controlling end goes to whoever listens, its other end becomes our stdio.
-fn hand_over(pty: Pty, socket: OwnedFd) -> Result<()> {
+pub(super) fn hand_over(pty: Pty, socket: OwnedFd) -> Result<()> {
     console::send(socket.as_fd(), &pty).phase("terminal")?;
-    pty.into_controlling_terminal().phase("terminal")
+    pty.into_stdio().phase("terminal")
 }
 
 /// A terminal of the container's own devpts.
-fn open_terminal(process: &Process) -> Result<Pty> {
+pub(super) fn open_terminal(process: &Process) -> Result<Pty> {
     Pty::open(console::devpts()?.as_fd(), process.uid(), process.terminal().unwrap_or_default())
-}
-
-impl Script {
-    /// Nothing of the host's stays open in a process that the container can look at.
-    fn shed_descriptors(&mut self, wire: &Wire) -> Result<()> {
-        let mut kept: Vec<BorrowedFd<'_>> = vec![wire.as_fd()];
-        if let Some(gate) = &self.gate {
-            kept.extend(gate.fds());
-        }
-        kept.extend(trace::file());
-        self.process.close_descriptors(&kept).phase("process")
-    }
-
-    /// From here on the container's own rights. Without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded
-    /// before the capabilities go.
-    ///
-    /// One that notifies needs the host to reach its agent, who is there until the gate and not beyond.
-    fn confine(&mut self, wire: &Wire) -> Result<()> {
-        if !self.process.no_new_privs() {
-            self.load_filter(wire)?;
-        }
-        self.process.become_user().phase("process")?;
-        if self.gate.is_some() && self.seccomp.as_ref().is_some_and(Program::notifies) {
-            self.load_filter(wire)?;
-        }
-        Ok(())
-    }
-
-    fn load_filter(&mut self, wire: &Wire) -> Result<()> {
-        let Some(filter) = self.seccomp.take() else { return Ok(()) };
-        if filter.notifies() { listener::load(&filter, wire) } else { filter.load() }.phase("seccomp")?;
-        ::log::trace!("seccomp filter loaded");
-        Ok(())
-    }
-
-    fn finish(&mut self, wire: &Wire) -> Result<Infallible> {
-        pass_warnings(wire)?;
-        // The record is written: from now on the container lives without its creator.
-        nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
-        wire.send(&Message::Done)?;
-        let Some(gate) = self.gate.take() else { return self.start(wire, || Ok(())) };
-        ::log::trace!("waits at its gate");
-        let Err(error) = gate.wait().and_then(|()| self.start(wire, || gate.mark()));
-        ::log::trace!("failed: {error}");
-        gate.answer(&error);
-        sys::pid::exit_now(1)
-    }
-
-    /// What happens after `start`: the filter that needed no privilege, hooks, the program, right before which it is
-    /// `announced`.
-    fn start(&mut self, wire: &Wire, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
-        self.load_filter(wire)?;
-        if !self.start_container.is_empty() {
-            let state = (self.state)("created", nix::unistd::getpid().as_raw());
-            let environment = self.process.environment();
-            let environment = Some(&environment[..]);
-            let surroundings = Surroundings { state: &state, environment, ..Surroundings::default() };
-            self.start_container.run(Stage::StartContainer, &surroundings).phase("startContainer")?;
-        }
-        announced()?;
-        ::log::trace!("execve is next");
-        sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
-        Err(self.process.execute()).phase("start")
-    }
 }

@@ -1,7 +1,13 @@
-//! One clone3 with all new namespaces, born in the cgroup; a hop where a user namespace and joined ones meet.
+//! The child of the runtime from which a container's process comes, made by one clone3 and born in the cgroup.
+//!
+//! Which child that is depends on the pid namespace, since a process is seen by all that are in the one it is born in:
+//!
+//! - In a new pid namespace it is alone, and is the container's first process.
+//! - In the runtime's own there is no outside: the child is the container's process, and non-dumpable.
+//! - Where a pid namespace is joined, the child is an intermediate process, which stays outside of it. It makes the
+//!   container's process as its sibling ([`Seat::take`]) when nothing is left to be done, and ends.
 
 use std::fmt;
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::Signal;
@@ -12,7 +18,7 @@ use super::answer;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::time::Offsets;
 use crate::namespaces::{self, Entry, user};
-use crate::sys::clone::{self, Fork};
+use crate::sys::clone::{self, By, Fork, SharedPid};
 use crate::sys::{self, Errno};
 
 const PID: u64 = libc::CLONE_NEWPID as u64;
@@ -20,83 +26,72 @@ const USER: u64 = libc::CLONE_NEWUSER as u64;
 
 /// Which side the caller is on.
 pub enum Side {
-    /// The runtime, with the container's first process.
+    /// The runtime, with its child.
     Host(Pid, OwnedFd),
-    /// The container's first process, which has still to join the entries that are left.
+    /// The child. Entries that are left it has still to join.
     Container,
 }
 
-/// Makes the container's first process with `new` namespaces, about to join `entries`. On the container's side those
-/// are left that it has not joined by being made.
+/// The place of the process that an intermediate process makes: known to the runtime once it exists.
+pub struct Seat(SharedPid);
+
+impl Seat {
+    /// Makes it, before the intermediate process.
+    pub fn new() -> Result<Seat> {
+        SharedPid::new().map(Seat).context("map memory for the pid of the container's process")
+    }
+
+    /// The process, once it was made. It is a child of the runtime, so that its pid stays its own until it is reaped.
+    pub fn taken(&self) -> Option<Pid> {
+        self.0.get()
+    }
+
+    /// In the intermediate process: makes the container's process, in which alone this returns, and ends. The pid
+    /// namespace of children has been joined.
+    ///
+    /// The intermediate process shares no memory with it: whoever gets to trace it must not reach a process that is
+    /// outside of the container's pid namespace.
+    pub fn take(self, by: By) -> Result<()> {
+        self.0.keep_from_children().context("keep memory from the container's process")?;
+        if clone::sibling(by, &self.0).map_err(|errno| explain(errno, 0))? {
+            // It has no such memory.
+            std::mem::forget(self);
+            return Ok(());
+        }
+        sys::pid::exit_now(0)
+    }
+}
+
+/// Makes the child from which the first process of a container comes, with `new` namespaces, about to join `entries`. Where
+/// a pid namespace is among the entries, that child is an intermediate process, which has all of this still to do.
 pub fn fork(
     new: u64,
     entries: &mut Vec<Entry>,
     offsets: Option<&Offsets>,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Side> {
-    // A process enters a pid namespace only by being born there: the runtime is its parent's stand-in for one clone.
-    let pid_entry = entries.iter().find(|entry| entry.kind.flag == PID);
-    let joins_user = entries.iter().any(|entry| entry.kind.flag == USER);
-    let (home, denied) = match pid_entry.map(|entry| adopt_pid_namespace(entry.fd.as_fd())).transpose() {
-        Err(error) if error.errno() == Some(Errno::EPERM) => (None, true),
-        adopted => (adopted?, false),
-    };
-    let hops = denied || joins_user || (new & USER != 0 && entries.iter().any(|entry| entry.kind.flag != PID));
-    let side = if hops { hop(cgroup, || land(new, entries, offsets, denied)) } else { plain(new, cgroup) };
-    match side {
-        Ok(Side::Container) => entries.retain(|entry| !hops && entry.kind.flag != PID),
-        _ => go_home(home)?,
+    if joins(entries, PID) {
+        return plain(0, cgroup);
+    }
+    // New namespaces must belong to the user namespace, and those joined may need rights that only the runtime's own
+    // user namespace gives.
+    if !joins(entries, USER) && (new & USER == 0 || entries.is_empty()) {
+        return plain(new, cgroup);
+    }
+    let side = by_intermediate(cgroup, || land(new, entries, offsets));
+    if matches!(side, Ok(Side::Container)) {
+        entries.clear();
     }
     side
 }
 
-/// Makes a process beside the first one of a container, born in its pid namespace when it has one of its own; `kinds` are
-/// then those that it has still to join. `last`: the runtime makes no other after it, and may stay in that pid namespace
-/// for its children. `adopt` is called for the process that makes it, where that is not the runtime.
-pub fn fork_beside(
-    init: BorrowedFd<'_>,
-    own_pid_namespace: bool,
-    kinds: &mut u64,
-    last: bool,
-    cgroup: Option<BorrowedFd<'_>>,
-    adopt: impl FnOnce(Pid) -> Result<()>,
-) -> Result<Side> {
-    let adopted = match own_pid_namespace {
-        false => true,
-        // There is no way back to the runtime's own.
-        true if last => match clone::setns(init, PID) {
-            // The right to be born there comes with the user namespace.
-            Err(Errno::EPERM) if *kinds & USER != 0 => false,
-            done => done.context("join the pid namespace").map(|()| true)?,
-        },
-        true => false,
-    };
-    if adopted {
-        return plain(0, cgroup);
-    }
-    let join = PID | (*kinds & USER);
-    *kinds &= !USER;
-    hop(cgroup, || {
-        adopt(nix::unistd::getpid())?;
-        land_beside(init, join)
-    })
+/// Whether the entries have a namespace of this kind.
+pub fn joins(entries: &[Entry], kind: u64) -> bool {
+    entries.iter().any(|entry| entry.kind.flag == kind)
 }
 
-/// Undoes [`adopt_pid_namespace`].
-fn go_home(home: Option<OwnedFd>) -> Result<()> {
-    home.map_or(Ok(()), |home| clone::setns(home.as_fd(), PID)).context("go back to our own pid namespace")
-}
-
-/// Makes the next children be born in another pid namespace; the handle leads back.
-fn adopt_pid_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let home = File::open("/proc/self/ns/pid").context("open our own pid namespace")?;
-    // Whether a way leads back: not where a user namespace further out owns it. Hooks are to be born at home.
-    clone::setns(home.as_fd(), PID).context("join our own pid namespace")?;
-    clone::setns(fd, PID).context("join the pid namespace")?;
-    Ok(home.into())
-}
-
-fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+/// clone3 with these namespaces, in the cgroup.
+pub fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     match clone::clone3(new, cgroup) {
         Ok(Fork::Child) => Ok(Side::Container),
         Ok(Fork::Parent { pid, pidfd }) => Ok(Side::Host(pid, pidfd)),
@@ -104,18 +99,17 @@ fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     }
 }
 
-/// A first child joins, and from inside makes the container's process as its own sibling (CLONE_PARENT): new namespaces
-/// must belong to the user namespace, which only a process inside it can bring about, and those joined may need rights
-/// that only the runtime's own user namespace gives.
-fn hop(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> Result<Side> {
-    let (ours, theirs) = answer::pair().context("make a socket to the hop")?;
+/// An intermediate process joins, and from inside makes the container's first process as its own sibling (CLONE_PARENT),
+/// in namespaces that only a process inside of the user namespace can make belong to that.
+fn by_intermediate(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> Result<Side> {
+    let (ours, theirs) = answer::pair().context("make a socket to the intermediate process")?;
     match clone::clone3(0, cgroup) {
         Ok(Fork::Parent { pidfd, .. }) => {
             drop(theirs);
             let arrived = receive(ours.as_fd());
-            // The hop ends by itself, either way; as our child it has to be reaped.
+            // It ends by itself, either way; as our child it has to be reaped.
             let end = fate(pidfd.as_fd());
-            arrived?.ok_or_else(|| Error::new(format!("the process that joins the namespaces {end}")))
+            arrived?.ok_or_else(|| Error::new(format!("the intermediate process that joins the namespaces {end}")))
         }
         Ok(Fork::Child) => {
             drop(ours);
@@ -124,7 +118,7 @@ fn hop(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> R
                 Ok(Fork::Parent { pidfd, .. }) => Ok(vec![pidfd]),
                 Err(error) => Err(error),
             };
-            // Nobody is left to hear of a failure here but the runtime, which sees the end.
+            // Nobody is left to be told of a failure here but the runtime, which sees the end.
             let _ = answer::give(theirs.as_fd(), &done);
             sys::pid::exit_now(done.is_err().into())
         }
@@ -132,28 +126,28 @@ fn hop(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> R
     }
 }
 
-/// `denied`: the runtime had no right to adopt the pid namespace, or would have had none to return from it.
-fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>, denied: bool) -> Result<Fork> {
+fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>) -> Result<Fork> {
+    enter(entries, offsets)?;
+    clone::clone3(new | libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, new))
+}
+
+/// Joins the entries but for a pid namespace, the user namespace as its root.
+///
+/// `offsets` are those of a new time namespace that is made while a user namespace is joined: afterwards nobody there may
+/// write them.
+pub fn enter(entries: &[Entry], offsets: Option<&Offsets>) -> Result<()> {
+    let user = joins(entries, USER);
+    if user {
+        // In there it may be denied to drop them (setgroups(2), user_namespaces(7)).
+        user::drop_groups()?;
+    }
     namespaces::enter(entries)?;
-    if entries.iter().any(|entry| entry.kind.flag == USER) {
+    if user {
         // Before the ids change, which makes our own files in /proc belong to the host's root.
         offsets.map_or(Ok(()), Offsets::set)?;
         user::become_root()?;
     }
-    for entry in entries.iter().filter(|entry| denied && entry.kind.flag == PID) {
-        clone::setns(entry.fd.as_fd(), PID).context("join the pid namespace")?;
-    }
-    clone::clone3(new | libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, new))
-}
-
-fn land_beside(init: BorrowedFd<'_>, join: u64) -> Result<Fork> {
-    // What is born must not be looked into by the container's processes before it has shut itself (CVE-2016-9962).
-    nix::sys::prctl::set_dumpable(false).context("become non-dumpable")?;
-    clone::setns(init, join).context("join the container's user and pid namespaces")?;
-    if join & USER != 0 {
-        user::become_root()?;
-    }
-    clone::clone3(libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, 0))
+    Ok(())
 }
 
 /// How a child has ended, which is shown as the end of a sentence. `None`: nobody knows.
@@ -181,9 +175,9 @@ pub fn fate(pidfd: BorrowedFd<'_>) -> Fate {
     Fate(sys::pid::reap(pidfd).ok())
 }
 
-/// `None`: the hop died without a word.
+/// `None`: the intermediate process died without a word.
 fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
-    let answer = answer::take(socket).context("hear from the hop")?.transpose()?;
+    let answer = answer::take(socket).context("receive the container's process")?.transpose()?;
     let Some(pidfd) = answer.and_then(|fds| fds.into_iter().next()) else { return Ok(None) };
     let pid = sys::pid::of(pidfd.as_fd()).ok_or_else(|| Error::new("the container's first process died at once"))?;
     Ok(Some(Side::Host(pid, pidfd)))

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
@@ -111,8 +111,8 @@ impl Waiting {
     pub fn wait(&self) -> Result<()> {
         let mut byte = [0];
         loop {
-            let mut fds = [PollFd::new(self.gate.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::NONE) {
+            // ppoll(2) on every architecture: the filter is asked about it beforehand.
+            match ppoll(&mut [PollFd::new(self.gate.as_fd(), PollFlags::POLLIN)], None, None) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context("wait at the gate"),
             }

@@ -20,9 +20,6 @@ use crate::error::{Context, Error, Result};
 use crate::seccomp::Program;
 use crate::sys::{self, Errno, seccomp};
 
-/// Gives the listener of a process to the agent.
-pub type TellAgent<'a> = Box<dyn Fn(nix::unistd::Pid, BorrowedFd<'_>) -> Result<()> + 'a>;
-
 /// The container's half: loads the filter, and returns when the host has its listener or soon will.
 pub fn load(filter: &Program, wire: &Wire) -> Result<()> {
     let socket = wire.as_fd();

@@ -15,12 +15,13 @@ use crate::plan::Plan;
 use crate::sys;
 use crate::sys::proc::Procfs;
 
+use super::build::Entering;
 use super::child;
 use super::fork::{self, Side};
 use super::host;
 use super::wire::{Message, Wire};
 
-const USER: u64 = libc::CLONE_NEWUSER as u64;
+const PID: u64 = libc::CLONE_NEWPID as u64;
 
 /// Makes the process and tells all that fails. Its warnings are given here.
 pub fn run(plan: &Plan, tell: &mut dyn FnMut(Error)) {
@@ -35,16 +36,19 @@ pub fn run(plan: &Plan, tell: &mut dyn FnMut(Error)) {
 
 fn attempt(plan: &Plan, entries: &mut Vec<Entry>, tell: &mut dyn FnMut(Error)) -> Result<()> {
     let (wire, child_wire) = Wire::pair()?;
-    let side = fork::fork(plan.namespaces.clone_flags(), entries, plan.namespaces.joining_offsets(), None);
+    let outside = fork::joins(entries, PID);
+    let namespaces = &plan.namespaces;
+    let offsets = namespaces.offsets().filter(|_| namespaces.joins_user());
+    let side = fork::fork(namespaces.clone_flags(), entries, offsets, None);
     let (pid, pidfd) = match side.phase("namespaces")? {
         Side::Host(pid, pidfd) => (pid, pidfd),
         Side::Container => {
             drop(wire);
-            container(plan, entries, &child_wire)
+            container(plan, std::mem::take(entries), &child_wire)
         }
     };
     drop(child_wire);
-    let outcome = from_outside(plan, pid, &wire, tell).and_then(|()| listen(plan, pid, &wire, tell));
+    let outcome = from_outside(plan, outside, pid, &wire, tell).and_then(|()| listen(plan, pid, &wire, tell));
     if outcome.is_err() || !matches!(outcome, Ok(End::Told)) {
         // It may have ended by itself.
         let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
@@ -64,7 +68,15 @@ enum End {
     Silent,
 }
 
-fn from_outside(plan: &Plan, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Result<()> {
+fn from_outside(plan: &Plan, outside: bool, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Result<()> {
+    if outside {
+        match wire.receive()? {
+            Some(Message::Entered) => {}
+            Some(Message::Failed(error)) => return Err(Error::decode(&error)),
+            // That it has died is told by who waits for its next word.
+            _ => return Ok(()),
+        }
+    }
     plan.process.adopt(pid).phase("process").unwrap_or_else(&mut *tell);
     if let Some(maps) = plan.namespaces.maps() {
         maps.write(pid).phase("namespaces")?;
@@ -94,7 +106,7 @@ fn listen(plan: &Plan, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Re
 }
 
 /// The other side. It says [`Message::Hooks`] when its end is no failure any more, and [`Message::Done`] if it can.
-fn container(plan: &Plan, entries: &[Entry], wire: &Wire) -> ! {
+fn container(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> ! {
     // A panic must end this copy of the process here: the frames below are the host's.
     std::panic::set_hook(Box::new(|_| sys::pid::exit_now(70)));
     log::take_gathered();
@@ -115,17 +127,24 @@ fn pass_warnings(wire: &Wire) {
     }
 }
 
-fn try_all(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
+fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     child::end_with_host()?;
+    let joins_nothing = entries.is_empty();
+    // A procfs is made for the pid namespace that we are in, by who has power over that.
+    let outside = fork::joins(&entries, PID);
+    let wanted = !plan.sysctls.is_empty() || plan.process.needs_proc();
+    let early = if wanted && outside { Procfs::open().ok() } else { None };
     enter(plan, entries, wire).phase("namespaces")?;
     let tell = |outcome: Result<()>| outcome.unwrap_or_else(|error| say(wire, &error));
-    let procfs = if plan.sysctls.is_empty() && !plan.process.needs_proc() { None } else { Some(Procfs::open()) };
-    let procfs = procfs.transpose().context("mount a private procfs").phase("namespaces")?;
+    let procfs = match early {
+        None if wanted => Some(Procfs::open().context("mount a private procfs").phase("namespaces")?),
+        early => early,
+    };
     let proc = procfs.as_ref().map(Procfs::dir);
     plan.process.start_session(proc).phase("process")?;
     // Namespaces that are joined are somebody else's.
     let own = |flag: i32| plan.namespaces.origin(flag as u64) == Origin::New;
-    if let Some(procfs) = procfs.as_ref().filter(|_| entries.is_empty()) {
+    if let Some(procfs) = procfs.as_ref().filter(|_| joins_nothing) {
         // Interfaces are moved here, or made by hooks.
         let hooks = &plan.hooks;
         let alone =
@@ -157,13 +176,18 @@ fn try_all(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
     plan.process.try_user().phase("process")
 }
 
-/// As the container's half enters its namespaces, but for what only mounts need.
-fn enter(plan: &Plan, entries: &[Entry], wire: &Wire) -> Result<()> {
+/// As the container's half enters its namespaces, but for what only mounts need. In a pid namespace that is joined nothing
+/// is born: that its children may be is enough.
+fn enter(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     let planned = &plan.namespaces;
-    child::join(entries, planned.entering_offsets())?;
-    if planned.clone_flags() & USER != 0 {
-        wire.wait_go()?;
-        child::become_root(planned.late_flags())?;
+    let entering = Entering { entries, new: planned.clone_flags(), joins_user: planned.joins_user() };
+    entering.enter(planned.offsets())?;
+    if entering.is_outside() {
+        wire.send(&Message::Entered)?;
     }
-    Ok(())
+    if entering.has_new_user() {
+        wire.wait_go()?;
+        return child::become_root(planned.late_flags());
+    }
+    entering.choose_pid_namespace()
 }

@@ -1,4 +1,56 @@
-//! The conversation of the two halves while a container is made: one SEQPACKET socket, a few small messages.
+//! The conversation of the two halves while a process is made: one SEQPACKET socket, a few small messages.
+//!
+//! The container's half speaks from left to right, the host's half answers. What stands in brackets is there only where it
+//! is needed. Warnings may come at any time, and a failure ends it at any time.
+//!
+//! A container in a new pid namespace, or in the runtime's own; the child is its first process:
+//!
+//! ```text
+//! runtime                                          init
+//!   clone3 ----------------------------------------> joins namespaces
+//!   [id maps written]             -- Go ->           [root of the new user namespace]
+//!   [network devices moved]       -- Go ->
+//!   record written                                   mounts
+//!   [init is in its unit]         -- Go ->           [cgroup namespace]
+//!   limits, device rules
+//!   Go ahead, if nothing is to be done below         mounts
+//!   [hooks of the host]          <- Hooks --  Go ->  [createContainer hooks]
+//!                                                    new root, masks
+//!   rlimits, terminal, pid file  <- Ready --  Go ->
+//!                               [<- Listening]       descriptors shed, filter, user
+//!                                <- Done --          [gate]
+//!                                <- end of the wire  execve
+//! ```
+//!
+//! A container in a pid namespace that is joined; the child is an intermediate process, which stays outside of that:
+//!
+//! ```text
+//! runtime                                          intermediate process                  init
+//!   clone3 ----------------------------------------> joins and makes namespaces
+//!                                <- Entered --
+//!   as above, up to               <- Ready --  Go -> descriptors shed, filter, user
+//!                               [<- Listening]       clone ------------------------------> session, terminal
+//!   its end, the pid of init                         exit
+//!   record written again, rlimits, terminal, pid file, agent of the filter      -- Go ->   [gate]
+//!                                                              <- end of the wire          execve
+//! ```
+//!
+//! Another process in a container (exec) comes by an intermediate process as well, unless the container is in the
+//! runtime's own pid namespace:
+//!
+//! ```text
+//! runtime                                          intermediate process                  process
+//!   clone3 ----------------------------------------> joins the container
+//!   [moved into its unit]         -- Go ->           descriptors shed, filter, user
+//!                               [<- Listening]       clone ------------------------------> session, terminal
+//!   its end, the pid of the process                  exit
+//!   [rlimits, terminal, agent]                                                [-- Go ->]
+//!                                                              <- end of the wire          execve
+//! ```
+//!
+//! Whoever may trace a process of the container may speak in its place once it exists. So the host's half takes each
+//! message only where it is expected, so many warnings and no more, and nothing in them as true but a warning or the
+//! reason of a failure.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -15,6 +67,14 @@ const LIMIT: usize = 8 * 1024;
 /// Messages up to this length are received without further ado.
 const SHORT: usize = 16;
 
+/// How a message is looked at before it is taken.
+const LOOK: MsgFlags = MsgFlags::MSG_PEEK.union(MsgFlags::MSG_TRUNC);
+
+/// The flags of recvfrom(2) in [`Wire::receive`], and of sendto(2) in [`Wire::send`], for a filter.
+pub const RECEIVES: [u64; 2] = [LOOK.bits() as u64, 0];
+/// See [`RECEIVES`].
+pub const SENDS: u64 = libc::MSG_NOSIGNAL as u64;
+
 /// The first byte of [`Message::Done`].
 const DONE: u8 = b'd';
 /// The first byte of [`Message::Failed`].
@@ -25,6 +85,8 @@ const FAILED: u8 = b'f';
 pub enum Message {
     /// Host: go on.
     Go,
+    /// Intermediate process: it has joined and made its namespaces.
+    Entered,
     /// Container: the mounts are there, the host's hooks may run.
     Hooks,
     /// Container: all that may need the host is done.
@@ -36,8 +98,21 @@ pub enum Message {
     /// Container: a warning for the log. One that finds the socket full is lost: it must not wait for a host's half that
     /// listens later.
     Warning(String),
+    /// Container: a line for the trace, which it may not write any more. Lost like a warning.
+    Mark(String),
     /// Container: it failed; an encoded [`Error`].
     Failed(Vec<u8>),
+}
+
+/// What the host's half waits for beside a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// There is something to receive.
+    Word,
+    /// The process has ended, and nothing is left to receive but the end.
+    Ended,
+    /// A call of the process waits for the agent of its filter.
+    Notified,
 }
 
 /// One end of the socket. It closes on exec, so that the end of the stream with a living child is success.
@@ -85,6 +160,7 @@ impl Wire {
         let bytes;
         let (tag, body): (u8, &[u8]) = match message {
             Message::Go => (b'g', &[]),
+            Message::Entered => (b'e', &[]),
             Message::Hooks => (b'h', &[]),
             Message::Ready => (b'r', &[]),
             Message::Done => (DONE, &[]),
@@ -93,12 +169,13 @@ impl Wire {
                 (b'l', bytes.as_slice().as_flattened())
             }
             Message::Warning(text) => (b'w', text.as_bytes()),
+            Message::Mark(line) => (b't', line.as_bytes()),
             Message::Failed(error) => (FAILED, error),
         };
         let mut packet = Vec::with_capacity(1 + body.len().min(LIMIT));
         packet.push(tag);
         packet.extend_from_slice(&body[..body.len().min(LIMIT - 1)]);
-        let droppable = matches!(message, Message::Warning(_));
+        let droppable = matches!(message, Message::Warning(_) | Message::Mark(_));
         let flags = if droppable { MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT } else { MsgFlags::MSG_NOSIGNAL };
         loop {
             match send(self.0.as_raw_fd(), &packet, flags) {
@@ -114,7 +191,7 @@ impl Wire {
     pub fn receive(&self) -> Result<Option<Message>> {
         // Most are one byte. Room for the longest costs three pages, which are copied or cleared.
         let mut short = [0; SHORT];
-        let length = self.take(&mut short, MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
+        let length = self.take(&mut short, LOOK)?.min(LIMIT);
         let mut long = vec![0; if length > SHORT { length } else { 0 }];
         let packet = if length > SHORT { &mut long[..] } else { &mut short[..length] };
         if length > 0 {
@@ -123,11 +200,13 @@ impl Wire {
         let Some((&tag, body)) = packet.split_first() else { return Ok(None) };
         Ok(Some(match tag {
             b'g' => Message::Go,
+            b'e' => Message::Entered,
             b'h' => Message::Hooks,
             b'r' => Message::Ready,
             DONE => Message::Done,
             b'l' => Message::Listening(body.first_chunk().copied().map(u32::from_le_bytes)),
             b'w' => Message::Warning(String::from_utf8_lossy(body).into_owned()),
+            b't' => Message::Mark(String::from_utf8_lossy(body).into_owned()),
             FAILED => Message::Failed(body.to_vec()),
             other => bail!("the other half sent the unknown message {other}"),
         }))
@@ -144,15 +223,45 @@ impl Wire {
         }
     }
 
-    /// Waits until the other half has ended or executed; its words can be heard after that.
-    pub fn wait_for_end(&self) -> Result<()> {
-        loop {
-            // With no event asked for, a message does not wake the poll: unix(7) wakes readers by POLLIN alone.
-            match ppoll(&mut [PollFd::new(self.as_fd(), PollFlags::empty())], None, None) {
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno).context("listen to the other half"),
-            }
+    /// Waits for what comes first: a word of the other half or its end, the end of the process behind `pidfd`, a
+    /// notification for `listener`. `None`: nothing within this time.
+    pub fn wait_for(
+        &self,
+        pidfd: BorrowedFd<'_>,
+        listener: Option<BorrowedFd<'_>>,
+        time: Duration,
+    ) -> Result<Option<Event>> {
+        let mut fds = vec![PollFd::new(self.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
+        fds.extend(listener.map(|listener| PollFd::new(listener, PollFlags::POLLIN)));
+        match ppoll(&mut fds, Some(time.into()), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("listen to the other half"),
+        }
+        let happened = |at: usize| fds.get(at).is_some_and(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        Ok(match (happened(0), happened(1), happened(2)) {
+            (said, true, _) if !said || self.is_silent()? => Some(Event::Ended),
+            (true, ..) => Some(Event::Word),
+            (.., true) => Some(Event::Notified),
+            _ => None,
+        })
+    }
+
+    /// Whether nothing is left to be received but the end.
+    fn is_silent(&self) -> Result<bool> {
+        match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Ok(0) | Err(Errno::EAGAIN) => Ok(true),
+            Ok(_) | Err(Errno::ECONNRESET | Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno).context("listen to the other half"),
+        }
+    }
+
+    /// Waits until the other half has ended or executed, for this time at most; its words can be heard after that.
+    pub fn has_ended_within(&self, time: Duration) -> Result<bool> {
+        // With no event asked for, a message does not wake the poll: unix(7) wakes readers by POLLIN alone.
+        match ppoll(&mut [PollFd::new(self.as_fd(), PollFlags::empty())], Some(time.into()), None) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno).context("listen to the other half"),
         }
     }
 
@@ -196,7 +305,9 @@ mod tests {
     fn messages_arrive_as_they_were_sent_and_the_end_is_none() {
         let (host, child) = Wire::pair().unwrap();
         for message in [
+            Message::Entered,
             Message::Hooks,
+            Message::Mark("12 host born".into()),
             Message::Listening(Some(7)),
             Message::Listening(None),
             Message::Warning("x y".into()),
@@ -238,7 +349,7 @@ mod tests {
             child.send(&Message::Warning("x".repeat(LIMIT))).unwrap();
         }
         drop(child);
-        host.wait_for_end().unwrap();
+        assert!(host.has_ended_within(Duration::from_secs(10)).unwrap());
         assert!(matches!(host.receive().unwrap(), Some(Message::Warning(text)) if text.len() == LIMIT - 1));
     }
 

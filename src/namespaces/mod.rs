@@ -157,24 +157,19 @@ impl Namespaces {
         if self.new & libc::CLONE_NEWUSER as u64 == 0 { 0 } else { self.new & late }
     }
 
-    /// The offsets of a new time namespace that has to be made while a user namespace is joined: afterwards nobody there
-    /// may write them.
-    pub fn joining_offsets(&self) -> Option<&Offsets> {
-        self.offsets.as_ref().filter(|_| self.joins_user())
-    }
-
-    /// Those that are left for the container's half.
-    pub fn entering_offsets(&self) -> Option<&Offsets> {
-        self.offsets.as_ref().filter(|_| !self.joins_user())
+    /// The offsets of a new time namespace. Where a user namespace is joined ([`Namespaces::joins_user`]) they are written
+    /// before its root is become, since nobody there may.
+    pub fn offsets(&self) -> Option<&Offsets> {
+        self.offsets.as_ref()
     }
 
     /// The same for the container's half, which needs nothing else of this.
     pub fn into_offsets(self) -> Option<Offsets> {
-        let joins_user = self.joins_user();
-        self.offsets.filter(|_| !joins_user)
+        self.offsets
     }
 
-    fn joins_user(&self) -> bool {
+    /// Whether the user namespace is joined.
+    pub fn joins_user(&self) -> bool {
         self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined
     }
 
@@ -243,6 +238,12 @@ pub fn enter(entries: &[Entry]) -> Result<()> {
         entry.enter().with_context(|| format!("join the {} namespace", entry.kind.word))?;
     }
     Ok(())
+}
+
+/// Makes the pid namespace among the entries the one in which the caller's next children are born, setns(2).
+pub fn choose_pid_namespace(entries: &[Entry]) -> Result<()> {
+    let entry = entries.iter().find(|entry| entry.kind.flag == libc::CLONE_NEWPID as u64);
+    entry.map_or(Ok(()), Entry::enter).context("join the pid namespace")
 }
 
 impl Entry {

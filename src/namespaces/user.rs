@@ -150,13 +150,19 @@ pub fn switched_off() -> Option<&'static str> {
     )
 }
 
+/// Drops the groups of the host, before a user namespace is joined. One without privilege keeps them: they are its
+/// user's.
+pub fn drop_groups() -> Result<()> {
+    match setgroups(&[]) {
+        Ok(()) | Err(Errno::EPERM) => Ok(()),
+        Err(errno) => Err(errno).context("drop the groups of the host"),
+    }
+}
+
 /// Becomes root inside a user namespace just entered: groups, then gid, then uid, since each needs the one before.
 pub fn become_root() -> Result<()> {
-    match setgroups(&[]) {
-        // EPERM: setgroups(2) is denied in this namespace (a single-id map); nothing can be gained by keeping groups.
-        Ok(()) | Err(Errno::EPERM) => {}
-        Err(errno) => return Err(errno).context("drop the groups of the host"),
-    }
+    // Denied in a namespace with a single-id map: one that is joined is so without the host's groups.
+    drop_groups()?;
     let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(group, group, group).context("become group root of the user namespace")?;
     setresuid(user, user, user).context("become root of the user namespace")

@@ -47,7 +47,7 @@ pub struct Plan {
     /// What to create and join.
     pub namespaces: Namespaces,
     /// The root filesystem.
-    pub rootfs: Rootfs,
+    pub rootfs: Option<Rootfs>,
     /// Its path on the host.
     pub root_path: PathBuf,
     /// What the program is.
@@ -176,7 +176,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
             poststop: hooks_of(&spec, Stage::Poststop)?,
         },
         namespaces,
-        rootfs,
+        rootfs: Some(rootfs),
     })
 }
 

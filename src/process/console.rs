@@ -20,7 +20,7 @@ use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
 
 use crate::error::{Context, Error, Result, ensure};
-use crate::sys::{Errno, tty};
+use crate::sys::{Errno, process, tty};
 
 /// The size of a terminal in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,13 +103,17 @@ impl Pty {
         self.replica.as_fd()
     }
 
-    /// Makes the container's end standard input, output and error and the controlling terminal of our session.
-    pub fn into_controlling_terminal(self) -> Result<()> {
-        tty::set_controlling(self.replica.as_fd()).context("make the terminal the controlling one")?;
+    /// Makes the container's end standard input, output and error.
+    pub fn into_stdio(self) -> Result<()> {
         dup2_stdin(&self.replica).context("make the terminal standard input")?;
         dup2_stdout(&self.replica).context("make the terminal standard output")?;
         dup2_stderr(&self.replica).context("make the terminal standard error")
     }
+}
+
+/// Makes the terminal that is standard input the controlling terminal of our session, which we lead.
+pub fn control() -> Result<()> {
+    tty::set_controlling(process::stdio()[0]).context("make the terminal the controlling one")
 }
 
 /// Connects to a socket of the caller's: `kind` is `console` (`--console-socket`) or `pidfd` (`--pidfd-socket`). The path

@@ -73,6 +73,33 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// As [`Limits::apply`], but the number of processes stays as it is if that can be lowered later, by
+    /// [`Limits::apply_to_own_count`]: for a process that has still to make one, of a user who may be at the limit.
+    pub(super) fn apply_but_count(&self, pid: Pid) -> Result<()> {
+        let Some(count) = self.count() else { return self.apply(pid) };
+        let (_, current) = process::limit(pid, libc::RLIMIT_NPROC).context("look at RLIMIT_NPROC")?;
+        let lowered = count.hard <= current;
+        Limits(self.0.iter().filter(|limit| !lowered || limit.resource != libc::RLIMIT_NPROC).copied().collect())
+            .apply(pid)
+    }
+
+    /// What [`Limits::apply_but_count`] has left out, for the caller itself.
+    pub(super) fn apply_to_own_count(&self) -> Result<()> {
+        let Some(Limit { name, resource, soft, hard }) = self.count() else { return Ok(()) };
+        process::set_limit(Pid::from_raw(0), *resource, *soft, *hard).with_context(|| format!("set {name}"))
+    }
+
+    fn count(&self) -> Option<&Limit> {
+        self.0.iter().find(|limit| limit.resource == libc::RLIMIT_NPROC)
+    }
+
+    /// Whether the number of processes is limited.
+    pub(super) fn has_count(&self) -> bool {
+        self.count().is_some()
+    }
+}
+
 impl Limit {
     fn explain(&self, pid: Pid, errno: Errno) -> Error {
         let error = Error::from(errno).context(format!(

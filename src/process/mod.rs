@@ -190,6 +190,32 @@ impl Process {
         self.schedule.apply(pid)
     }
 
+    /// As [`Process::limit`], for an intermediate process, from which the container's own process inherits. With
+    /// `but_count` the number of processes stays as it is, for [`Process::limit_own_count`].
+    pub fn limit_intermediate(&self, pid: Pid, but_count: bool) -> Result<()> {
+        if but_count {
+            self.limits.apply_but_count(pid)?
+        } else {
+            self.limits.apply(pid)?
+        }
+        self.schedule.apply_inherited(pid)
+    }
+
+    /// What the process that an intermediate one made does not inherit.
+    pub fn limit_successor(&self, pid: Pid) -> Result<()> {
+        self.schedule.apply_rest(pid)
+    }
+
+    /// Whether [`Process::limit_successor`] has something to do.
+    pub fn limits_successor(&self) -> bool {
+        self.schedule.is_not_inherited()
+    }
+
+    /// The call by which [`Process::limit_own_count`] works, where there is a limit on the number of processes.
+    pub fn count_call(&self) -> Option<(libc::c_long, [u64; 6])> {
+        self.limits.has_count().then_some((libc::SYS_prlimit64, [0, libc::RLIMIT_NPROC.into(), 0, 0, 0, 0]))
+    }
+
     /// Whether [`Process::limit`] has nothing to do.
     pub fn limits_nothing(&self) -> bool {
         self.limits.is_empty() && self.schedule.is_empty()
@@ -213,9 +239,6 @@ impl Process {
     /// `proc` is the root of a procfs that only we have, for a process with labels ([`Process::needs_proc`]).
     pub fn prepare(&mut self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
         self.take_on(proc)?;
-        if self.listen_pid {
-            self.environment.set("LISTEN_PID", getpid().to_string().as_bytes());
-        }
         if self.environment.lacks_home() {
             self.environment.set("HOME", &user::home(self.user.uid));
         }
@@ -300,8 +323,21 @@ impl Process {
         Ok(())
     }
 
+    /// In a process that is made when all the rest is done: the limit on the number of processes.
+    pub fn limit_own_count(&self) -> Result<()> {
+        self.limits.apply_to_own_count()
+    }
+
+    /// In a process that is made when all the rest is done: a session of its own.
+    pub fn lead_session(&self) -> Result<()> {
+        session::lead()
+    }
+
     /// Executes the program; returns only with the reason why not.
-    pub fn execute(&self) -> Error {
+    pub fn execute(&mut self) -> Error {
+        if self.listen_pid {
+            self.environment.set("LISTEN_PID", getpid().to_string().as_bytes());
+        }
         let (true, Some(path)) = (self.closed, &self.program) else {
             return Error::new("the process is not ready to be executed");
         };

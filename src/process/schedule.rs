@@ -55,11 +55,39 @@ impl Schedule {
 
     /// Sets both; the I/O priority on the whole process group, which the child leads by now.
     pub(super) fn apply(&self, pid: Pid) -> Result<()> {
-        if let Some(scheduler) = &self.scheduler {
-            sched::set_attributes(pid, scheduler)
-                .with_context(|| format!("set scheduling policy {}", scheduler.policy))
-                .field(|| "/process/scheduler")?;
+        self.apply_scheduler(pid)?;
+        self.apply_io(pid)
+    }
+
+    /// As [`Schedule::apply`], but for what the children of the process do not inherit.
+    pub(super) fn apply_inherited(&self, pid: Pid) -> Result<()> {
+        if !self.is_not_inherited() {
+            self.apply_scheduler(pid)?;
         }
+        self.apply_io(pid)
+    }
+
+    /// What [`Schedule::apply_inherited`] has left out.
+    pub(super) fn apply_rest(&self, pid: Pid) -> Result<()> {
+        if self.is_not_inherited() { self.apply_scheduler(pid) } else { Ok(()) }
+    }
+
+    /// Whether the scheduler is one that is not inherited, or with which a process cannot even fork (sched(7),
+    /// SCHED_DEADLINE, "The reset-on-fork flag").
+    pub(super) fn is_not_inherited(&self) -> bool {
+        let reset = number(&FLAGS, Flag::SchedResetOnFork);
+        let deadline = number(&POLICIES, Policy::SchedDeadline);
+        self.scheduler.is_some_and(|scheduler| scheduler.policy == deadline || scheduler.flags & reset != 0)
+    }
+
+    fn apply_scheduler(&self, pid: Pid) -> Result<()> {
+        let Some(scheduler) = &self.scheduler else { return Ok(()) };
+        sched::set_attributes(pid, scheduler)
+            .with_context(|| format!("set scheduling policy {}", scheduler.policy))
+            .field(|| "/process/scheduler")
+    }
+
+    fn apply_io(&self, pid: Pid) -> Result<()> {
         if let Some((class, level)) = self.io {
             sched::set_group_io_priority(pid, class, level)
                 .with_context(|| format!("set I/O priority class {class} level {level}"))

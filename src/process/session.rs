@@ -43,6 +43,11 @@ pub(super) fn join_keyring(name: &CString) -> Result<()> {
 pub(super) fn start() -> Result<()> {
     process::mind_signals().context("reset signals")?;
     process::unblock_signals().context("unblock signals")?;
+    lead()
+}
+
+/// Leaves the session of whoever made this process.
+pub(super) fn lead() -> Result<()> {
     match setsid() {
         // A process group leader is in a session of its own already.
         Ok(_) | Err(Errno::EPERM) => Ok(()),

@@ -10,7 +10,6 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::prctl::set_dumpable;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIdMapping, Mount as Entry};
@@ -334,8 +333,9 @@ fn stand_in<T>(join: Option<BorrowedFd<'_>>, look: impl FnOnce(Pid) -> Result<T>
     match clone3(flags, None)? {
         Fork::Child => {
             drop(ours);
-            // Root of a namespace that is joined must not look into this copy of us (CVE-2016-9962).
-            let enter = |namespace| set_dumpable(false).and_then(|()| setns(namespace, NEWUSER));
+            // Root of a namespace that is joined must not look into this copy of us (CVE-2016-9962). Root's is non-dumpable
+            // from the start, also in one that is new.
+            let enter = |namespace| sys::start::seclude().and_then(|()| setns(namespace, NEWUSER));
             if join.is_none_or(|namespace| enter(namespace).is_ok()) {
                 let _ = send(theirs.as_raw_fd(), b"+", MsgFlags::MSG_NOSIGNAL);
                 let _ = recv(theirs.as_raw_fd(), &mut [0], MsgFlags::empty());

@@ -16,6 +16,7 @@ use oci_spec::runtime::Mount as Entry;
 use super::idmap::{Container, Namespaces};
 use super::mounts::{Mount, World};
 use super::path::{Inside, Root};
+use super::procfs::Shown;
 use super::{Isolation, Request, mount_namespace};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
@@ -72,16 +73,17 @@ impl Additions {
         self.0.iter().map(&mut open).collect()
     }
 
-    /// Whether some must be made in the container's pid namespace, which is the one that a procfs shows.
+    /// Whether there is a procfs among them, which shows the container's pid namespace.
     pub(crate) fn has_procfs(&self) -> bool {
         self.0.iter().any(Mount::shows_processes)
     }
 
-    /// In a process of the container's pid namespace, and of its other namespaces: makes each procfs, attached nowhere.
-    pub(crate) fn make_procfs(&self) -> Result<Vec<OwnedFd>> {
+    /// In a process of the container's namespaces but that of pids: makes each procfs, attached nowhere. `shown` is that
+    /// namespace, where the container has one.
+    pub(crate) fn make_procfs(&self, shown: Option<&Shown>) -> Result<Vec<OwnedFd>> {
         let mut namespaces = Namespaces::new(Container::Later);
         let all = self.0.iter().filter(|mount| mount.shows_processes());
-        all.map(|mount| mount.open(&mut namespaces).map(|(tree, _)| tree)).collect()
+        all.map(|mount| mount.open_showing(&mut namespaces, shown).map(|(tree, _)| tree)).collect()
     }
 
     /// Puts what [`Additions::make_procfs`] made at its places among the others.
@@ -95,7 +97,7 @@ impl Additions {
     pub(crate) fn attach(&self, trees: Vec<Option<OwnedFd>>, outside: &Outside) -> Result<()> {
         let root = outside.left()?;
         // Whatever lies below a shared mount is shared by being attached there.
-        let world = World { cgroup: None, shared: true };
+        let world = World { cgroup: None, shared: true, shown: None };
         let mut attached: Vec<OwnedFd> = Vec::with_capacity(self.0.len());
         let all = self.0.iter().zip(trees).try_for_each(|(mount, tree)| {
             let Some(tree) = mount.attach(&root, tree, &world)? else { return Ok(()) };

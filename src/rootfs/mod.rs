@@ -22,6 +22,7 @@ mod options;
 mod overlay;
 mod path;
 mod pivot;
+mod procfs;
 mod sources;
 mod spreading;
 mod view;
@@ -50,6 +51,7 @@ pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, sweep};
 pub(crate) use live::{Additions, Outside, Removals};
 #[allow(unused_imports, reason = "for the command features")]
 pub(crate) use options::words as mount_options;
+pub(crate) use procfs::Shown;
 pub(crate) use view::{Sight, View};
 
 /// How the container's process comes to its mount namespace.
@@ -250,7 +252,7 @@ impl Rootfs {
             plan: self,
             sources: Sources::default(),
             nodes: Vec::new(),
-            world: World { cgroup, shared: false },
+            world: World { cgroup, shared: false, shown: None },
             dev: None,
             read_only_last: Vec::new(),
             anchors: Vec::new(),
@@ -436,6 +438,12 @@ impl Opened {
     /// owners of mounts that are to have the container's own map.
     pub(crate) fn map_ids(&self, init: Pid) -> Result<()> {
         self.sources.map_ids(&self.plan.mounts, init)
+    }
+
+    /// In a process that is outside of the container's pid namespace: that is the one which a procfs is to show.
+    pub(crate) fn show_processes_of(&mut self, pid_namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.world.shown = pid_namespace.map(Shown::new).transpose()?;
+        Ok(())
     }
 
     /// First of all in the new mount namespace: from here on nothing that is mounted reaches the host.

@@ -16,6 +16,7 @@ use super::idmap::{self, IdMap, Namespaces};
 use super::options::{Attributes, Links, Options, Parameter};
 use super::overlay::{Overlay, check_root};
 use super::path::{Inside, Kind, Place, Root, format, is_directory};
+use super::procfs::Shown;
 use super::spreading::spreading;
 use super::{CgroupPaths, Isolation, Request, copyup};
 use crate::error::{Context, Error, Result, bail, ensure};
@@ -171,11 +172,16 @@ impl Mount {
     /// On the host, before the fork: the tree to attach, for an early mount, and whether its owners are still to be
     /// mapped, by the container's user namespace.
     pub(super) fn open(&self, namespaces: &mut Namespaces) -> Result<(OwnedFd, bool)> {
+        self.open_showing(namespaces, None)
+    }
+
+    /// The same for a procfs that is to show another pid namespace than our own.
+    pub(super) fn open_showing(&self, namespaces: &mut Namespaces, shown: Option<&Shown>) -> Result<(OwnedFd, bool)> {
         let mut open = || {
             let tree = match &self.source {
                 Source::Bind { path, recursive, .. } => self.clone_source(path, *recursive)?,
                 Source::New { fstype, name, read_only_last, .. } => {
-                    self.make(fstype, name.as_ref(), *read_only_last, None)?
+                    self.make(fstype, name.as_ref(), *read_only_last, None, shown)?
                 }
                 Source::Overlay(overlay) => self.make_overlay(overlay)?,
                 Source::Cgroup { .. } | Source::Remount => bail!("its owners cannot be mapped"),
@@ -235,7 +241,7 @@ impl Mount {
                 let place = self.place(root, || Ok(Kind::Directory))?;
                 let tree = match early {
                     Some(tree) => tree,
-                    None => self.make(fstype, name.as_ref(), *read_only_last, Some(&place))?,
+                    None => self.make(fstype, name.as_ref(), *read_only_last, Some(&place), world.shown.as_ref())?,
                 };
                 if *copy_up && !place.made {
                     let said = |key: &str| self.has_parameter(key);
@@ -435,8 +441,14 @@ impl Mount {
         name: Option<&CString>,
         read_only_last: bool,
         place: Option<&Place>,
+        shown: Option<&Shown>,
     ) -> Result<OwnedFd> {
         let filesystem = start(fstype)?;
+        if let Some(shown) = shown.filter(|_| fstype.as_bytes() == b"proc")
+            && !shown.tell(&filesystem).map_err(|errno| complain(&filesystem, errno, "choose the pid namespace"))?
+        {
+            return self.clone_procfs(shown);
+        }
         self.parametrize(&filesystem, name.map(CString::as_c_str))?;
         let tmpfs = fstype.as_bytes() == b"tmpfs";
         if let Some(place) = place.filter(|place| tmpfs && !place.made && !self.has_parameter("mode")) {
@@ -449,6 +461,18 @@ impl Mount {
             attributes &= !attr::RDONLY;
         }
         let tree = finish(&filesystem, attributes)?;
+        self.spread_new(&tree)?;
+        Ok(tree)
+    }
+
+    /// Where the kernel makes none for another pid namespace.
+    fn clone_procfs(&self, shown: &Shown) -> Result<OwnedFd> {
+        if let Some(parameter) = self.parameters.first() {
+            let key = parameter.key.to_string_lossy();
+            return Err(Error::new(format!("the option {key} cannot be given to a procfs of another pid namespace"))
+                .hint("it needs Linux 6.18 (mount option pidns): leave it out"));
+        }
+        let tree = shown.clone_existing(self.all.then(self.own).set)?;
         self.spread_new(&tree)?;
         Ok(tree)
     }
@@ -563,6 +587,8 @@ pub(super) struct World {
     pub(super) cgroup: Option<CgroupPaths>,
     /// A shared mount has been attached before.
     pub(super) shared: bool,
+    /// The pid namespace that a procfs shows, if its maker is outside of that.
+    pub(super) shown: Option<Shown>,
 }
 
 fn source(
@@ -666,7 +692,7 @@ fn is_link(tree: &OwnedFd) -> Result<bool> {
     Ok(format(&fstat(tree)?) == SFlag::S_IFLNK)
 }
 
-fn is_proc_root(tree: &OwnedFd) -> Result<bool> {
+pub(super) fn is_proc_root(tree: &OwnedFd) -> Result<bool> {
     /// `PROC_ROOT_INO`, `<linux/proc_fs.h>`.
     const ROOT: u64 = 1;
     Ok(fstatfs(tree)?.filesystem_type() == PROC_SUPER_MAGIC && fstat(tree)?.st_ino == ROOT)

@@ -1,6 +1,9 @@
-//! clone3(2) and unshare(2): the container's process with all its namespaces, born in its cgroup.
+//! clone3(2), clone(2), setns(2) and unshare(2): a child with all its namespaces, born in its cgroup, and a sibling that
+//! takes the caller's place.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::unistd::Pid;
 
@@ -51,6 +54,94 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     }
 }
 
+/// A pid in memory that a process shares with the children that it has from then on. The kernel writes it on behalf of a
+/// child that makes a process, so that nothing need be said, by a call that a filter may forbid.
+pub struct SharedPid(NonNull<AtomicI32>);
+
+impl SharedPid {
+    /// Maps the memory, mmap(2).
+    pub fn new() -> Result<SharedPid> {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping, filled with zeros, where the kernel finds room.
+        let place = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<AtomicI32>(), access, kind, -1, 0) };
+        match NonNull::new(place.cast::<AtomicI32>()) {
+            Some(place) if place.as_ptr().cast::<libc::c_void>() != libc::MAP_FAILED => Ok(SharedPid(place)),
+            _ => Err(Errno::last()),
+        }
+    }
+
+    /// The pid, once a process was made.
+    pub fn get(&self) -> Option<Pid> {
+        // SAFETY: the mapping lives as long as this value, and all who share it write whole numbers.
+        let pid = unsafe { self.0.as_ref() }.load(Ordering::Acquire);
+        (pid > 0).then(|| Pid::from_raw(pid))
+    }
+
+    /// Keeps the memory from the processes that the caller makes from here on, madvise(2): they must not touch it.
+    pub fn keep_from_children(&self) -> Result<()> {
+        // SAFETY: the mapping is ours; what changes is whether a child gets it, and one that does not has no use for it.
+        Errno::result(unsafe { libc::madvise(self.0.as_ptr().cast(), size_of::<AtomicI32>(), libc::MADV_DONTFORK) })
+            .map(drop)
+    }
+}
+
+impl Drop for SharedPid {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has a reference into the mapping, which `new` made.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<AtomicI32>()) };
+    }
+}
+
+/// Which system call makes a sibling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// clone3(2), whose flags no filter can look at.
+    Clone3,
+    /// clone(2), which filters of engines let pass where they refuse clone3 with ENOSYS.
+    Clone,
+}
+
+/// The flags of [`sibling`].
+const SIBLING: u64 = (libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID) as u64;
+
+impl By {
+    /// Number and arguments of the call, as a filter sees them; addresses are zero.
+    pub fn call(self) -> (libc::c_long, [u64; 6]) {
+        match self {
+            By::Clone3 => (libc::SYS_clone3, [0, size_of::<libc::clone_args>() as u64, 0, 0, 0, 0]),
+            By::Clone if cfg!(target_arch = "s390x") => (libc::SYS_clone, [0, SIBLING, 0, 0, 0, 0]),
+            By::Clone => (libc::SYS_clone, [SIBLING, 0, 0, 0, 0, 0]),
+        }
+    }
+}
+
+/// Makes a process whose parent is the caller's parent (`CLONE_PARENT`), in the namespaces that the caller's children are
+/// in. The kernel puts its pid, as the caller's pid namespace has it, where `pid` is before it runs. True in the new
+/// process, which has to do without `pid` ([`SharedPid::keep_from_children`]).
+///
+/// The caller must be single-threaded: the new process is a copy of its memory and goes on with it.
+pub fn sibling(by: By, pid: &SharedPid) -> Result<bool> {
+    let place = pid.0.as_ptr();
+    #[cfg(not(test))]
+    super::heap::HEAP.leave_freed();
+    // SAFETY: `clone_args` is plain integers, for which all-zero is the documented default. Without CLONE_VM the new
+    // process gets its own copy of this memory, as after fork(2), and returns here on that copy's stack; no other thread
+    // exists. The kernel writes one integer to live memory of ours.
+    let made = unsafe {
+        match by {
+            By::Clone3 => {
+                let mut args: libc::clone_args = std::mem::zeroed();
+                (args.flags, args.parent_tid) = (SIBLING, place as u64);
+                libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+            }
+            // There the stack comes first, clone(2), "C library/kernel differences".
+            By::Clone if cfg!(target_arch = "s390x") => libc::syscall(libc::SYS_clone, 0, SIBLING, place, 0, 0),
+            By::Clone => libc::syscall(libc::SYS_clone, SIBLING, 0, place, 0, 0),
+        }
+    };
+    Errno::result(made).map(|made| made == 0)
+}
+
 /// Moves the caller into new namespaces, unshare(2).
 pub fn unshare(flags: u64) -> Result<()> {
     // SAFETY: one integer goes in, no memory is touched.
@@ -62,4 +153,29 @@ pub fn unshare(flags: u64) -> Result<()> {
 pub fn setns(fd: BorrowedFd<'_>, kind: u64) -> Result<()> {
     // SAFETY: a borrowed descriptor and an integer go in, no memory is touched.
     Errno::result(unsafe { libc::setns(fd.as_raw_fd(), kind as i32) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sys::{pid, process};
+
+    #[test]
+    fn a_sibling_is_a_child_of_our_own_and_known_by_its_pid() {
+        for by in [By::Clone3, By::Clone] {
+            let shared = SharedPid::new().unwrap();
+            assert_eq!(shared.get(), None);
+            let child = process::in_child(|| {
+                shared.keep_from_children().unwrap();
+                if sibling(by, &shared).unwrap() { 7 } else { 0 }
+            });
+            assert!(matches!(nix::sys::wait::waitpid(child, None), Ok(nix::sys::wait::WaitStatus::Exited(_, 0))));
+            let sibling = shared.get().unwrap();
+            assert_ne!(sibling, child);
+            let end = pid::reap(pid::open(sibling).unwrap().as_fd()).unwrap();
+            assert!(matches!(end, nix::sys::wait::WaitStatus::Exited(_, 7)), "{end:?}");
+        }
+    }
 }

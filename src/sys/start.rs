@@ -6,7 +6,7 @@
 
 use std::ffi::c_char;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::{Errno, Result};
 
@@ -28,17 +28,26 @@ macro_rules! start_with {
 /// The part of the stack below the words that every start uses; the kernel maps 128 KiB there, execve(2).
 const STACK: usize = 64 << 10;
 
+/// Arguments and environment together are never longer: the kernel's own limit on the stack for them, execve(2).
+const AREA: usize = 6 << 20;
+
+static SECLUDED: AtomicBool = AtomicBool::new(false);
 static WORDS: AtomicPtr<*const c_char> = AtomicPtr::new(std::ptr::null_mut());
 
 unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Before all else: descriptors 0 to 2 are open, so that no file of ours becomes standard output; a broken pipe is an
+/// Before all else: root's process is not dumpable, and so is no copy of it until its execve (see [`seclude`]). Then
+/// descriptors 0 to 2 are open, so that no file of ours becomes standard output; a broken pipe is an
 /// error instead of the end; and the ends of children are kept for us, whatever our caller does with its own (sigaction(2),
 /// "NOTES").
 pub fn begin(words: *const *const c_char) {
     WORDS.store(words.cast_mut(), Ordering::Relaxed);
+    if nix::unistd::geteuid().is_root() {
+        // It cannot fail (prctl(2)).
+        let _ = seclude();
+    }
     let stream = |fd| libc::pollfd { fd, events: 0, revents: 0 };
     let mut streams = [stream(0), stream(1), stream(2)];
     // SAFETY: the kernel writes to three live elements; `open` reads a literal and gives the lowest free number, which
@@ -55,6 +64,47 @@ pub fn begin(words: *const *const c_char) {
         libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         let end = words as usize & !4095;
         libc::madvise((end - STACK) as *mut _, STACK, libc::MADV_POPULATE_WRITE);
+    }
+}
+
+/// Makes this process non-dumpable: who would trace it, or look into it by `/proc/PID`, needs CAP_SYS_PTRACE in the user
+/// namespace in which the runtime was executed, whatever namespaces and ids the process has (ptrace(2)). Its files in
+/// `/proc` are root's, so a runtime without privilege does this only when it needs them no more. A change of ids puts the
+/// sysctl fs.suid_dumpable in its place, which is 0 or 2 on a sane host; it is called again after each.
+pub fn seclude() -> Result<()> {
+    SECLUDED.store(true, Ordering::Relaxed);
+    nix::sys::prctl::set_dumpable(false)
+}
+
+/// [`seclude`] once more, if it was called before.
+pub fn stay_secluded() -> Result<()> {
+    if SECLUDED.load(Ordering::Relaxed) { seclude() } else { Ok(()) }
+}
+
+/// Takes the arguments and the environment that this program was started with from its memory: `/proc/PID/cmdline` is for
+/// everybody who sees the process, `environ` for those who may trace it. What is shown instead is a title. Nobody may
+/// ask for an argument or a variable afterwards.
+pub fn scrub() {
+    const TITLE: &[u8] = b"corten init\0";
+    let Some(words) = words() else { return };
+    // SAFETY: the kernel laid the words, the variables and the name of the program side by side at our start, in memory of
+    // the stack that nobody else changes; what lies between the first word and that name is theirs, and is ours to write.
+    unsafe {
+        let count = (0..).find(|&word| (*words.add(word)).is_null()).unwrap_or(0);
+        let (first, end) = (*words as usize, libc::getauxval(libc::AT_EXECFN) as usize);
+        let variables = *words.add(count + 1) as usize;
+        if count == 0 || end <= first || end - first > AREA {
+            return;
+        }
+        let area = std::slice::from_raw_parts_mut(first as *mut u8, end - first);
+        area.fill(0);
+        let arguments = if variables > first && variables <= end { variables - first } else { area.len() };
+        if arguments > TITLE.len() {
+            area[..TITLE.len()].copy_from_slice(TITLE);
+            // Without a NUL at its end the kernel shows the area up to the first one, and not the whole of it
+            // (setproctitle(3)).
+            area[arguments - 1] = b' ';
+        }
     }
 }
 

@@ -266,8 +266,9 @@ impl Report {
         }
         let origin = |flag: i32| plan.namespaces.origin(flag as u64);
         let own = origin(libc::CLONE_NEWUSER) != Origin::Host && origin(libc::CLONE_NEWNS) == Origin::New;
-        let view =
-            plan.rootfs.look(own && host::cannot_mount(), &mut |error| self.add(error.phase("mounts"), Some(document)));
+        let later = own && host::cannot_mount();
+        let mut tell = |error: Error| self.add(error.phase("mounts"), Some(document));
+        let view = plan.rootfs.as_ref().and_then(|rootfs| rootfs.look(later, &mut tell));
         let Some(mut view) = view else {
             self.cut_short = true;
             return;

@@ -1,0 +1,215 @@
+//! The container's half of `create`: a container is built around this process, or around the one that it makes.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::error::{Context, Result};
+use crate::hooks::{Hooks, Stage, Surroundings};
+use crate::namespaces::sysctl::Sysctls;
+use crate::namespaces::time::Offsets;
+use crate::namespaces::{self, Entry, uts};
+use crate::process::{self, Process};
+use crate::rootfs::Opened;
+use crate::sys;
+use crate::sys::proc::Procfs;
+
+use super::child::{become_root, end_with_host, hand_over, open_terminal};
+use super::fork::{self, joins};
+use super::wire::{Message, Wire};
+
+const PID: u64 = libc::CLONE_NEWPID as u64;
+const USER: u64 = libc::CLONE_NEWUSER as u64;
+const NETWORK: u64 = libc::CLONE_NEWNET as u64;
+
+/// A container to build.
+pub struct Build {
+    /// The namespaces of the process that it is built around.
+    pub namespaces: Entering,
+    /// Clocks of a new time namespace.
+    pub offsets: Option<Offsets>,
+    /// Whether the host moves network devices.
+    pub net_devices: bool,
+    /// Whether systemd makes the cgroup, around this process; and `CLONE_NEWCGROUP` when there is to be a namespace that
+    /// starts there.
+    pub unit: Option<u64>,
+    /// `CLONE_NEW*` flags of namespaces that this root has to make itself.
+    pub late_namespaces: u64,
+    /// The root filesystem.
+    pub rootfs: Opened,
+    /// Whether this process has to take what the runtime could not, for want of power over the host's mounts.
+    pub gathers: bool,
+    /// Whether hooks of the host wait for the mounts.
+    pub host_hooks: bool,
+    /// Hooks in the container's namespaces, before pivot_root.
+    pub create_container: Hooks,
+    /// Kernel parameters.
+    pub sysctls: Sysctls,
+    /// Empty for none.
+    pub host_name: String,
+    /// Empty for none.
+    pub domain_name: String,
+}
+
+/// The namespaces that a process has still to join or to make once it is born.
+pub struct Entering {
+    /// Those to join. With a pid namespace among them this is an intermediate process, which is outside of that and makes
+    /// all that is new by itself.
+    pub entries: Vec<Entry>,
+    /// `CLONE_NEW*` flags of the new ones.
+    pub new: u64,
+    /// Whether a user namespace is joined: then the clocks are set before its root is become.
+    pub joins_user: bool,
+}
+
+impl Entering {
+    /// Whether the process is outside of the pid namespace that is joined.
+    pub fn is_outside(&self) -> bool {
+        joins(&self.entries, PID)
+    }
+
+    /// Whether the user namespace is new.
+    pub fn has_new_user(&self) -> bool {
+        self.new & USER != 0
+    }
+
+    /// Joins and makes them, `offsets` being the clocks of a new time namespace. Of a new user namespace the id maps are
+    /// still to be written.
+    pub fn enter(&self, offsets: Option<&Offsets>) -> Result<()> {
+        let outside = self.is_outside();
+        if outside && self.has_new_user() {
+            // From there the right to it may be gone.
+            self.choose_pid_namespace()?;
+        }
+        if !outside && !self.entries.is_empty() {
+            // Others in a joined namespace must not look into this process, which still holds the host's descriptors
+            // (CVE-2016-9962). Root's is so from the start; an intermediate process is seen by nobody there.
+            sys::start::seclude().context("become non-dumpable")?;
+        }
+        fork::enter(&self.entries, offsets.filter(|_| self.joins_user))?;
+        if joins(&self.entries, USER) {
+            // A change of ids has made the kernel forget it.
+            end_with_host()?;
+        }
+        if outside && self.new != 0 {
+            sys::clone::unshare(self.new).context("make namespaces (unshare)")?;
+        }
+        // Before the ids change: then our files in /proc belong to the host's root, and we may not write our own offsets.
+        offsets.filter(|_| !self.joins_user).map_or(Ok(()), Offsets::enter)
+    }
+
+    /// Makes the pid namespace that is joined the one of our children.
+    pub fn choose_pid_namespace(&self) -> Result<()> {
+        namespaces::choose_pid_namespace(&self.entries)
+    }
+}
+
+impl Build {
+    /// Builds the container around this process, in the order of the standard; a private procfs where one is needed.
+    pub(super) fn enter(
+        mut self,
+        process: &mut Process,
+        console: Option<OwnedFd>,
+        state: &dyn Fn(&'static str, i32) -> Vec<u8>,
+        wire: &Wire,
+    ) -> Result<Option<Procfs>> {
+        let wanted = !self.sysctls.is_empty() || process.needs_proc();
+        // A procfs is made for the pid namespace that we are in, by who has power over that.
+        let outside = self.namespaces.is_outside();
+        let early = if wanted && outside { Procfs::open().ok() } else { None };
+        self.enter_namespaces(wire).phase("namespaces")?;
+        ::log::trace!("namespaces entered");
+        // Mounted while the host's /proc is in sight, without which the kernel refuses one to a user namespace.
+        let procfs = match early {
+            None if wanted => Some(Procfs::open().context("mount a private procfs").phase("namespaces")?),
+            early => early,
+        };
+        process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
+        self.rootfs.isolate().phase("mounts")?;
+        ::log::trace!("root taken");
+        let unit = self.unit.take();
+        self.rootfs.mount(unit.map(|namespace| move || enter_unit(wire, namespace))).phase("mounts")?;
+        ::log::trace!("mounts and devices made");
+        self.run_early_hooks(state, wire)?;
+        if outside && !self.namespaces.has_new_user() {
+            // Not before: nothing but the last process that we make is to be born there.
+            self.namespaces.choose_pid_namespace().phase("namespaces")?;
+        }
+        self.rootfs.pivot().phase("mounts")?;
+        ::log::trace!("root changed");
+        // The host's /dev/null, with the mount it lies on, is nothing for the container.
+        process::use_null_of(|| self.rootfs.null());
+        // Before the root can become read-only.
+        let what = || format!("make the working directory {}", process.cwd().display());
+        self.rootfs.make_dir(process.cwd()).with_context(what).field(|| "/process/cwd").phase("mounts")?;
+        // The devpts is now the container's; /dev may still become read-only.
+        if let Some(socket) = console {
+            let pty = open_terminal(process).phase("terminal")?;
+            self.rootfs.console(pty.replica()).phase("terminal")?;
+            hand_over(pty, socket)?;
+            ::log::trace!("terminal given");
+        }
+        if let Some(procfs) = &procfs {
+            self.sysctls.write(procfs).phase("sysctl")?;
+        }
+        uts::set_host_name(&self.host_name)?;
+        uts::set_domain_name(&self.domain_name)?;
+        ::log::trace!("kernel parameters and names set");
+        self.rootfs.seal().phase("mounts")?;
+        ::log::trace!("paths masked and made read-only");
+        Ok(procfs)
+    }
+
+    fn enter_namespaces(&mut self, wire: &Wire) -> Result<()> {
+        let namespaces = &self.namespaces;
+        namespaces.enter(self.offsets.as_ref())?;
+        if namespaces.is_outside() {
+            wire.send(&Message::Entered)?;
+        }
+        if namespaces.has_new_user() {
+            // The host writes the id maps first; without one there is nothing to wait for.
+            wire.wait_go()?;
+        }
+        if self.gathers {
+            self.rootfs.gather().phase("mounts")?;
+        }
+        if namespaces.has_new_user() {
+            become_root(self.late_namespaces)?;
+        }
+        if self.net_devices {
+            // Before sysctls, which may be theirs.
+            wire.wait_go()?;
+        }
+        if namespaces.new & NETWORK != 0 {
+            sys::ns::loopback_up().context("bring the loopback device up")?;
+        }
+        let pid = namespaces.entries.iter().find(|entry| entry.kind.flag == PID);
+        self.rootfs.show_processes_of(pid.map(|entry| entry.fd.as_fd()))
+    }
+
+    /// The standard wants these hooks after the mounts and before pivot_root.
+    fn run_early_hooks(&self, state: &dyn Fn(&'static str, i32) -> Vec<u8>, wire: &Wire) -> Result<()> {
+        if self.host_hooks {
+            wire.send(&Message::Hooks)?;
+            wire.wait_go()?;
+        }
+        if self.create_container.is_empty() {
+            return Ok(());
+        }
+        // The host may have ended before this process asked to end with it.
+        wire.ensure_heard()?;
+        nix::unistd::fchdir(self.rootfs.dir()).context("enter the root filesystem")?;
+        let state = state("creating", nix::unistd::getpid().as_raw());
+        let surroundings = Surroundings { state: &state, ..Surroundings::default() };
+        self.create_container.run(Stage::CreateContainer, &surroundings).phase("createContainer")?;
+        ::log::trace!("createContainer hooks run");
+        Ok(())
+    }
+}
+
+/// Waits until systemd has put this process into its cgroup.
+fn enter_unit(wire: &Wire, namespace: u64) -> Result<()> {
+    wire.wait_go()?;
+    if namespace != 0 {
+        sys::clone::unshare(namespace).context("make the cgroup namespace").phase("namespaces")?;
+    }
+    Ok(())
+}

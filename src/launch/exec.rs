@@ -1,0 +1,139 @@
+//! The host's half of `exec`: another process in a container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error, Result};
+use crate::hooks::Hooks;
+use crate::process::Process;
+use crate::seccomp::Program;
+use crate::sys::{self, Errno};
+
+use super::child::{self, Entrance, Join, Script};
+use super::finish::counts_itself;
+use super::fork::{self, Seat, Side};
+use super::talk::{self, Attendant, Launched, Talk};
+use super::wire::{Message, Wire};
+
+/// What an exec needs beside the container.
+pub struct Request<'a> {
+    /// The container to join.
+    pub join: Join,
+    /// Whether the container has a pid namespace of its own.
+    pub own_pid_namespace: bool,
+    /// What the program is.
+    pub process: Process,
+    /// The directory of the cgroup to be born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The one to be born in where that takes no processes; `None`: nowhere else.
+    pub instead: Option<&'a dyn Fn() -> Result<OwnedFd>>,
+    /// Who moves it there when it may not be born there: a user has no right to that from outside of his own cgroups.
+    pub attach: Option<&'a dyn Fn(Pid) -> Result<()>>,
+    /// The socket that gets the terminal.
+    pub console: Option<OwnedFd>,
+    /// The filter of system calls.
+    pub seccomp: Option<Program>,
+    /// Whether [`Attendant::settle`] has to succeed before the program may run.
+    pub settle_first: bool,
+}
+
+/// Makes another process in a container and sees it through to its program.
+pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<Launched> {
+    let (wire, child_wire) = Wire::pair()?;
+    request.process.apply_initial_affinity().phase("process")?;
+    let seat = request.own_pid_namespace.then(Seat::new).transpose()?;
+    let limited = !request.process.limits_nothing();
+    let awaited = request.settle_first || request.process.limits_successor();
+    // By whom there is no intermediate process, what is awaited is done when it says so.
+    let announces = limited || (awaited && seat.is_none());
+    let (side, attach) = request.be_born();
+    let (pid, pidfd) = match side.phase("namespaces")? {
+        Side::Host(pid, pidfd) => (pid, pidfd),
+        Side::Container => {
+            drop(wire);
+            request.enter(seat, (announces, awaited), child_wire)
+        }
+    };
+    ::log::trace!("process made");
+    let outside = seat.is_some();
+    let notifies = request.seccomp.as_ref().is_some_and(Program::notifies);
+    let mut talk = Talk::new(wire, Launched::new(pid, pidfd, seat), attendant, notifies);
+    drop((child_wire, request.console.take()));
+    let outcome = attach.map_or(Ok(()), |attach| attach(pid)).phase("cgroup");
+    talk.blame(outcome)?;
+    if !announces {
+        talk.wire.let_go()?;
+    }
+    sys::exe::let_go();
+    if !announces && !awaited && !notifies {
+        talk.sleep_till_end()?;
+    }
+    if announces {
+        talk::expect(&mut talk, &Message::Ready)?;
+        let pid = talk.pid();
+        let outcome = request.limit(pid, outside);
+        talk.blame(outcome)?;
+        if !outside {
+            settle(&mut talk)?;
+        }
+        talk.wire.let_go()?;
+    }
+    if outside {
+        if let Some(message) = talk.hear()? {
+            return Err(talk::out_of_turn(&message));
+        }
+        talk.succeed()?;
+        if awaited {
+            let outcome = request.process.limit_successor(talk.pid()).phase("process");
+            talk.blame(outcome)?;
+            settle(&mut talk)?;
+            talk.wire.let_go()?;
+        }
+    }
+    talk.until_program(outside)
+}
+
+fn settle(talk: &mut Talk<'_>) -> Result<()> {
+    let outcome = talk.attendant.settle(talk.launched.pid);
+    talk.blame(outcome)
+}
+
+impl<'a> Request<'a> {
+    /// The fork, in the first cgroup that takes the process, and who moves it to its own if that is another.
+    fn be_born(&self) -> (Result<Side>, Option<&'a dyn Fn(Pid) -> Result<()>>) {
+        let side = fork::plain(0, self.cgroup);
+        match (side.as_ref().err().and_then(Error::errno), self.attach, self.instead) {
+            (Some(Errno::EACCES), Some(attach), _) => (fork::plain(0, None), Some(attach)),
+            // It has controllers on for those below it, or is not threaded where those above it are.
+            (Some(Errno::EBUSY | Errno::EOPNOTSUPP), _, Some(instead)) => {
+                let side = instead().phase("cgroup").and_then(|directory| fork::plain(0, Some(directory.as_fd())));
+                (side, None)
+            }
+            _ => (side, None),
+        }
+    }
+
+    /// Resource limits and the like, of an intermediate process or of that of the program.
+    fn limit(&self, pid: Pid, outside: bool) -> Result<()> {
+        match outside {
+            true => self.process.limit_intermediate(pid, counts_itself(&self.process, self.seccomp.as_ref())),
+            false => self.process.limit(pid),
+        }
+        .phase("process")
+    }
+
+    /// The container's side of the fork.
+    fn enter(self, seat: Option<Seat>, (announces, awaited): (bool, bool), wire: Wire) -> ! {
+        let Request { mut join, process, console, seccomp, .. } = self;
+        if seat.is_some() {
+            join.kinds |= libc::CLONE_NEWPID as u64;
+        }
+        let (gate, start_container) = (None, Hooks::default());
+        let state = Box::new(|_: &'static str, _| Vec::new());
+        let alone = false;
+        let script =
+            Script { process, console, seccomp, gate, announces, awaited, start_container, state, seat, alone };
+        child::run(Entrance::Join(join), script, wire)
+    }
+}

@@ -1,0 +1,216 @@
+//! The last steps of the container's half: from the word to go on to the program.
+//!
+//! Where a pid namespace is joined they are divided. The intermediate process sheds what is the host's, becomes the user
+//! and loads the filter; then it makes the container's process, which is finished when it is born. What is left to that
+//! one needs no right: a session of its own, the terminal, the gate, `startContainer` hooks, execve. The filter is loaded
+//! by then, so it is asked beforehand whether these calls pass ([`Script::last_calls`]). A profile that forbids one of
+//! them has the filter loaded after them, by the container's process itself: an order that still works, in which others
+//! of that pid namespace can see a process without its filter and, without no_new_privs, with its capabilities, for some
+//! microseconds. It is non-dumpable then, as always until its execve.
+
+use std::convert::Infallible;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::error::{Context, Result};
+use crate::hooks::{Stage, Surroundings};
+use crate::process::{Process, console};
+use crate::seccomp::Program;
+use crate::sys;
+use crate::sys::clone::By;
+use crate::trace;
+
+use super::child::{Script, pass_warnings};
+use super::fork::Seat;
+use super::listener;
+use super::wire::{self, Message, Wire};
+
+/// A system call: its number, and the arguments that are known.
+type Call = (libc::c_long, [u64; 6]);
+
+/// Goes on when all is done that may need the host.
+pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
+    script.shed(wire)?;
+    match script.seat.take() {
+        Some(seat) => {
+            // At the latest: for root it is from the start.
+            sys::start::seclude().context("become non-dumpable")?;
+            script.take(seat, wire)?;
+        }
+        None => {
+            script.take_terminal()?;
+            script.confine(wire)?;
+            // The record is written: from now on the container lives without its creator.
+            nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
+            script.load_before_gate(wire)?;
+            wire.send(&Message::Done)?;
+        }
+    }
+    script.wait_and_start(wire)
+}
+
+impl Script {
+    /// Makes the container's process, and is it when this returns.
+    fn take(&mut self, seat: Seat, wire: &Wire) -> Result<()> {
+        let early = self.early_filter(wire);
+        let counts = counts_itself(&self.process, self.seccomp.as_ref());
+        let by = early.unwrap_or(By::Clone3);
+        if early.is_some() {
+            self.confine(wire)?;
+            self.load_filter(wire)?;
+        } else if self.process.no_new_privs() {
+            self.become_user(wire)?;
+        }
+        seat.take(by).phase("namespaces")?;
+        self.process.lead_session().phase("process")?;
+        self.take_terminal()?;
+        if counts {
+            self.process.limit_own_count().phase("process")?;
+        }
+        if self.awaited {
+            wire.wait_go()?;
+        }
+        if early.is_none() && !self.process.no_new_privs() {
+            self.confine(wire)?;
+        }
+        self.load_before_gate(wire)
+    }
+
+    /// Nothing of the host's stays in a process that others can look at: descriptors, arguments, environment. A trace is
+    /// told to the host from here on, unless nobody else is here.
+    fn shed(&mut self, wire: &Wire) -> Result<()> {
+        let mut kept: Vec<BorrowedFd<'_>> = vec![wire.as_fd()];
+        if let Some(gate) = &self.gate {
+            kept.extend(gate.fds());
+        }
+        if self.alone {
+            kept.extend(trace::file());
+        } else {
+            trace::keep_back();
+        }
+        sys::start::scrub();
+        if self.start_container.is_empty() {
+            sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
+        }
+        self.process.close_descriptors(&kept).phase("process")
+    }
+
+    /// From here on the container's own rights. Without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded
+    /// before the capabilities go.
+    ///
+    /// One that notifies needs the host to reach its agent, who is there until the gate and not beyond.
+    fn confine(&mut self, wire: &Wire) -> Result<()> {
+        if !self.process.no_new_privs() {
+            self.load_filter(wire)?;
+        }
+        self.become_user(wire)?;
+        if self.gate.is_some() && self.seccomp.as_ref().is_some_and(Program::notifies) {
+            self.load_filter(wire)?;
+        }
+        Ok(())
+    }
+
+    fn become_user(&mut self, wire: &Wire) -> Result<()> {
+        self.process.become_user().phase("process")?;
+        // A change of ids may have made it dumpable (fs.suid_dumpable).
+        sys::start::stay_secluded().context("stay non-dumpable")?;
+        ::log::trace!("user and capabilities set");
+        pass_warnings(wire)
+    }
+
+    fn load_filter(&mut self, wire: &Wire) -> Result<()> {
+        let Some(filter) = self.seccomp.take() else { return Ok(()) };
+        if filter.notifies() { listener::load(&filter, wire) } else { filter.load() }.phase("seccomp")?;
+        ::log::trace!("seccomp filter loaded");
+        Ok(())
+    }
+
+    /// A process at its gate has its filter, if that lets pass what comes after.
+    fn load_before_gate(&mut self, wire: &Wire) -> Result<()> {
+        let passes = self.gate.is_some() && self.filter_passes(&self.gate_calls());
+        if passes { self.load_filter(wire) } else { Ok(()) }
+    }
+
+    /// Standard input is the container's terminal, where it has one.
+    fn take_terminal(&self) -> Result<()> {
+        if self.process.terminal().is_some() { console::control().phase("terminal") } else { Ok(()) }
+    }
+
+    /// Waits at the gate, where there is one; then what happens after `start`.
+    fn wait_and_start(&mut self, wire: &Wire) -> Result<Infallible> {
+        let Some(gate) = self.gate.take() else { return self.start(wire, || Ok(())) };
+        ::log::trace!("waits at its gate");
+        let Err(error) = gate.wait().and_then(|()| self.start(wire, || gate.mark()));
+        ::log::trace!("failed: {error}");
+        gate.answer(&error);
+        sys::pid::exit_now(1)
+    }
+
+    /// The filter that could not be loaded before, hooks, the program, right before which it is `announced`.
+    fn start(&mut self, wire: &Wire, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
+        self.load_filter(wire)?;
+        if !self.start_container.is_empty() {
+            let state = (self.state)("created", nix::unistd::getpid().as_raw());
+            let environment = self.process.environment();
+            let environment = Some(&environment[..]);
+            let surroundings = Surroundings { state: &state, environment, ..Surroundings::default() };
+            self.start_container.run(Stage::StartContainer, &surroundings).phase("startContainer")?;
+            // Not before: a hook need not read its state.
+            sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
+        }
+        announced()?;
+        ::log::trace!("execve is next");
+        if trace::is_kept_back() {
+            // A filter may forbid it, and who asks for a trace can do without its last line.
+            let _ = pass_warnings(wire);
+        }
+        Err(self.process.execute()).phase("start")
+    }
+
+    fn filter_passes(&self, calls: &[Call]) -> bool {
+        self.seccomp.as_ref().is_none_or(|filter| calls.iter().all(|&(number, args)| filter.passes(number, args)))
+    }
+
+    /// How the container's process is made with the filter in place; `None` where that, or what comes after it, is
+    /// forbidden or notified.
+    fn early_filter(&self, wire: &Wire) -> Option<By> {
+        let by = [By::Clone3, By::Clone].into_iter().find(|by| self.filter_passes(&[by.call()]))?;
+        self.filter_passes(&self.last_calls(wire)).then_some(by)
+    }
+
+    /// What the intermediate process and the container's process call with the filter in place, but for the clone and
+    /// execve, without which there is no program.
+    fn last_calls(&self, wire: &Wire) -> Vec<Call> {
+        let mut calls = vec![(libc::SYS_exit_group, [0; 6]), (libc::SYS_setsid, [0; 6])];
+        if self.process.terminal().is_some() {
+            calls.push((libc::SYS_ioctl, [0, libc::TIOCSCTTY as u64, 0, 0, 0, 0]));
+        }
+        if self.awaited {
+            calls.extend(wire::RECEIVES.map(|flags| (libc::SYS_recvfrom, [number(wire.as_fd()), 0, 0, flags, 0, 0])));
+        }
+        calls.extend(self.gate_calls());
+        calls
+    }
+
+    /// What is called from the gate on, and before it to say that this is next.
+    fn gate_calls(&self) -> Vec<Call> {
+        let Some(gate) = &self.gate else { return Vec::new() };
+        let [gate, answer] = gate.fds().map(number);
+        vec![
+            (libc::SYS_sendto, [0, 0, 1, wire::SENDS, 0, 0]),
+            (libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]),
+            (libc::SYS_read, [gate, 0, 1, 0, 0, 0]),
+            (libc::SYS_write, [answer, 0, 1, 0, 0, 0]),
+        ]
+    }
+}
+
+/// Whether the process that an intermediate one makes limits the number of its user's processes by itself: the kernel
+/// refuses to make a process of a user who is at the limit, and the intermediate one counts.
+pub(super) fn counts_itself(process: &Process, filter: Option<&Program>) -> bool {
+    let passes = |(number, args)| filter.is_none_or(|filter| filter.passes(number, args));
+    process.count_call().is_some_and(passes)
+}
+
+fn number(fd: BorrowedFd<'_>) -> u64 {
+    fd.as_raw_fd() as u64
+}

@@ -1,0 +1,253 @@
+//! The host's end of the conversation, and the guard of the process that it is about.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error, Result, bail};
+use crate::log;
+use crate::sys;
+use crate::trace;
+
+use super::fork::{self, Seat};
+use super::listener;
+use super::wire::{Event, Message, Wire};
+
+/// How many warnings and marks are taken; what comes after them is dropped.
+const MOST_WORDS: usize = 1000;
+
+/// How often whoever waits asks whether there is a reason to go on waiting.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the caller of `create` or `exec` does at certain points of the making of a process.
+pub trait Attendant {
+    /// Puts the container's first process on record as soon as it exists, or the intermediate process in its place.
+    fn record(&mut self, _pid: Pid) -> Result<()> {
+        Ok(())
+    }
+
+    /// Puts the process that an intermediate one has made on record in its place.
+    fn record_successor(&mut self, _pid: Pid) -> Result<()> {
+        Ok(())
+    }
+
+    /// Tells of the process and takes its terminal, once all but the last steps have succeeded.
+    fn settle(&mut self, pid: Pid) -> Result<()>;
+
+    /// Gives the listener of the process' seccomp filter to the agent.
+    fn tell_agent(&mut self, pid: Pid, listener: BorrowedFd<'_>) -> Result<()>;
+
+    /// Why the process died, by SIGKILL or otherwise, if it was for lack of memory.
+    fn out_of_memory(&self, _killed: bool) -> Option<Error> {
+        None
+    }
+
+    /// Why nothing has happened for so long, if that is a reason to give up.
+    fn gives_up(&self, _waited: Duration) -> Option<Error> {
+        None
+    }
+}
+
+/// A process of a container. Dropping it ends the process, unless it was kept.
+pub struct Launched {
+    /// Its pid.
+    pub pid: Pid,
+    pidfd: Option<OwnedFd>,
+    /// While this is an intermediate process: the place of the one that it makes.
+    seat: Option<Seat>,
+}
+
+impl Launched {
+    pub(super) fn new(pid: Pid, pidfd: OwnedFd, seat: Option<Seat>) -> Launched {
+        Launched { pid, pidfd: Some(pidfd), seat }
+    }
+
+    /// Its handle.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_ref().expect("it is only taken at the end").as_fd()
+    }
+
+    /// Lets the process live.
+    pub fn keep(mut self) -> OwnedFd {
+        self.pidfd.take().expect("it is only taken here")
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        if let Some(pidfd) = self.pidfd.take() {
+            // It may be dead already; as our child it is reaped either way.
+            let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = sys::pid::reap(pidfd.as_fd());
+        }
+        // After the one that made it. As our child that nobody has reaped it still has its pid.
+        if let Some(pid) = self.seat.take().and_then(|seat| seat.taken()) {
+            let _ = kill(pid, Signal::SIGKILL);
+            let _ = waitpid(pid, None);
+        }
+    }
+}
+
+/// The conversation with the container's half.
+pub(super) struct Talk<'a> {
+    pub(super) wire: Wire,
+    pub(super) launched: Launched,
+    pub(super) attendant: &'a mut dyn Attendant,
+    /// A listener that the agent was not given yet.
+    listener: Option<OwnedFd>,
+    /// Whether a listener is still to come.
+    notifies: bool,
+    words_left: usize,
+}
+
+impl<'a> Talk<'a> {
+    /// `notifies`: the process has a filter with a listener.
+    pub(super) fn new(wire: Wire, launched: Launched, attendant: &'a mut dyn Attendant, notifies: bool) -> Talk<'a> {
+        Talk { wire, launched, attendant, listener: None, notifies, words_left: MOST_WORDS }
+    }
+
+    /// The pid of the process that is talked with.
+    pub(super) fn pid(&self) -> Pid {
+        self.launched.pid
+    }
+
+    /// What of ours fails on a process that has died is only a sign of that: its death is the error then.
+    pub(super) fn blame<T>(&mut self, outcome: Result<T>) -> Result<T> {
+        outcome.map_err(|error| if self.wire.ended_silently() { self.explain() } else { error })
+    }
+
+    /// The next message that is for the script to answer; `None` at the end of the wire, or, from an intermediate process,
+    /// when that has ended and nothing is left of what it said.
+    pub(super) fn hear(&mut self) -> Result<Option<Message>> {
+        loop {
+            if self.launched.seat.is_some() && self.wait()? == Event::Ended {
+                return Ok(None);
+            }
+            match self.wire.receive()? {
+                Some(Message::Warning(line)) => self.word(|| log::hold(line)),
+                Some(Message::Mark(line)) => self.word(|| trace::write(&line)),
+                Some(Message::Listening(number)) if self.notifies => {
+                    self.notifies = false;
+                    let outcome = self.take_listener(number);
+                    self.blame(outcome)?;
+                }
+                Some(Message::Failed(error)) => return Err(Error::decode(&error)),
+                message => return Ok(message),
+            }
+        }
+    }
+
+    fn word(&mut self, tell: impl FnOnce()) {
+        if self.words_left > 0 {
+            self.words_left -= 1;
+            tell();
+        }
+    }
+
+    /// Waits until an intermediate process says something or has ended. A call of its own that its filter has notified
+    /// waits for the agent, who then cannot wait for the process to come.
+    fn wait(&mut self) -> Result<Event> {
+        let begin = Instant::now();
+        loop {
+            let listener = self.listener.as_ref().map(AsFd::as_fd);
+            match self.wire.wait_for(self.launched.pidfd(), listener, PATIENCE)? {
+                Some(Event::Notified) => {
+                    let outcome = self.tell_agent();
+                    self.blame(outcome)?;
+                }
+                Some(event) => return Ok(event),
+                None => self.be_patient(begin)?,
+            }
+        }
+    }
+
+    fn be_patient(&self, begin: Instant) -> Result<()> {
+        self.attendant.gives_up(begin.elapsed()).map_or(Ok(()), Err)
+    }
+
+    /// Sleeps until the other half has ended or executed, without being woken up for each word, which the other half pays
+    /// for.
+    pub(super) fn sleep_till_end(&self) -> Result<()> {
+        let begin = Instant::now();
+        while !self.wire.has_ended_within(PATIENCE)? {
+            self.be_patient(begin)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the listener of the filter. The agent is to know the pid of the process that stays.
+    fn take_listener(&mut self, number: Option<u32>) -> Result<()> {
+        let Some(listener) = listener::take(&self.wire, number, self.launched.pidfd()).phase("seccomp")? else {
+            return Ok(());
+        };
+        self.listener = Some(listener);
+        if self.launched.seat.is_none() {
+            self.tell_agent()?;
+        }
+        if number.is_some() { self.wire.let_go() } else { Ok(()) }
+    }
+
+    fn tell_agent(&mut self) -> Result<()> {
+        let Some(listener) = self.listener.take() else { return Ok(()) };
+        self.attendant.tell_agent(self.launched.pid, listener.as_fd()).phase("seccomp")
+    }
+
+    /// The intermediate process has ended: goes on with the process that it made.
+    pub(super) fn succeed(&mut self) -> Result<()> {
+        let how = fork::fate(self.launched.pidfd());
+        let Some(pid) = self.launched.seat.as_ref().and_then(Seat::taken) else {
+            self.launched.pidfd = None;
+            return Err(self.died(&how));
+        };
+        self.launched.pidfd = None;
+        let pidfd = sys::pid::open(pid).with_context(|| format!("open the container's process {pid}"))?;
+        (self.launched.pid, self.launched.pidfd, self.launched.seat) = (pid, Some(pidfd), None);
+        ::log::trace!("container's process taken over");
+        let outcome = self.tell_agent();
+        self.blame(outcome)
+    }
+
+    /// Hears until the program runs, which is when the wire ends: it closes on exec.
+    pub(super) fn until_program(mut self, mut done: bool) -> Result<Launched> {
+        loop {
+            match self.hear()? {
+                Some(Message::Done) if !done => done = true,
+                Some(message) => return Err(out_of_turn(&message)),
+                None if done => {
+                    ::log::trace!("program runs");
+                    return Ok(self.launched);
+                }
+                None => return Err(self.explain()),
+            }
+        }
+    }
+
+    /// Says how the process died without a word of its own.
+    pub(super) fn explain(&mut self) -> Error {
+        let Some(pidfd) = self.launched.pidfd.take() else { return Error::new("the container's process is gone") };
+        let how = fork::fate(pidfd.as_fd());
+        self.died(&how)
+    }
+
+    fn died(&self, how: &fork::Fate) -> Error {
+        let death = || Error::new(format!("the container's process {how} while it was set up"));
+        self.attendant.out_of_memory(how.is_kill()).unwrap_or_else(death)
+    }
+}
+
+/// A message that the script does not expect where it came.
+pub(super) fn out_of_turn(message: &Message) -> Error {
+    Error::new(format!("the container's half sent {message:?} out of turn"))
+}
+
+/// A message that has to come next.
+pub(super) fn expect(talk: &mut Talk<'_>, wanted: &Message) -> Result<()> {
+    match talk.hear()? {
+        Some(message) if message == *wanted => Ok(()),
+        Some(message) => bail!("{}", out_of_turn(&message)),
+        None => Err(talk.explain()),
+    }
+}

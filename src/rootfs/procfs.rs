@@ -1,0 +1,149 @@
+//! A procfs that shows the processes of a pid namespace which its maker is not in.
+//!
+//! A process of the runtime that entered the pid namespace of others, just to mount a procfs there, would be seen by them
+//! with all that it has. From Linux 6.18 on the mount option `pidns=` names the namespace instead. Before that a procfs
+//! which a member of the namespace has mounted is cloned, after a look whether it is the root of one and of that
+//! namespace.
+
+use std::fs;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use nix::cmsg_space;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+use nix::sys::stat::{Mode, fstat};
+
+use super::mounts::is_proc_root;
+use crate::error::{Context, Error, Result, ensure};
+use crate::sys::clone::{self, Fork};
+use crate::sys::mount::{Change, Filesystem, change, clone_fd};
+use crate::sys::{self, Errno};
+
+/// How long a member of the namespace may keep us waiting, who could have mounted anything on its `/proc`.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How many members are tried.
+const MEMBERS: usize = 100;
+
+/// A pid namespace whose processes are to be shown.
+pub(crate) struct Shown(OwnedFd);
+
+impl Shown {
+    /// The namespace behind a descriptor, which is duplicated.
+    pub(crate) fn new(namespace: BorrowedFd<'_>) -> Result<Shown> {
+        namespace.try_clone_to_owned().map(Shown).context("keep the pid namespace")
+    }
+
+    /// Tells a procfs in the making; false where this kernel cannot be told.
+    pub(super) fn tell(&self, filesystem: &Filesystem) -> Result<bool, Errno> {
+        match filesystem.set_fd(c"pidns", self.0.as_fd()) {
+            Ok(()) => Ok(true),
+            Err(Errno::EINVAL) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// A clone, with these attributes, of a procfs of this namespace: of our own `/proc`, or of a member's.
+    pub(super) fn clone_existing(&self, attributes: u64) -> Result<OwnedFd> {
+        let own = fstat(&self.0).context("look at the pid namespace")?;
+        let identity = (own.st_dev, own.st_ino);
+        let found = clone_own(identity).or_else(|_| clone_of_member(identity)).map_err(|error| {
+            error.context("find a procfs of the pid namespace that is joined").hint(
+                "before Linux 6.18 (mount option pidns) one of its processes must have one at /proc that is the \
+                 runtime's to clone",
+            )
+        });
+        let tree = found?;
+        change(&tree, false, Change { set: attributes, clear: !attributes & CLEARED, propagation: 0 })
+            .context("set its attributes")?;
+        Ok(tree)
+    }
+}
+
+/// Attributes that a clone does not keep.
+const CLEARED: u64 = {
+    use crate::sys::mount::attr::{NODEV, NOEXEC, NOSUID, RDONLY};
+    RDONLY | NOSUID | NODEV | NOEXEC
+};
+
+/// Clones what is mounted on `/proc` of our root.
+fn clone_own(namespace: (u64, u64)) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let tree = clone_fd(&open("/proc", flags, Mode::empty()).context("open /proc")?, false).context("clone /proc")?;
+    ensure!(is_proc_root(&tree)?, "/proc is no procfs");
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    // Its first process is in the namespace that a procfs shows. The link itself leads out of the procfs.
+    let first = openat2(&tree, "1/ns", how).context("look at the processes of /proc")?;
+    let shown = nix::sys::stat::fstatat(&first, c"pid", nix::fcntl::AtFlags::empty());
+    let shown = shown.context("look at the pid namespace of /proc")?;
+    ensure!((shown.st_dev, shown.st_ino) == namespace, "/proc shows another pid namespace");
+    Ok(tree)
+}
+
+/// Does it in the mount namespace of a process that is in the pid namespace.
+fn clone_of_member(namespace: (u64, u64)) -> Result<OwnedFd> {
+    let is_member = |pid: &u32| {
+        fs::metadata(format!("/proc/{pid}/ns/pid")).is_ok_and(|there| (there.dev(), there.ino()) == namespace)
+    };
+    let processes = fs::read_dir("/proc").context("list the host's processes")?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut outcome = Err(Error::new("none of its processes is to be seen"));
+    for pid in pids.filter(is_member).take(MEMBERS) {
+        outcome = clone_there(pid, namespace);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// By a process that ends at once, since the way back into our own mount namespace may be shut. It is outside of the pid
+/// namespace.
+fn clone_there(pid: u32, namespace: (u64, u64)) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    let place = fs::File::open(&path).with_context(|| format!("open {path}"))?;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    match clone::clone3(0, None)? {
+        Fork::Child => {
+            drop(ours);
+            let entered = clone::setns(place.as_fd(), libc::CLONE_NEWNS as u64).context("join its mount namespace");
+            if let Ok(tree) = entered.and_then(|()| clone_own(namespace)) {
+                let rights = [tree.as_raw_fd()];
+                let _ = sendmsg::<()>(
+                    theirs.as_raw_fd(),
+                    &[IoSlice::new(b"+")],
+                    &[ControlMessage::ScmRights(&rights)],
+                    MsgFlags::MSG_NOSIGNAL,
+                    None,
+                );
+            }
+            sys::pid::exit_now(0)
+        }
+        Fork::Parent { pidfd, .. } => {
+            drop(theirs);
+            let said = ppoll(&mut [PollFd::new(ours.as_fd(), PollFlags::POLLIN)], Some(LIMIT.into()), None);
+            let received = if said == Ok(1) { receive(&ours) } else { None };
+            // It may hang on what is mounted there.
+            let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
+            let _ = sys::pid::reap(pidfd.as_fd());
+            received.ok_or_else(|| Error::new(format!("process {pid} has no procfs of its pid namespace at /proc")))
+        }
+    }
+}
+
+fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
+    let (mut byte, mut space) = ([0], cmsg_space!(i32));
+    let mut slices = [IoSliceMut::new(&mut byte)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags).ok()?;
+    message.cmsgs().ok()?.find_map(|part| match part {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(sys::fd::received),
+        _ => None,
+    })
+}
