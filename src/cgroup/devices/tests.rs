@@ -29,7 +29,6 @@ fn run(program: &[Insn], request: [u32; 3]) -> bool {
                 MOVE => value,
                 SHIFT_LEFT => old << value,
                 SHIFT_RIGHT => old >> value,
-                SHIFT_SIGN_RIGHT => (old as i64 >> value) as u64,
                 other => panic!("operation {other:#x} is not one of ours"),
             },
         };
@@ -77,6 +76,17 @@ fn compare(rules: &[Rule], numbers: std::ops::Range<u32>) {
     }
 }
 
+/// A small generator of our own (xorshift): the same numbers below a limit in every run.
+fn numbers() -> impl FnMut(u64) -> u64 {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    move |limit| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % limit
+    }
+}
+
 #[test]
 fn every_list_of_two_rules_means_what_it_says() {
     let mut all = Vec::new();
@@ -95,14 +105,7 @@ fn every_list_of_two_rules_means_what_it_says() {
 
 #[test]
 fn long_lists_mean_what_they_say() {
-    // A small generator of our own: the same lists in every run.
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut below = |limit: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % limit
-    };
+    let mut below = numbers();
     for _ in 0..3000 {
         let rules: Vec<Rule> = (0..below(12))
             .map(|_| Rule {
@@ -114,6 +117,46 @@ fn long_lists_mean_what_they_say() {
             })
             .collect();
         compare(&rules, 0..4);
+    }
+}
+
+/// Lists like those that made the verifier give up: hardly two neighbours have the same verdict on the same bits.
+#[test]
+fn a_thousand_rules_mean_what_they_say_in_any_order() {
+    let mut below = numbers();
+    for list in 0..24 {
+        let mut node = || [(); 2].map(|()| Some(below(if list % 2 == 0 { 40 } else { 2000 }) as u32));
+        let mut rules: Vec<Rule> = (0..1000)
+            .map(|index| {
+                let [major, minor] = node();
+                let (major, minor) = match index % 16 {
+                    13 => (major, None),
+                    14 => (None, minor),
+                    _ => (major, minor),
+                };
+                let kind = [Some(CHAR), Some(BLOCK), Some(CHAR), None][index / 3 % 4];
+                let access = [READ, WRITE, READ | WRITE, ALL, READ | MKNOD][index / 2 % 5];
+                Rule { allow: index % 2 == 0, kind, major, minor, access }
+            })
+            .collect();
+        if list % 3 != 0 {
+            for last in (1..rules.len()).rev() {
+                rules.swap(last, below(last as u64 + 1) as usize);
+            }
+        }
+        let table = Table::new(rules.iter().copied());
+        assert!(table.rules.len() > 600, "{} rules are left to be tested", table.rules.len());
+        let program = Some(Program(emit(&table)));
+        for _ in 0..300 {
+            // Nodes that rules name, their neighbours, and those that are named in halves.
+            let (one, other) = (rules[below(1000) as usize], rules[below(1000) as usize]);
+            let major = one.major.unwrap_or(7) + below(2) as u32;
+            let minor = if below(2) == 0 { one.minor } else { other.minor }.unwrap_or(7);
+            let (kind, access) = ([BLOCK, CHAR][below(2) as usize], 1 + below(7) as u8);
+            let (ours, right) =
+                (allows(&program, kind, major, minor, access), naive(&rules, kind, major, minor, access));
+            assert_eq!(ours, right, "{kind} {major}:{minor} {access} under list {list}");
+        }
     }
 }
 
