@@ -12,6 +12,7 @@ mod agent;
 mod cgroup;
 mod check;
 mod cli;
+mod device_rules;
 mod entering;
 mod events;
 mod exec;

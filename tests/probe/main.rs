@@ -12,12 +12,14 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, SFlag, mknod};
+use nix::unistd::{AccessFlags, access};
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["open", rest @ ..] => opens(rest),
+        ["access", rest @ ..] => accesses(rest),
         ["mknod", path, kind, major, minor] => make_node(path, kind, number(major), number(minor)),
         ["fds"] => fds(),
         ["xattr", path, name] => attribute(path, name),
@@ -71,6 +73,15 @@ fn opens(paths: &[&str]) {
         let read = verdict(open(*path, OFlag::O_RDONLY | flags, Mode::empty()));
         let write = verdict(open(*path, OFlag::O_WRONLY | flags, Mode::empty()));
         println!("{path} {read} {write}");
+    }
+}
+
+/// `access PATH…`: for each, whether it may be read, written, and both, without being opened: `/dev/sda ok EPERM EPERM`.
+fn accesses(paths: &[&str]) {
+    for path in paths {
+        let modes = [AccessFlags::R_OK, AccessFlags::W_OK, AccessFlags::R_OK | AccessFlags::W_OK];
+        let [read, write, both] = modes.map(|mode| verdict(access(*path, mode)));
+        println!("{path} {read} {write} {both}");
     }
 }
 
