@@ -56,6 +56,13 @@ pub struct Global {
     /// Who makes the cgroups
     #[arg(long, value_name = "MANAGER", value_enum)]
     pub cgroup_manager: Option<CgroupManager>,
+    /// Obey this annotation though an image may not say it: its name, or PREFIX*; may be given again
+    ///
+    /// Some annotations reach beyond the container and its bundle. As engines copy those of an image into config.json, they
+    /// are refused unless this option or a line in /etc/corten/allowed-annotations names them; of containers of a user also
+    /// one in corten/allowed-annotations below $XDG_CONFIG_HOME, or else below ~/.config.
+    #[arg(long, value_name = "NAME")]
+    pub allow_annotation: Vec<String>,
     /// Accepted for runc's callers: what a caller may do is found out
     #[arg(long, value_name = "true|false|auto", hide = true)]
     pub rootless: Option<String>,
@@ -126,8 +133,16 @@ impl Global {
 }
 
 /// Options before the command that take the next word as their value.
-const VALUED: [&str; 7] =
-    ["--root", "--log", "--trace", "--log-format", "--log-level", "--cgroup-manager", "--rootless"];
+const VALUED: [&str; 8] = [
+    "--root",
+    "--log",
+    "--trace",
+    "--log-format",
+    "--log-level",
+    "--cgroup-manager",
+    "--allow-annotation",
+    "--rootless",
+];
 
 /// Whether the arguments only ask for the version.
 pub fn asks_version(arguments: &[OsString]) -> bool {
@@ -189,6 +204,7 @@ mod tests {
             "--log-format=json --log /l --systemd-cgroup create c --bundle /b --console-socket /s",
             "--cgroup-manager disabled create --bundle /b --pid-file /p --preserve-fds 3 c",
             "--root /r --rootless=true start c",
+            "--allow-annotation a --allow-annotation=b.* run -b /b c",
             "kill --all c 9",
             "kill c SIGTERM",
             "delete --force c",
@@ -238,7 +254,13 @@ mod tests {
 
     #[test]
     fn the_version_is_asked_for_before_a_command_only() {
-        for line in ["--version", "--debug -v", "--root /r --version", "--log=/l --log-format json -V"] {
+        for line in [
+            "--version",
+            "--debug -v",
+            "--allow-annotation create -v",
+            "--root /r --version",
+            "--log=/l --log-format json -V",
+        ] {
             assert!(asks_version(&words(line)), "{line}");
         }
         assert!(!asks_version(&words("exec c prog --version")));

@@ -158,6 +158,7 @@ fn a_plan_that_cannot_be_made_is_told_in_the_words_of_create() {
         ("memory policy", |b| b.set("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": ""}))),
         ("Landlock", |b| b.set("/annotations", json!({"run.corten.landlock": "{}"}))),
         ("overlay", |b| b.set("/annotations", json!({"run.corten.rootfs.overlay": "disk"}))),
+        ("overlay on the host", |b| b.set("/annotations", json!({"run.corten.rootfs.overlay": "dir=/no/such"}))),
         ("second namespace", |b| b.push("/linux/namespaces", json!({"type": "pid"}))),
         ("unknown namespace", |b| b.push("/linux/namespaces", json!({"type": "space"}))),
         ("host name", |b| b.without_ns("uts")),

@@ -9,6 +9,7 @@
 mod harness;
 
 mod agent;
+mod annotations;
 mod cgroup;
 mod check;
 mod cli;

@@ -570,6 +570,60 @@ fn an_image_directory_is_shared_through_an_overlay_made_by_the_user() {
 }
 
 #[test]
+fn a_user_allows_annotations_by_a_file_of_the_users_own() {
+    if kind() != Kind::Corten {
+        return;
+    }
+    let container = single();
+    let [home, place] = ["home", "place"].map(|name| container.bundle.host_dir(name));
+    let form = format!("dir={}", place.display());
+    let bundle =
+        |bundle: Bundle| bundle.set("/annotations", json!({"run.corten.rootfs.overlay": form})).sh("touch /written");
+    let container = container.with(bundle);
+    container.bundle.write();
+    for directory in [".config/corten", "other/corten"] {
+        let file = container.bundle.host_file(&format!("home/{directory}/allowed-annotations"), "run.corten.*\n");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("set its mode");
+    }
+    chown_all(&home, USER);
+    chown(&place, Some(USER), Some(USER)).expect("give it to the user");
+    let run = |variables: &[(&str, &str)]| {
+        let mut command = container.cmd(&["run", container.bundle.name()]);
+        for (name, below) in variables {
+            command = command.env(name, if below.is_empty() { "".into() } else { home.join(below) });
+        }
+        command.run()
+    };
+    let file = |directory: &str| home.join(directory).join("corten/allowed-annotations");
+    let refused = |outcome: Outcome, file: &Path| {
+        let line = format!("or a line with that name in {})", file.display());
+        outcome.fails_with("the caller has to allow it").fails_with(&line);
+        assert_eq!(fs::read_dir(&place).expect("read the directory").count(), 0);
+    };
+    refused(run(&[]), Path::new("/etc/corten/allowed-annotations"));
+    refused(run(&[("XDG_CONFIG_HOME", "none")]), &file("none"));
+    refused(run(&[("HOME", "."), ("XDG_CONFIG_HOME", "none")]), &file("none"));
+    for variables in [&[("HOME", ".")][..], &[("HOME", "."), ("XDG_CONFIG_HOME", "")], &[("XDG_CONFIG_HOME", "other")]]
+    {
+        run(variables).ok();
+        assert!(place.join("upper/written").exists(), "{variables:?}");
+        fs::remove_dir_all(place.join("upper")).expect("remove the upper layer");
+    }
+    let own = file("other");
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o620)).expect("set its mode");
+    run(&[("XDG_CONFIG_HOME", "other")]).fails_with("others than its owner may write to it");
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o644)).expect("set its mode");
+    chown(&own, Some(USER + 1), None).expect("give it away");
+    let whose = format!("it belongs to user {}, not to {USER}", USER + 1);
+    run(&[("XDG_CONFIG_HOME", "other")]).fails_with(&whose);
+    // A file of root's counts for all, also as root of a user namespace sees it.
+    fs::create_dir("/etc/corten").expect("make the directory of the configuration");
+    fs::write("/etc/corten/allowed-annotations", "run.corten.rootfs.overlay\n").expect("write the file");
+    run(&[("XDG_CONFIG_HOME", "none")]).ok();
+    assert!(place.join("upper/written").exists());
+}
+
+#[test]
 fn an_overlay_among_the_mounts() {
     let container = single();
     let [lower, upper, work] = ["lower", "upper", "work"].map(|name| container.bundle.host_dir(name));

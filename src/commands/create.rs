@@ -98,6 +98,7 @@ impl Options {
                 listen_fds,
                 preserve_fds: self.preserve_fds,
                 notify: directory.as_deref(),
+                allowed_annotations: &global.allow_annotation,
             },
         )?;
         log::trace!("plan made");

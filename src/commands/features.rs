@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::commands::version::SPEC;
 use crate::error::{Error, Result};
-use crate::{cgroup, namespaces, plan, process, rootfs, seccomp, sys};
+use crate::plan::annotations::OBEYED;
+use crate::{namespaces, process, rootfs, seccomp, sys};
 
 /// Print what this runtime can do, as JSON
 #[derive(Args, Debug)]
@@ -57,9 +58,8 @@ fn document() -> serde_json::Value {
             process::LANDLOCK: process::LANDLOCK_VERSION.to_string(),
             "run.corten.landlock.level": sys::landlock::level().to_string(),
         },
-        // They name a directory of the host, steer its systemd, pass on the caller's groups, move its cgroup: not for an engine to
-        // take from strangers.
-        "potentiallyUnsafeConfigAnnotations":
-            [rootfs::OVERLAY, cgroup::systemd::ANNOTATION, plan::KEEP_GROUPS, plan::INNER_CGROUP],
+        // All that change what the runtime does (runtime-spec, "Unsafe annotations in config.json"), also those that are obeyed whoever
+        // says them.
+        "potentiallyUnsafeConfigAnnotations": OBEYED.map(|annotation| annotation.name),
     })
 }

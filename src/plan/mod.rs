@@ -1,6 +1,7 @@
 //! The configuration, the options and facts of the host become a [`Plan`]: every name resolved, every rule between
 //! fields checked, before the first side effect. The configuration is not seen after that.
 
+pub(crate) mod annotations;
 pub mod config;
 pub mod mend;
 pub mod notify;
@@ -40,6 +41,8 @@ pub struct Options<'a> {
     pub preserve_fds: u32,
     /// The directory of the host with the socket on which the container says that it is ready.
     pub notify: Option<&'a Path>,
+    /// Annotations that are obeyed though an image may not say them, by name or `PREFIX*`.
+    pub allowed_annotations: &'a [String],
 }
 
 /// A container, worked out.
@@ -114,6 +117,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     if let Some(directory) = options.notify {
         notify::add_mount(&mut spec, directory);
     }
+    annotations::check(spec.annotations().as_ref(), options.manager, options.allowed_annotations)?;
     let namespaces = Namespaces::plan(spec.linux().as_ref())?;
     validate::validate(&spec, &namespaces)?;
     let process = spec.process_mut().take();

@@ -1,10 +1,10 @@
 //! An image directory that is never written to: an overlay above it is the container's root, by the annotation
 //! [`ANNOTATION`], so that many containers share the directory without an engine.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::dir::Dir;
 use nix::fcntl::{OFlag, open, openat};
@@ -13,6 +13,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, chroot, fchdir, fchown, unlinkat};
 
 use super::filesystem::{finish, set, start};
 use super::idmap::{IdMap, Namespaces, Source};
+use super::kept::{self, DIRECTORY_PATH, Place, check_outside};
 use super::options::Parameter;
 use super::overlay::{Stack, remedy};
 use crate::error::{Context, Error, Result, ensure};
@@ -40,9 +41,7 @@ const WORK: &str = "work-";
 /// What the kernel makes in a work directory.
 const INSIDE_WORK: &[&CStr] = &[c"work", c"index"];
 
-const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-
-const DIRECTORY_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+pub(super) const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// The overlay above an image directory, compiled.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ enum Upper {
     /// Into memory, and away with the container.
     Memory { size: Option<CString> },
     /// Into a directory, to be found there by the next container.
-    Directory { path: PathBuf, work: CString },
+    Directory { place: Place, work: CString },
 }
 
 impl Cover {
@@ -82,12 +81,12 @@ impl Cover {
 
     /// Whether what is written can be kept where it is to be; nothing is made.
     pub(super) fn look(&self, image: BorrowedFd<'_>) -> Result<()> {
-        let Upper::Directory { path, .. } = &self.upper else { return Ok(()) };
-        let look = || match open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
-            Err(Errno::ENOENT) => parent_of_kept(path, image).map(drop),
-            opened => check_outside(opened.context("open the directory")?.as_fd(), image),
+        let Upper::Directory { place, .. } = &self.upper else { return Ok(()) };
+        let look = || match place.open() {
+            Err(Errno::ENOENT) => place.open_parent(image).map(drop),
+            opened => check_outside(kept::explain(opened, "open the directory")?.as_fd(), image),
         };
-        let outcome = look().with_context(|| format!("keep what is written in {}", path.display()));
+        let outcome = look().with_context(|| format!("keep what is written in {}", place.path().display()));
         outcome.context("make the overlay above the image").field(|| FIELD)
     }
 
@@ -114,9 +113,9 @@ impl Cover {
                 }
                 done => done,
             },
-            Upper::Directory { path, work } => self
-                .in_directory(image, path, work)
-                .with_context(|| format!("keep what is written in {}", path.display())),
+            Upper::Directory { place, work } => self
+                .in_directory(image, place, work)
+                .with_context(|| format!("keep what is written in {}", place.path().display())),
         }
     }
 
@@ -146,10 +145,10 @@ impl Cover {
         self.stack(image, upper, work)
     }
 
-    fn in_directory(&self, image: BorrowedFd<'_>, path: &Path, work: &CStr) -> Result<OwnedFd> {
-        let directory = match open(path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
-            Err(Errno::ENOENT) => make_kept(path, image)?,
-            opened => opened.context("open the directory")?,
+    fn in_directory(&self, image: BorrowedFd<'_>, place: &Place, work: &CStr) -> Result<OwnedFd> {
+        let directory = match place.open() {
+            Err(Errno::ENOENT) => place.make(image)?,
+            opened => kept::explain(opened, "open the directory")?,
         };
         check_outside(directory.as_fd(), image)?;
         // Until it is closed: by then the kernel knows that the upper layer is in use.
@@ -179,6 +178,11 @@ impl Cover {
     }
 }
 
+/// The directory of `dir=` as it is written, where that is no path below the bundle.
+pub(crate) fn outside(value: &str) -> Option<&Path> {
+    form(value).0.strip_prefix("dir=").map(Path::new).filter(|path| !kept::is_below(path))
+}
+
 /// The form that an annotation has, and whether owners are mapped.
 fn form(value: &str) -> (&str, bool) {
     value.strip_prefix(MAPPED).map_or((value, false), |form| (form, true))
@@ -199,7 +203,7 @@ impl Upper {
             }
             Some(("dir", path)) if !path.is_empty() => {
                 text(path)?;
-                Ok(Upper::Directory { path: bundle.join(path), work: text(&format!("{WORK}{id}"))? })
+                Ok(Upper::Directory { place: Place::new(bundle, path.as_ref()), work: text(&format!("{WORK}{id}"))? })
             }
             _ => Err(Error::new(format!("{value:?} is not understood")).hint(format!("write {FORMS}"))),
         }
@@ -209,11 +213,12 @@ impl Upper {
 /// On the host, when a container is deleted, or could not be made: removes what the annotation's `dir=` needs only
 /// while it is mounted. The upper layer stays.
 pub(crate) fn sweep(value: &str, bundle: &Path, id: &str) {
-    let Ok(Upper::Directory { path, work }) = Upper::parse(value, bundle, id) else { return };
-    let swept = open(&path, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .and_then(|directory| remove_work(directory.as_fd(), &work));
-    if let Err(errno) = swept.or_else(|errno| if errno == Errno::ENOENT { Ok(()) } else { Err(errno) }) {
-        log::warn!("the work directory in {} stays: {}", path.display(), Error::from(errno));
+    let Ok(Upper::Directory { place, work }) = Upper::parse(value, bundle, id) else { return };
+    let swept = place.open().and_then(|directory| remove_work(directory.as_fd(), &work));
+    match swept {
+        // A place outside of the bundle was never written to.
+        Ok(()) | Err(Errno::ENOENT | Errno::EXDEV) => {}
+        Err(errno) => log::warn!("the work directory in {} stays: {}", place.path().display(), Error::from(errno)),
     }
 }
 
@@ -277,41 +282,6 @@ fn is_in_use(upper: &OwnedFd, image: BorrowedFd<'_>) -> Result<bool> {
     stack.add(c"upperdir", upper.try_clone()?, &"the upper layer")?;
     stack.add(c"workdir", upper.try_clone()?, &"the work directory")?;
     Ok(stack.mount(0).is_err_and(|error| error.errno() == Some(Errno::EBUSY)))
-}
-
-/// The directory of `dir=`, new. Only its owner may pass: programs with set-user-id bits may come to lie in it.
-fn make_kept(path: &Path, image: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let (parent, name) = parent_of_kept(path, image)?;
-    match mkdirat(&parent, name, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(error) => return Err(error).context("make the directory"),
-    }
-    openat(&parent, name, DIRECTORY, Mode::empty()).context("open the new directory")
-}
-
-/// The directory in which one is to be made, and the name of that.
-fn parent_of_kept<'a>(path: &'a Path, image: BorrowedFd<'_>) -> Result<(OwnedFd, &'a OsStr)> {
-    let Some((parent, name)) = path.parent().zip(path.file_name()) else { return Err(Errno::ENOENT.into()) };
-    let parent: OwnedFd = open(parent, DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
-    check_outside(parent.as_fd(), image)?;
-    Ok((parent, name))
-}
-
-/// Refuses what lies in the image, where nothing is to be written; the kernel would not mind.
-fn check_outside(directory: BorrowedFd<'_>, image: BorrowedFd<'_>) -> Result<()> {
-    let identity = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).context("look at a directory");
-    let image = identity(image)?;
-    let mut here = identity(directory)?;
-    let mut above = openat(directory, c"..", DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
-    loop {
-        ensure!(here != image, "it lies in the image, which is never written to");
-        let next = identity(above.as_fd())?;
-        if next == here {
-            return Ok(());
-        }
-        here = next;
-        above = openat(&above, c"..", DIRECTORY_PATH, Mode::empty()).context("open the directory above")?;
-    }
 }
 
 /// The upper layer, whose root is the container's: a new one looks like the image's.
@@ -382,16 +352,21 @@ mod tests {
     #[test]
     fn the_forms_of_the_annotation_are_understood() {
         let memory = |size: Option<&CStr>| Upper::Memory { size: size.map(CStr::to_owned) };
-        let directory = |path: &str| Upper::Directory { path: path.into(), work: c"work-web".to_owned() };
+        let directory = |place: Place| Upper::Directory { place, work: c"work-web".to_owned() };
+        let below = |path: &str| directory(Place::Bundle { bundle: "/b".into(), path: path.into() });
+        let anywhere = |path: &str| directory(Place::Host(path.into()));
         for (value, upper) in [
             ("tmpfs", memory(None)),
             ("readonly", memory(None)),
             ("tmpfs,size=64m", memory(Some(c"64m"))),
             ("tmpfs,size=10%", memory(Some(c"10%"))),
-            ("dir=state", directory("/b/state")),
-            ("dir=/var/a,b=c", directory("/var/a,b=c")),
+            ("dir=state", below("state")),
+            ("dir=.", below(".")),
+            ("dir=../state", anywhere("/b/../state")),
+            ("dir=a/../state", anywhere("/b/a/../state")),
+            ("dir=/var/a,b=c", anywhere("/var/a,b=c")),
             ("idmap,readonly", memory(None)),
-            ("idmap,dir=idmap,x", directory("/b/idmap,x")),
+            ("idmap,dir=idmap,x", below("idmap,x")),
         ] {
             assert_eq!(parse(value).unwrap(), upper, "{value}");
         }
@@ -458,6 +433,16 @@ mod tests {
         sweep("dir=state", &base, "web");
         assert_eq!(std::fs::read_dir(base.join("state")).unwrap().count(), 1);
         std::fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn what_an_image_may_not_name_is_known_by_its_words() {
+        for value in ["dir=/tmp", "idmap,dir=/tmp", "dir=/", "dir=..", "dir=../b", "dir=a/../b", "dir=./../b"] {
+            assert_eq!(outside(value).and_then(Path::to_str), value.split_once('=').map(|(_, path)| path), "{value}");
+        }
+        for value in ["dir=a", "dir=a/b", "dir=.", "dir=..a", "idmap,dir=a", "tmpfs", "readonly", "dir=", "/tmp"] {
+            assert_eq!(outside(value), None, "{value}");
+        }
     }
 
     #[test]

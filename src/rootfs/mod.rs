@@ -13,6 +13,7 @@ mod devices;
 mod filesystem;
 mod idmap;
 mod image;
+mod kept;
 mod live;
 mod masks;
 mod mounts;
@@ -47,7 +48,7 @@ use path::{Inside, Root};
 use sources::Sources;
 use view::{Tree, What};
 
-pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, sweep};
+pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, outside as overlay_outside, sweep};
 pub(crate) use live::{Additions, Outside, Removals};
 #[allow(unused_imports, reason = "for the command features")]
 pub(crate) use options::words as mount_options;

@@ -30,6 +30,19 @@ pub(crate) fn open_in<P: NixPath + ?Sized>(root: impl AsFd, path: &P, flags: OFl
         Links::Refuse => scope | ResolveFlag::RESOLVE_NO_SYMLINKS,
         Links::Follow => scope,
     };
+    open_scoped(root, path, flags, scope)
+}
+
+/// Opens `path`, which has to stay below `directory` and in its mount.
+///
+/// # Errors
+/// `EXDEV`: it is absolute, or it, a link or a mount on the way leads out. `ELOOP`: a magic link. `EAGAIN`: as above.
+pub(crate) fn open_beneath<P: NixPath + ?Sized>(directory: impl AsFd, path: &P, flags: OFlag) -> Result<OwnedFd> {
+    let scope = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV;
+    open_scoped(directory, path, flags, scope)
+}
+
+fn open_scoped<P: NixPath + ?Sized>(root: impl AsFd, path: &P, flags: OFlag, scope: ResolveFlag) -> Result<OwnedFd> {
     let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(scope);
     let mut tries = 0;
     loop {

@@ -165,6 +165,69 @@ fn annotations_become_properties_and_nonsense_is_refused() {
 }
 
 #[test]
+fn properties_that_reach_the_host_are_the_callers_to_allow() {
+    let Some((sandbox, manager)) = managed(PRIVATE) else { return };
+    let name = |property: &str| format!("org.systemd.property.{property}");
+    for (property, text) in [
+        ("SuccessAction", "'poweroff-force'"),
+        ("FailureAction", "'reboot-force'"),
+        ("Requires", "['emergency.target']"),
+        ("Wants", "['a.service']"),
+        ("BindsTo", "['a.service']"),
+        ("Conflicts", "['sshd.service']"),
+        ("OnFailure", "['a.service']"),
+        ("OnSuccess", "['a.service']"),
+        ("PropagatesStopTo", "['sshd.service']"),
+        ("Before", "['sshd.service']"),
+        ("After", "['a.service', 'b.service']"),
+        ("MemoryMax", "uint64 18446744073709551615"),
+        ("MemoryMin", "uint64 1073741824"),
+        ("TasksMax", "uint64 18446744073709551615"),
+        ("CPUWeight", "uint64 10000"),
+        ("AllowedCPUs", "[byte 0xff]"),
+        ("DevicePolicy", "'auto'"),
+        ("DeviceAllow", "[('/dev/sda', 'rwm')]"),
+        ("KillMode", "'none'"),
+        ("SendSIGKILL", "false"),
+        ("OOMPolicy", "'continue'"),
+        ("Description", "'another'"),
+        ("JobTimeoutSec", "1"),
+    ] {
+        let container = bundle(&sandbox).set(&format!("/annotations/{}", name(property)), text);
+        let refused = container.create();
+        let set = match property {
+            "JobTimeoutSec" => "JobTimeoutUSec",
+            _ => property,
+        };
+        refused.fails_with(&format!(
+            "/annotations/{0}: sets {set} of the container's systemd unit, which can reach the host or lift limits: an image \
+             may have asked for it, so the caller has to allow it (`--allow-annotation {0}` before the command allows it, or \
+             a line with that name in /etc/corten/allowed-annotations)",
+            name(property)
+        ));
+        assert!(manager.members().is_empty(), "{property}");
+        // Without systemd nobody obeys it.
+        let plain = Bundle::inside(sandbox.clone()).args(["true"]);
+        plain.set(&format!("/annotations/{}", name(property)), text).run().ok();
+        // Allowed, it is a property.
+        let container = container.global("--allow-annotation").global("org.systemd.property.*");
+        container.create().ok();
+        let start = manager.calls().remove(0);
+        let list = start.body[2].as_array().expect("properties");
+        assert!(list.iter().any(|one| one[0] == set), "{set} is not in {list:?}");
+        container.delete_force().ok();
+        manager.calls();
+    }
+    // What is the runtime's to say is not for the caller either.
+    let slice =
+        bundle(&sandbox).set(&format!("/annotations/{}", name("Slice")), "'-.slice'").global("--allow-annotation");
+    slice.global("*").create().fails_with("Slice is for the runtime to set");
+    // A name may have what a pointer escapes.
+    let odd = bundle(&sandbox).set("/annotations/org.systemd.property.a~1b~0c", "1").create();
+    odd.fails_with("/annotations/org.systemd.property.a~1b~0c: ");
+}
+
+#[test]
 fn other_device_rules_are_told_to_systemd_and_the_list_is_cleared_first() {
     let Some((sandbox, manager)) = managed(PRIVATE) else { return };
     let container = bundle(&sandbox);

@@ -34,6 +34,12 @@ pub(crate) const ANNOTATION: &str = "org.systemd.property.";
 /// Properties that an annotation may not set: they are what the runtime itself says of a container.
 const OURS: &[&str] = &["Delegate", "PIDFDs", "PIDs", "Slice"];
 
+/// Properties with which systemd does nothing but to the container itself: what engines set (KillSignal and TimeoutStopUSec
+/// Podman; After, CollectMode and DefaultDependencies CRI-O), and one that only ends it early. Of the others some start
+/// and stop units of the host or the host itself, and some lift a limit or open a device.
+const HARMLESS: &[&str] =
+    &["After", "CollectMode", "DefaultDependencies", "KillSignal", "RuntimeMaxUSec", "TimeoutStopUSec"];
+
 /// How often a name that is taken is tried again, and how long to wait in between: what had it may be about to vanish.
 const TRIES: u32 = 10;
 const BETWEEN: Duration = Duration::from_millis(50);
@@ -291,10 +297,20 @@ fn wishes(annotations: Option<&HashMap<String, String>>) -> Result<Properties> {
     list.sort_unstable();
     for (key, text) in list {
         let Some(name) = key.strip_prefix(ANNOTATION) else { continue };
-        let (name, value) = wish(name, text).field(|| format!("/annotations/{key}"))?;
+        let pointer = || format!("/annotations/{}", key.replace('~', "~0").replace('/', "~1"));
+        let (name, value) = wish(name, text).field(pointer)?;
         wishes.set(&name, value);
     }
     Ok(wishes)
+}
+
+/// The property that an annotation names, where systemd may go beyond the container with it. Not one that is an error
+/// whoever says it.
+pub(crate) fn reaching(name: &str, text: &str) -> Option<String> {
+    let (property, value) = wish(name, text).ok()?;
+    // systemd looks up each of the units that a list names.
+    let long = matches!(&value, Value::Array(_, list) if list.len() > 1);
+    (long || !HARMLESS.contains(&property.as_str())).then_some(property)
 }
 
 fn wish(name: &str, text: &str) -> Result<(String, Value)> {

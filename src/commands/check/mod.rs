@@ -103,6 +103,7 @@ impl Check {
                 listen_fds: 0,
                 preserve_fds: 0,
                 notify: None,
+                allowed_annotations: &global.allow_annotation,
             },
         };
         Ok(check::check(&request, &super::store(global)?))
