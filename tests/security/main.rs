@@ -1,5 +1,5 @@
 //! The security history of container runtimes, carried out: a test for each report that concerns paths, mounts, devices,
-//! masks or procfs, named after it. Attacks are varied by construction, so that not only the one published exploit fails.
+//! masks, procfs or annotations, named after it. Attacks are varied by construction, so that not only the one published exploit fails.
 //!
 //! Where the report is a race, another process exchanges directory and link in a shared volume all the while
 //! ([`attack::race`]); `CORTEN_SECURITY=full` makes 2,000 starts of each, a number that many. `hack/guards` takes the guards
@@ -16,6 +16,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod annotations;
 mod attack;
 mod cgroups;
 mod descriptors;
