@@ -815,3 +815,34 @@ fn a_user_adds_a_file_system_to_a_container_that_runs() {
     container.cmd(&["exec", &name, "ls", "-A", "/data"]).run().ok().prints("");
     container.cmd(&["delete", "--force", &name]).run().ok();
 }
+
+#[test]
+fn a_users_container_says_that_it_is_ready_whoever_it_runs_as() {
+    if kind() != Kind::Corten {
+        return;
+    }
+    let of_a_subordinate_id =
+        many().map(|many| many.with(|bundle| bundle.set("/process/user", json!({"uid": 7, "gid": 7}))));
+    for container in [Some(single()), of_a_subordinate_id].into_iter().flatten() {
+        let container = container.with(|bundle| bundle.sh("probe notify READY=1; exec sleep 60"));
+        let path = container.bundle.host("manager");
+        let manager = std::os::unix::net::UnixDatagram::bind(&path).expect("listen");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("let the user write there");
+        container.bundle.write();
+        let id = container.bundle.name();
+        let run = container.cmd(&["run", "--detach", "--pid-file", "pid", id]).env("NOTIFY_SOCKET", &path).spawn();
+        let mut told = String::new();
+        manager.set_read_timeout(Some(std::time::Duration::from_millis(20))).expect("set a time limit");
+        eventually("run returns", || {
+            let mut bytes = [0; 256];
+            if let Ok(length) = manager.recv(&mut bytes) {
+                told += &String::from_utf8_lossy(&bytes[..length]);
+            }
+            !run.is_running()
+        });
+        run.wait().ok();
+        assert_eq!(told, format!("READY=1\nMAINPID={}BARRIER=1", container.bundle.pid()));
+        container.cmd(&["delete", "--force", id]).run().ok();
+        fs::remove_file(&path).expect("remove the manager's socket");
+    }
+}

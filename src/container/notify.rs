@@ -4,6 +4,9 @@
 //! The container never sees the manager's own socket: it gets one of ours, in a directory that is mounted read-only, and
 //! of all that it sends only `READY=1` goes on, with the pid that the manager is to watch. A container may not name that
 //! pid itself, nor ask for anything else.
+//!
+//! Any user of the container may write to the socket, so its mode keeps nobody away. On the host the state directory
+//! above it does, which others cannot pass; who is in the container does not come that way, but by the mount.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
@@ -45,7 +48,7 @@ pub fn prepare(directory: &Directory) -> Result<()> {
     let place = place(directory);
     let make = || {
         fs::create_dir(&place)?;
-        // Whatever the umask: the container's user has to pass.
+        // Whatever the umask: the container's user has to pass, as nobody else can (the directory above is private).
         fs::set_permissions(&place, Permissions::from_mode(0o755))
     };
     make().with_context(|| format!("make the directory {}", place.display()))

@@ -1,4 +1,7 @@
 //! The state root: one directory a container, whose making is the lock on its id.
+//!
+//! Nobody but the owner passes a container's directory, whatever the root is: some of what is below has to be open to any
+//! user of the container, who gets there by a mount of his own.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -14,6 +17,9 @@ use super::record::{Record, VERSION};
 
 const RECORD: &str = "record.json";
 const SECCOMP: &str = "seccomp.bpf";
+
+/// The mode of the root and of the directories in it: for the owner alone.
+const PRIVATE: u32 = 0o700;
 
 /// The state root.
 pub struct Store {
@@ -123,7 +129,7 @@ impl Store {
 
     fn make_root(&self) -> Result<()> {
         let what = || format!("make the state root {}", self.root.display());
-        DirBuilder::new().recursive(true).mode(0o711).create(&self.root).with_context(what)?;
+        DirBuilder::new().recursive(true).mode(PRIVATE).create(&self.root).with_context(what)?;
         if !self.named && host::is_rootless() {
             // The sticky bit keeps cleaners of the runtime directory away (XDG base directory specification).
             fs::set_permissions(&self.root, fs::Permissions::from_mode(0o1700)).with_context(what)?;
@@ -142,7 +148,7 @@ fn is_taken(id: &Id) -> Error {
 }
 
 fn make_dir(path: &Path) -> std::io::Result<()> {
-    DirBuilder::new().mode(0o711).create(path)
+    DirBuilder::new().mode(PRIVATE).create(path)
 }
 
 impl Directory {

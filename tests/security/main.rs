@@ -26,3 +26,4 @@ mod links;
 mod live_mounts;
 mod procfs;
 mod races;
+mod state;
