@@ -1,6 +1,5 @@
 //! A container's cgroup as the record keeps it, and what the other commands do with it.
 
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +7,6 @@ use std::path::{Component, Path};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::{AccessFlags, Pid, access};
 use serde::{Deserialize, Serialize};
 
@@ -161,7 +159,7 @@ impl Location {
         self.open_quietly().with_context(|| format!("open cgroup {self}"))
     }
 
-    fn open_quietly(&self) -> std::result::Result<OwnedFd, Errno> {
+    pub(super) fn open_quietly(&self) -> std::result::Result<OwnedFd, Errno> {
         let path = CString::new(self.directory()).map_err(|_| Errno::EINVAL)?;
         files::open_dir(AT_FDCWD, &path)
     }
@@ -275,57 +273,6 @@ impl Location {
             Some(above) => bail!("cgroup {self} stays frozen: a cgroup above it is ({above})"),
             None => bail!("cgroup {self} did not thaw within {} seconds", patience.as_secs()),
         }
-    }
-
-    /// Kills every process in it and below it, also those that are being forked and those that are frozen.
-    /// Doesn't wait for their end; a cgroup that is gone is fine.
-    pub fn kill_all(&self) -> Result<()> {
-        match files::write(&self.file("cgroup.kill"), "1") {
-            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
-            // A threaded cgroup has parts of processes, and this file kills whole ones.
-            Err(Errno::EOPNOTSUPP) => self.kill_one_by_one(),
-            Err(errno) => Err(errno).with_context(|| format!("kill the processes of cgroup {self}")),
-        }
-    }
-
-    fn kill_one_by_one(&self) -> Result<()> {
-        // Newcomers are caught by the next round; who forks faster than this is told by `remove`.
-        for _ in 0..100 {
-            let pids = self.pids()?;
-            if pids.is_empty() {
-                break;
-            }
-            for pid in pids {
-                match kill(pid, Signal::SIGKILL) {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(errno) => return Err(errno).with_context(|| format!("kill process {pid}")),
-                }
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
-    }
-
-    /// The processes in it and below it, as this process sees them, in order; zombies are not among them. A cgroup that
-    /// is gone has none. In threaded cgroups the ids are those of threads.
-    pub fn pids(&self) -> Result<Vec<Pid>> {
-        let top = match self.open_quietly() {
-            Err(Errno::ENOENT) => return Ok(Vec::new()),
-            top => top.with_context(|| format!("open cgroup {self}"))?,
-        };
-        let mut pids = BTreeSet::new();
-        let read = |dir: std::os::fd::BorrowedFd| {
-            let text = match files::read_at(dir, "cgroup.procs") {
-                Err(Errno::EOPNOTSUPP) => files::read_at(dir, "cgroup.threads")?,
-                Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
-                text => text?,
-            };
-            // 0 stands for a process of another pid namespace, which nobody here can name.
-            pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid: &i32| pid != 0));
-            Ok(())
-        };
-        files::walk(top, read, |_, _| Ok(())).with_context(|| format!("list the processes of cgroup {self}"))?;
-        Ok(pids.into_iter().map(Pid::from_raw).collect())
     }
 
     /// How many of its processes the kernel has killed for want of memory; `None` without the memory controller.

@@ -16,6 +16,7 @@ mod devices;
 mod files;
 mod limits;
 mod location;
+mod members;
 mod mount;
 #[cfg(test)]
 mod native;

@@ -1,11 +1,7 @@
 //! `kill`: a signal to init, or to every process of the container.
 
-use std::os::fd::AsFd;
-
-use nix::unistd::Pid;
-
-use crate::error::{Context, Error, Result};
-use crate::sys::{self, Errno};
+use crate::error::{Error, Result};
+use crate::sys;
 
 use super::{Container, Status, members};
 
@@ -25,16 +21,8 @@ pub fn kill(container: &Container, number: i32, all: bool) -> Result<()> {
     }
 }
 
+/// Nobody but members is signalled, who may be others at every look.
 fn signal_each(container: &Container, number: i32) -> Result<()> {
-    members::pids(container)?.into_iter().try_for_each(|pid| signal(pid, number))
-}
-
-fn signal(pid: Pid, number: i32) -> Result<()> {
-    let what = || format!("signal process {pid}");
-    let Some(pidfd) = sys::pid::find(pid).with_context(what)? else { return Ok(()) };
-    match sys::pid::signal(pidfd.as_fd(), number) {
-        // It ended between the list and the signal.
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(errno).with_context(what),
-    }
+    let refused = |pid, errno| Error::from(errno).context(format!("signal process {pid}"));
+    sys::pid::signal_listed(number, || members::pids(container), refused)
 }

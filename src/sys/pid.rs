@@ -38,6 +38,41 @@ pub fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// How many handles [`signal_listed`] holds at a time: far fewer than any limit on open files.
+const BATCH: usize = 128;
+
+/// Sends a signal by number to every process that `list` names. The list is asked again once the handles are open, and
+/// who is not on it then gets no signal: a process may end after it was listed, and its pid be that of anybody. A process
+/// behind a handle that is not reaped keeps its pid, so that the second list means the very one. `refused` is what to
+/// return where the kernel does not open or signal a process; who has ended meanwhile is fine.
+pub fn signal_listed<E>(
+    number: i32,
+    list: impl Fn() -> std::result::Result<Vec<Pid>, E>,
+    refused: impl Fn(Pid, Errno) -> E,
+) -> std::result::Result<(), E> {
+    for batch in list()?.chunks(BATCH) {
+        let mut handles = Vec::new();
+        for &pid in batch {
+            handles.extend(find(pid).map_err(|errno| refused(pid, errno))?.map(|handle| (pid, handle)));
+        }
+        let now = list()?;
+        for (pid, handle) in handles.into_iter().filter(|(pid, _)| now.contains(pid)) {
+            match signal(handle.as_fd(), number) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(refused(pid, errno)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The process that a thread is of, proc_pid_status(5); `None` when it has ended.
+pub fn process_of(thread: Pid) -> Option<Pid> {
+    let text = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    Some(Pid::from_raw(pid))
+}
+
 /// A copy of a descriptor of another process, pidfd_getfd(2): close-on-exec. Needs the right to trace the process. EBADF: it
 /// has none of this number; ESRCH: it has ended.
 pub fn descriptor_of(pidfd: BorrowedFd<'_>, number: u32) -> Result<OwnedFd> {
@@ -159,6 +194,31 @@ mod tests {
         assert!(start_time(Pid::this()).unwrap().is_some());
         assert_eq!(start_time(Pid::from_raw(i32::MAX)), Ok(None));
         assert!(find(Pid::from_raw(i32::MAX)).unwrap().is_none());
+    }
+
+    #[test]
+    fn only_who_is_on_both_lists_is_signalled() {
+        let mut children = [(); 3].map(|()| std::process::Command::new("sleep").arg("60").spawn().unwrap());
+        let pids = children.each_ref().map(|child| Pid::from_raw(child.id() as i32));
+        let asked = std::cell::Cell::new(0);
+        let list = || {
+            asked.set(asked.get() + 1);
+            Ok::<_, (Pid, Errno)>(if asked.get() == 1 { pids[..2].to_vec() } else { pids[1..].to_vec() })
+        };
+        signal_listed(libc::SIGKILL, list, |pid, errno| (pid, errno)).unwrap();
+        let ended = |pid, patience| ended_within(open(pid).unwrap().as_fd(), patience).unwrap();
+        assert_eq!([ended(pids[1], 10_000), ended(pids[0], 0), ended(pids[2], 0)], [true, false, false]);
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_thread_is_of_its_process() {
+        let thread = std::thread::spawn(|| process_of(nix::unistd::gettid())).join().unwrap();
+        assert_eq!(thread, Some(Pid::this()));
+        assert_eq!(process_of(Pid::from_raw(i32::MAX)), None);
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use super::reaper;
 
 /// The runtimes whose differences tests know about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,7 +122,8 @@ fn example(name: &str) -> PathBuf {
         if profile.ends_with("release") {
             build.arg("--release");
         }
-        assert!(build.status().is_ok_and(|status| status.success()), "cargo build --example {name}");
+        let built = reaper::spawn(&mut build).ok().and_then(|pid| reaper::wait(pid, Duration::from_secs(600)));
+        assert_eq!(built, Some(reaper::End::Code(0)), "cargo build --example {name}");
     }
     file
 }

@@ -27,3 +27,4 @@ mod live_mounts;
 mod procfs;
 mod races;
 mod state;
+mod strangers;

@@ -13,7 +13,8 @@
 //! - `count`: nothing;
 //! - `kill`: SIGKILL instead of the call; `kill-after`: the same, when all others have got as far as they can;
 //!   `kill-before`: the same, with the other half held back for as long as this one goes on without it;
-//! - `fail=ERRNO`: the call isn't made and returns that error; `fail-on=ERRNO`: this and all later ones.
+//! - `fail=ERRNO`: the call isn't made and returns that error; `fail-on=ERRNO`: this and all later ones;
+//! - `hold=FILE`: makes the file before the call, and goes on when somebody has removed it.
 //!
 //! It ends with the program, as the program ended, leaves what the program has left running alone, and says in REPORT
 //! what it saw.

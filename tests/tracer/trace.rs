@@ -79,6 +79,7 @@ enum Action {
     KillBefore,
     Fail(Errno),
     FailOn(Errno),
+    Hold(&'static str),
 }
 
 struct Tracee {
@@ -185,6 +186,7 @@ impl Action {
         match text.split_once('=') {
             Some(("fail", name)) => Action::Fail(errno(name)),
             Some(("fail-on", name)) => Action::FailOn(errno(name)),
+            Some(("hold", file)) => Action::Hold(file.to_owned().leak()),
             _ => match text {
                 "count" => Action::Count,
                 "kill" => Action::Kill,
@@ -346,6 +348,7 @@ impl Tracer {
             }
             Action::Fail(errno) if there => fail(pid, tracee, regs, errno, false),
             Action::FailOn(errno) if there || beyond => fail(pid, tracee, regs, errno, true),
+            Action::Hold(file) if there => hold(file),
             _ => {}
         }
         resume(pid, None);
@@ -389,6 +392,15 @@ fn fail(pid: Pid, tracee: &mut Tracee, mut regs: libc::user_regs_struct, errno: 
     if tracee.number != libc::SYS_close {
         regs.orig_rax = u64::MAX;
         let _ = ptrace::setregs(pid, regs);
+    }
+}
+
+/// Says that the call is reached, and waits for somebody to have taken notice.
+fn hold(file: &str) {
+    let began = Instant::now();
+    std::fs::write(file, "").expect("make the file that tells");
+    while std::fs::exists(file).is_ok_and(|there| there) && began.elapsed() < LIMIT {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
