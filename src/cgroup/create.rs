@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, Pid, Uid, access, fchownat, geteuid, mkdir};
 
 use super::apply::Files;
 use super::controllers::Set;
-use super::{Location, Mount, Request, controllers, devices, files, systemd};
+use super::{Holder, Location, Mount, Request, controllers, devices, files, owner, systemd};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
 
@@ -24,12 +24,18 @@ impl Request {
     /// Finds the place of the cgroup and checks that it is free; changes nothing, so that the result can be recorded
     /// before the first directory is made.
     ///
-    /// A cgroup that is there is fine when no process is in it and it is not frozen. From here on whatever is found in
-    /// the place belongs to this container.
+    /// A cgroup that is there is fine when no process is in it and it is not frozen. [`Request::create`] marks it as this
+    /// container's, which from then on it is with all that is found in it.
     pub fn place(&self, mount: Mount) -> Result<Location> {
-        if let Some(unit) = &self.unit {
-            return place_of_unit(unit, mount);
-        }
+        let mut location = match &self.unit {
+            Some(unit) => place_of_unit(unit, mount)?,
+            None => self.place_of_directory(mount)?,
+        };
+        location.owner = Some(owner::new(&self.id));
+        Ok(location)
+    }
+
+    fn place_of_directory(&self, mount: Mount) -> Result<Location> {
         let own = || fs::read_to_string("/proc/self/cgroup").context("look up the runtime's own cgroup");
         let path = self.path.resolve(own)?;
         let mut location = Location::new(mount, path, 0);
@@ -70,7 +76,7 @@ impl Request {
         if !geteuid().is_root() {
             undo.location().check_reach()?;
         }
-        let dir = undo.location().open()?;
+        let dir = undo.mark()?;
         let cgroup = Cgroup { undo, dir: OnceCell::from(dir), unit: None };
         // While nobody is in it: the kernel has nobody to move then.
         cgroup.offer_controllers();
@@ -179,7 +185,7 @@ impl Cgroup {
             unit.asked.set(made);
             error
         })?;
-        let location = if unit.plan.is_slice() {
+        let mut location = if unit.plan.is_slice() {
             let location = self.location().clone();
             files::write(&location.file("cgroup.procs"), &pid.to_string())
                 .with_context(|| format!("move process {pid} to cgroup {location}"))?;
@@ -187,8 +193,10 @@ impl Cgroup {
         } else {
             self.location().of_process(pid)?
         };
+        let dir = location.open()?;
+        location.mark(dir.as_fd())?;
         // Both are empty: a cgroup is gathered once.
-        let _ = self.dir.set(location.open()?);
+        let _ = self.dir.set(dir);
         let _ = unit.found.set(location);
         Ok(())
     }
@@ -208,6 +216,10 @@ impl Cgroup {
             self.undo.0 = found.or(planned);
         }
         let Some(location) = &self.undo.0 else { return Ok(()) };
+        if location.holder()? == Holder::Other {
+            self.undo.0 = None;
+            return Ok(());
+        }
         location.kill_all()?;
         self.undo.undo_once()
     }
@@ -350,6 +362,13 @@ impl Undo {
     fn undo_once(&mut self) -> Result<()> {
         let made = self.0.take().filter(|location| location.made() > 0);
         made.map_or(Ok(()), |location| location.remove(UNDOING))
+    }
+
+    /// Opens the directory and marks it as the container's.
+    fn mark(&mut self) -> Result<OwnedFd> {
+        let dir = self.location().open()?;
+        self.0.as_mut().map_or(Ok(()), |location| location.mark(dir.as_fd()))?;
+        Ok(dir)
     }
 
     /// Makes the missing directories, outermost first. At every moment `made` reaches up to the highest one of ours.

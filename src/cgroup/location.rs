@@ -40,6 +40,9 @@ pub struct Location {
     mount: String,
     path: String,
     made: usize,
+    /// The mark by which the cgroup is known to be the container's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<String>,
 }
 
 /// The form on disk, before it is checked.
@@ -49,18 +52,20 @@ struct Stored {
     mount: String,
     path: String,
     made: usize,
+    #[serde(default)]
+    owner: Option<String>,
 }
 
 impl TryFrom<Stored> for Location {
     type Error = String;
 
     fn try_from(stored: Stored) -> std::result::Result<Location, String> {
-        let Stored { driver, mount, path, made } = stored;
+        let Stored { driver, mount, path, made, owner } = stored;
         let depth = path.split('/').count();
         if path.is_empty() || super::clean(&path) != path || !mount.starts_with('/') || made > depth {
             return Err(format!("{mount}/{path} is not the place of a cgroup"));
         }
-        Ok(Location { driver, mount, path, made })
+        Ok(Location { driver, mount, path, made, owner })
     }
 }
 
@@ -73,12 +78,12 @@ impl fmt::Display for Location {
 impl Location {
     /// A cgroup below the mount, whose last `made` components are not there yet. The path is a cleaned one.
     pub(super) fn new(mount: Mount, path: String, made: usize) -> Location {
-        Location { driver: Driver::Cgroupfs, mount: mount.path().to_owned(), path, made }
+        Location { driver: Driver::Cgroupfs, mount: mount.path().to_owned(), path, made, owner: None }
     }
 
     /// The cgroup of a unit that systemd is to make.
     pub(super) fn of_unit(mount: Mount, path: String, unit: Recorded) -> Location {
-        Location { driver: Driver::Systemd(unit), mount: mount.path().to_owned(), path, made: 1 }
+        Location { driver: Driver::Systemd(unit), mount: mount.path().to_owned(), path, made: 1, owner: None }
     }
 
     /// The same one where a process of it really is.
@@ -118,7 +123,8 @@ impl Location {
         format!("{}/{}", self.mount, self.path)
     }
 
-    pub(super) fn made(&self) -> usize {
+    /// How many of its directories the container made, from the leaf up.
+    pub fn made(&self) -> usize {
         self.made
     }
 
@@ -212,7 +218,6 @@ impl Location {
     }
 
     /// Whether a live process is in it or below it. A cgroup that is gone has none.
-    #[cfg(test)]
     pub fn is_populated(&self) -> Result<bool> {
         self.event("populated")
     }
@@ -421,6 +426,14 @@ mod tests {
         assert_eq!((location.directory().as_str(), location.path().as_str()), ("/sys/fs/cgroup/a/b", "/a/b"));
         assert_eq!(location.ancestors().collect::<Vec<_>>(), ["/sys/fs/cgroup", "/sys/fs/cgroup/a"]);
         assert_eq!(location.upwards().collect::<Vec<_>>(), ["/sys/fs/cgroup/a/b", "/sys/fs/cgroup/a"]);
+    }
+
+    #[test]
+    fn a_mark_survives_the_record() {
+        let text = r#"{"driver":"cgroupfs","mount":"/sys/fs/cgroup","path":"a","made":1,"owner":"web 7"}"#;
+        let location = location(text).unwrap();
+        assert_eq!(location.owner.as_deref(), Some("web 7"));
+        assert_eq!(serde_json::to_string(&location).unwrap(), text);
     }
 
     #[test]

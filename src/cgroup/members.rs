@@ -14,6 +14,11 @@ impl Location {
     /// Kills every process in it and below it, also those that are being forked and those that are frozen.
     /// Doesn't wait for their end; a cgroup that is gone is fine.
     pub fn kill_all(&self) -> Result<()> {
+        // A process that is born in a cgroup from outside (CLONE_INTO_CGROUP) is killed by newer kernels (seen: 6.18) if the
+        // cgroup has ever been killed: an empty one would be of no use to the next container any more.
+        if !self.is_populated()? {
+            return Ok(());
+        }
         match files::write(&self.file("cgroup.kill"), "1") {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
             // A threaded cgroup has parts of processes, and this file kills whole ones.

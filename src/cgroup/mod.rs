@@ -20,6 +20,7 @@ mod members;
 mod mount;
 #[cfg(test)]
 mod native;
+mod owner;
 mod range;
 pub mod rdt;
 pub mod stats;
@@ -42,6 +43,7 @@ pub use create::{Cgroup, Inner};
 pub use files::MemoryEvents;
 pub use location::Location;
 pub use mount::Mount;
+pub use owner::Holder;
 pub use update::Change;
 
 /// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).
@@ -57,6 +59,7 @@ pub enum Manager {
 
 /// What the config asks of a cgroup, checked and converted.
 pub struct Request {
+    id: String,
     path: Wanted,
     limits: Limits,
     devices: Option<Program>,
@@ -98,7 +101,7 @@ impl Request {
                 (Wanted::Absolute(String::new()), limits, Some(Rc::new(unit)))
             }
         };
-        Ok(Some(Request { path: wanted, limits, devices: Program::plan(rules)?, unit }))
+        Ok(Some(Request { id: id.to_owned(), path: wanted, limits, devices: Program::plan(rules)?, unit }))
     }
 
     /// The number of the device rules, by which an `update` that brings the same ones is known.

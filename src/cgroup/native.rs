@@ -1,6 +1,7 @@
 //! Tests of the room on a real cgroup2, as root, each in a mount namespace of its own.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -137,6 +138,37 @@ fn undoing_ends_what_was_started_in_a_cgroup_whether_it_was_made_or_found() {
         assert_eq!(Path::new(&top).exists(), !made);
     }
     fs::remove_dir(format!("/sys/fs/cgroup/{}", place.0)).unwrap();
+}
+
+#[test]
+fn a_cgroup_is_known_by_its_mark_and_undone_by_who_has_marked_it() {
+    let (true, place) = (enter(View::Pure), Place::new()) else { return };
+    let cgroup = place.make("", "{}").unwrap();
+    assert_eq!(cgroup.location().holder().unwrap(), Holder::Own);
+    // Nobody is in it yet: another container takes it.
+    let taken = place.make("", "{}").unwrap();
+    assert_eq!((cgroup.location().made(), taken.location().made()), (1, 0));
+    let holders = || [&cgroup, &taken].map(|cgroup| cgroup.location().holder().unwrap());
+    assert_eq!(holders(), [Holder::Other, Holder::Own]);
+    let mut shell = Shell::spawn(taken.location(), "exec sleep 60");
+    until(|| taken.location().is_populated().unwrap());
+    drop(cgroup);
+    assert!(taken.location().is_populated().unwrap(), "it was emptied");
+    let location = taken.keep();
+    shell.0.kill().unwrap();
+    shell.0.wait().unwrap();
+    location.remove(SOON).unwrap();
+    assert_eq!(location.holder().unwrap(), Holder::Own, "there is none");
+    fs::create_dir(location.directory()).unwrap();
+    assert_eq!(location.holder().unwrap(), Holder::Unmarked);
+    let mut unknown = location.clone();
+    unknown.owner = None;
+    assert_eq!(unknown.holder().unwrap(), Holder::Unknown);
+    let mut other = Location::new(Mount::find().unwrap(), place.0.clone(), 0);
+    other.owner = Some("x".repeat(600));
+    other.mark(other.open().unwrap().as_fd()).unwrap();
+    assert_eq!([&location, &unknown].map(|place| place.holder().unwrap()), [Holder::Other; 2]);
+    fs::remove_dir(location.directory()).unwrap();
 }
 
 #[test]

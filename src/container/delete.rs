@@ -8,6 +8,7 @@ use crate::error::{Context, Error, Result, bail};
 use crate::hooks::{Stage, Surroundings};
 use crate::sys;
 
+use super::claim::Claim;
 use super::create::sweep;
 use super::store::{Store, does_not_exist};
 use super::{Container, Status, id::Id, state};
@@ -45,9 +46,10 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
 /// first; the record stays then, for another try.
 pub fn destroy(container: Container) -> Result<()> {
     let Container { directory, record } = &container;
+    let claim = record.cgroup.as_ref().map(|cgroup| Ok((cgroup, container.claim(cgroup)?)));
     let ended = end(&container);
     log::trace!("init ended");
-    let cgroup = record.cgroup.as_ref().map_or(Ok(()), remove_cgroup);
+    let cgroup = claim.map_or(Ok(()), |claim| claim.and_then(|(cgroup, claim)| remove_cgroup(cgroup, claim)));
     let resctrl = record.resctrl.as_ref().map_or(Ok(()), |group| group.remove());
     ended.and(cgroup).and(resctrl)?;
     log::trace!("cgroup removed");
@@ -76,11 +78,22 @@ fn end(container: &Container) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroup, killing what is still in it: processes of a shared pid namespace, or moved there by others.
-fn remove_cgroup(cgroup: &Location) -> Result<()> {
-    // Mostly one rmdir; processes that are left are killed, but only once it is known that there are any.
-    if cgroup.remove(Duration::ZERO).is_ok() {
+/// Removes the cgroup, killing what is still in it: processes of a shared pid namespace, or moved there by others. One
+/// that is another container's by now is left to that.
+fn remove_cgroup(cgroup: &Location, claim: Claim) -> Result<()> {
+    let own = match claim {
+        Claim::Own => true,
+        Claim::Empty => !cgroup.is_populated()?,
+        Claim::None => false,
+    };
+    if !own {
+        log::warn!("cgroup {cgroup} is left as it is: it is not known to be the container's");
         return Ok(());
+    }
+    // Mostly one rmdir; processes that are left are killed, but only once it is known that there are any.
+    let removed = cgroup.remove(Duration::ZERO);
+    if removed.is_ok() || claim != Claim::Own {
+        return removed;
     }
     cgroup.kill_all()?;
     cgroup.remove(PATIENCE)

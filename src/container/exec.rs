@@ -18,6 +18,7 @@ use crate::process::foreground::{Foreground, Terminal};
 use crate::seccomp::Program;
 use crate::sys;
 
+use super::claim::Claim;
 use super::create::{Console, open_console, send_pidfd, write_pid};
 use super::{Container, Status, agent};
 
@@ -165,5 +166,7 @@ fn cgroup_dir(container: &Container, init: Pid, below: Option<&Path>) -> Result<
     }
     let Some(cgroup) = &container.record.cgroup else { return Ok(None) };
     let init_is_below = container.record.annotations.get(INNER_CGROUP).is_some_and(|name| !name.is_empty());
+    // Without one of its own any more, where init is, too.
+    let init_is_below = init_is_below || container.claim(cgroup)? == Claim::None;
     if init_is_below { cgroup.open_that_of(init) } else { cgroup.open_for(init) }.map(Some)
 }

@@ -9,13 +9,14 @@ use super::{Container, Status, members};
 /// nobody with it there. `all` also reaches what a dead init has left behind, if that can be told by a cgroup.
 pub fn kill(container: &Container, number: i32, all: bool) -> Result<()> {
     let whole = all || (number == libc::SIGKILL && !container.owns_pid_namespace());
-    match (container.status()?, &container.record.cgroup) {
+    let cgroup = if whole { container.own_cgroup()? } else { None };
+    match (container.status()?, cgroup) {
         // The kernel's own way, which no fork escapes.
-        (_, Some(cgroup)) if whole && number == libc::SIGKILL => cgroup.kill_all(),
-        (_, Some(_)) if whole => signal_each(container, number),
+        (_, Some(cgroup)) if number == libc::SIGKILL => cgroup.kill_all(),
+        (_, Some(_)) => signal_each(container, number),
         (Status::Stopped | Status::Creating, _) if all => Ok(()),
         (Status::Stopped | Status::Creating, _) => Err(Error::new("container not running")),
-        // Without a cgroup. The death of init takes its pid namespace along.
+        // Without a cgroup of its own. The death of init takes its pid namespace along.
         _ if whole && !(number == libc::SIGKILL && container.owns_pid_namespace()) => signal_each(container, number),
         _ => container.signal_init(number),
     }

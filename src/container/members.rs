@@ -14,7 +14,7 @@ use super::Container;
 /// of its own, and their descendants (who may have nested ones); in a shared one only init and its descendants can be
 /// told from others.
 pub fn pids(container: &Container) -> Result<Vec<Pid>> {
-    if let Some(cgroup) = &container.record.cgroup {
+    if let Some(cgroup) = container.own_cgroup()? {
         return cgroup.pids();
     }
     let Some((init, _)) = container.living_init()? else { return Ok(Vec::new()) };

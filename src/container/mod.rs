@@ -2,6 +2,7 @@
 
 mod agent;
 pub mod check;
+mod claim;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -24,9 +25,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::unistd::Pid;
 
-use crate::cgroup::Location;
 use crate::error::{Context, Error, Result};
-use crate::host;
 use crate::launch::gate::Gate;
 use crate::sys;
 
@@ -92,7 +91,9 @@ impl Container {
 
     /// Whether the container's own cgroup is frozen; a cgroup that just vanished is not.
     fn is_frozen(&self) -> bool {
+        // Whose it is is asked only then: it would be a call more for every look at a container.
         self.record.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+            && self.own_cgroup().is_ok_and(|cgroup| cgroup.is_some())
     }
 
     /// Whether the process with this pid is the init on record.
@@ -118,19 +119,6 @@ impl Container {
     /// Whether the container has a pid namespace of its own, so that its init takes all others with it.
     pub fn owns_pid_namespace(&self) -> bool {
         self.record.own_pid_namespace
-    }
-
-    /// Its cgroup; without one the error says what it would be needed for.
-    fn cgroup(&self, purpose: &str) -> Result<&Location> {
-        self.record.cgroup.as_ref().ok_or_else(|| {
-            let remedy = if host::is_unprivileged() {
-                "create it without --cgroup-manager=disabled, where a cgroup is delegated to this user: in a systemd user \
-                 session, or with linux.cgroupsPath below a cgroup of this user's"
-            } else {
-                "create it without --cgroup-manager=disabled"
-            };
-            Error::new(format!("the container has no cgroup of its own to {purpose}")).hint(remedy)
-        })
     }
 
     /// Sends a signal to init.

@@ -84,7 +84,7 @@ fn find(container: &Container) -> Result<Vec<(Pid, Stat)>> {
         bail!("cannot look at the pid namespace of the container's process {init}");
     };
     let shared = pid_namespace(Pid::this()) == Some(inside);
-    let members: BTreeSet<Pid> = match &container.record.cgroup {
+    let members: BTreeSet<Pid> = match container.own_cgroup()? {
         Some(cgroup) => cgroup.pids()?.into_iter().collect(),
         // In a namespace of several containers the inits of the others have come from outside as well.
         None if !container.owns_pid_namespace() => {

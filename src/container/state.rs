@@ -6,10 +6,10 @@ use std::path::Path;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use crate::cgroup::Location;
 use crate::error::Result;
 use crate::sys;
 
+use super::claim::Claim;
 use super::record::Record;
 use super::{Container, Status};
 
@@ -78,12 +78,14 @@ struct End {
 }
 
 impl End {
-    fn of(record: &Record) -> End {
+    fn of(container: &Container) -> End {
+        let record = &container.record;
+        let cgroup = record.cgroup.as_ref().filter(|cgroup| cgroup.oom_kills().is_some_and(|kills| kills > 0));
         let status = record.init().and_then(|pid| sys::pid::status_of_zombie(pid, record.start_time));
         // Those who may not look are told 0.
         End {
             status: status.filter(|&status| status != 0 || geteuid().is_root()),
-            out_of_memory: record.cgroup.as_ref().and_then(Location::oom_kills).is_some_and(|kills| kills > 0),
+            out_of_memory: cgroup.is_some_and(|cgroup| container.claim(cgroup).is_ok_and(|claim| claim != Claim::None)),
         }
     }
 }
@@ -93,7 +95,7 @@ impl<'a> Shown<'a> {
     pub fn of(container: &'a Container, owner: String) -> Result<Shown<'a>> {
         let status = container.status()?;
         let record = &container.record;
-        let end = if status == Status::Stopped { End::of(record) } else { End::default() };
+        let end = if status == Status::Stopped { End::of(container) } else { End::default() };
         Ok(Shown {
             oci_version: &record.oci_version,
             id: &record.id,

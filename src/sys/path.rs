@@ -1,4 +1,4 @@
-//! Paths that cannot leave a directory (openat2(2)), and extended attributes by descriptor.
+//! Paths that cannot leave a directory (openat2(2)), and extended attributes.
 
 use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -83,6 +83,21 @@ pub(crate) fn xattr(file: impl AsFd, name: &CStr) -> Result<Vec<u8>> {
         // SAFETY: `name` ends in NUL; `buffer` is writable for `size` bytes, or `size` is 0.
         unsafe { libc::fgetxattr(fd, name.as_ptr(), buffer.cast(), size) }
     })
+}
+
+/// The value of one extended attribute of a file by its path, as the first bytes of a buffer. A link is not followed.
+///
+/// # Errors
+/// `ENODATA`: it has none of that name. `ERANGE`: the value is longer than the buffer.
+pub(crate) fn xattr_at<'buffer, P>(path: &P, name: &CStr, buffer: &'buffer mut [u8]) -> Result<&'buffer [u8]>
+where
+    P: NixPath + ?Sized,
+{
+    let length = path.with_nix_path(|path| {
+        // SAFETY: both names end in NUL, and `buffer` is writable for the length given.
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
+    })?;
+    Ok(&buffer[..Errno::result(length)? as usize])
 }
 
 /// Sets one extended attribute of an open file.

@@ -297,6 +297,32 @@ fn the_unit_of_another_is_left_alone() {
     plainly(&container, &["state", container.name()]).fails_with("does not exist");
 }
 
+/// As soon as nobody is in it systemd takes a unit away, and another container may have one of that name.
+#[test]
+fn the_unit_that_another_container_has_under_the_name_of_a_stopped_one_is_left_alone() {
+    let Some((sandbox, manager)) = managed(PRIVATE) else { return };
+    let first = bundle(&sandbox).args(["true"]);
+    first.create().ok();
+    first.start().ok();
+    first.until("stopped");
+    fs::remove_dir(manager.unit(&unit(&first))).expect("an empty cgroup");
+    let path = format!("a-b.slice:corten:{}", first.name());
+    let other = bundle(&sandbox).set("/linux/cgroupsPath", path);
+    other.create().ok();
+    manager.calls();
+    for signal in ["KILL", "TERM"] {
+        plainly(&first, &["kill", "--all", first.name(), signal]).ok();
+    }
+    plainly(&first, &["delete", first.name()]).ok();
+    assert!(manager.members().is_empty());
+    assert_eq!(other.status(), "created");
+    other.start().ok();
+    assert_eq!(other.status(), "running");
+    plainly(&other, &["delete", "--force", other.name()]).ok();
+    assert_eq!(manager.members(), ["StopUnit"]);
+    assert!(!manager.unit(&unit(&first)).exists());
+}
+
 #[test]
 fn an_older_systemd_is_asked_without_what_it_does_not_know() {
     let Some((sandbox, manager)) = managed(PRIVATE) else { return };

@@ -1,0 +1,70 @@
+//! Whether the cgroup at the place on record still is the container's.
+
+use super::Container;
+use crate::cgroup::{Holder, Location};
+use crate::error::{Error, Result};
+use crate::host;
+
+/// What a container may do to the cgroup at its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is its own, with all that is in it.
+    Own,
+    /// That is not known, but none of the processes in it can be its own: it may be taken away if there are none.
+    Empty,
+    /// It is another's.
+    None,
+}
+
+impl Container {
+    /// Whose the cgroup is. To be asked before init is ended, since a living one tells.
+    pub fn claim(&self, cgroup: &Location) -> Result<Claim> {
+        let holder = cgroup.holder()?;
+        // Nobody takes a cgroup with a process in it, whatever the mark is: without privilege, that can be changed by who
+        // was given the cgroup.
+        if holder == Holder::Own || self.lives_in(cgroup)? {
+            return Ok(Claim::Own);
+        }
+        Ok(match holder {
+            // Of a container in its pid namespace nobody outlives init. In a shared one, what is left has to be ended.
+            Holder::Unknown if self.owns_pid_namespace() => Claim::Empty,
+            Holder::Unknown => Claim::Own,
+            // Its creator was killed between making the directory and marking it, when nobody was in it yet.
+            Holder::Unmarked if self.record.init().is_none() && cgroup.made() > 0 => Claim::Empty,
+            _ => Claim::None,
+        })
+    }
+
+    fn lives_in(&self, cgroup: &Location) -> Result<bool> {
+        let Some((pid, _handle)) = self.living_init()? else { return Ok(false) };
+        Ok(cgroup.pids()?.contains(&pid))
+    }
+
+    /// The container's cgroup, if it has one of its own and nobody else has it by now.
+    pub fn own_cgroup(&self) -> Result<Option<&Location>> {
+        let Some(cgroup) = &self.record.cgroup else { return Ok(None) };
+        Ok((self.claim(cgroup)? == Claim::Own).then_some(cgroup))
+    }
+
+    /// Its own cgroup; without one the error says what it would be needed for.
+    pub(super) fn cgroup(&self, purpose: &str) -> Result<&Location> {
+        let cgroup = self.record.cgroup.as_ref().ok_or_else(|| {
+            let remedy = if host::is_unprivileged() {
+                "create it without --cgroup-manager=disabled, where a cgroup is delegated to this user: in a systemd user \
+                 session, or with linux.cgroupsPath below a cgroup of this user's"
+            } else {
+                "create it without --cgroup-manager=disabled"
+            };
+            Error::new(format!("the container has no cgroup of its own to {purpose}")).hint(remedy)
+        })?;
+        match self.claim(cgroup)? {
+            Claim::Own => Ok(cgroup),
+            Claim::Empty | Claim::None => Err(Error::new(format!(
+                "the container has no cgroup of its own to {purpose}: cgroup {cgroup} is not the container's any more"
+            ))
+            .hint(
+                "another container has the same linux.cgroupsPath; delete this one, and give every container its own",
+            )),
+        }
+    }
+}
