@@ -541,6 +541,46 @@ fn an_exec_from_where_the_user_may_not_come_from_is_told_the_remedy() {
     container.cmd(&["delete", "--force", &id]).run().ok();
 }
 
+/// Without the privilege for the mark that root sets there is one that the user may set.
+#[test]
+fn a_users_container_that_has_taken_the_cgroup_of_a_stopped_one_is_left_alone() {
+    if kind() != Kind::Corten {
+        return;
+    }
+    let first = single();
+    let sandbox = first.bundle.sandbox().clone();
+    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        chown(sandbox.cgroup().join(file), Some(USER), Some(USER)).expect("delegate a cgroup");
+    }
+    let path = format!("{}/mine", sandbox.cgroup_name());
+    let map = first.bundle.config()["linux"]["uidMappings"].clone();
+    let second = Bundle::inside(sandbox.clone())
+        .mount_options("/dev/pts", |options| options.retain(|option| option != "gid=5"))
+        .without_ns("pid");
+    let second =
+        rootless(second, map, "").with(|bundle| bundle.without_mount("/proc").set("/linux/cgroupsPath", &*path));
+    let second = second.with(|bundle| bundle.args(["sleep", "60"]));
+    let first = first.with(|bundle| bundle.set("/linux/cgroupsPath", &*path).args(["true"]));
+    for container in [&first, &second] {
+        container.bundle.write();
+        let id = container.bundle.name();
+        container.cmd(&["run", "--detach", "--pid-file", "pid", id]).run().ok();
+        let record = fs::read(sandbox.dir().join(format!("run/corten/{id}/record.json"))).expect("the record");
+        let record: Value = serde_json::from_slice(&record).expect("JSON");
+        let owner = record["cgroup"]["owner"].as_str().expect("a mark");
+        assert_eq!(owner.split(' ').next(), Some(id));
+        if container.bundle.name() == first.bundle.name() {
+            container.bundle.wait();
+        }
+    }
+    first.cmd(&["kill", "--all", first.bundle.name(), "KILL"]).run().ok();
+    first.cmd(&["delete", first.bundle.name()]).run().ok();
+    let procs = || fs::read_to_string(sandbox.cgroup().join("mine/cgroup.procs")).unwrap_or_default();
+    assert_eq!(procs().trim(), second.bundle.pid().to_string());
+    second.cmd(&["delete", "--force", second.bundle.name()]).run().ok();
+    assert!(!sandbox.cgroup().join("mine").exists(), "the cgroup is left");
+}
+
 #[test]
 fn an_image_directory_is_shared_through_an_overlay_made_by_the_user() {
     if kind() != Kind::Corten {

@@ -217,6 +217,15 @@ impl Location {
         self.event("frozen")
     }
 
+    /// Waits until no live process is in it or below it; `false` when that didn't happen in time.
+    pub fn is_empty_within(&self, patience: Duration) -> Result<bool> {
+        let wait = || Events::open(&self.file("cgroup.events"))?.wait("populated", "0", Instant::now() + patience);
+        match wait() {
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(true),
+            done => done.with_context(|| format!("read cgroup.events of cgroup {self}")),
+        }
+    }
+
     /// Whether a live process is in it or below it. A cgroup that is gone has none.
     pub fn is_populated(&self) -> Result<bool> {
         self.event("populated")

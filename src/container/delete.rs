@@ -16,6 +16,9 @@ use super::{Container, Status, id::Id, state};
 /// How long a killed init may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the process of a killed `create`, which nobody has to kill, may take to be gone.
+const DYING: Duration = Duration::from_secs(1);
+
 /// Deletes a container. Only a stopped one goes without `force`, and a created one, which engines rely on. With
 /// `force` a missing container is no error.
 pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
@@ -83,7 +86,7 @@ fn end(container: &Container) -> Result<()> {
 fn remove_cgroup(cgroup: &Location, claim: Claim) -> Result<()> {
     let own = match claim {
         Claim::Own => true,
-        Claim::Empty => !cgroup.is_populated()?,
+        Claim::Empty => cgroup.is_empty_within(DYING)?,
         Claim::None => false,
     };
     if !own {

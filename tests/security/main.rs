@@ -3,7 +3,8 @@
 //!
 //! Where the report is a race, another process exchanges directory and link in a shared volume all the while
 //! ([`attack::race`]); `CORTEN_SECURITY=full` makes 2,000 starts of each, a number that many. `hack/guards` takes the guards
-//! out of corten one by one and shows that these tests notice.
+//! out of corten one by one and shows that these tests notice. [`state`] and [`strangers`] are of no report: who gets at what
+//! the runtime keeps, and whom it might take for a container's own.
 //!
 //! Not here: what needs AppArmor to be seen (the labels of CVE-2019-16884, CVE-2025-52881: `tests/labels.rs`, in the lab),
 //! or SELinux (the unit tests of `process::labels` have false files in their way), what needs checkpoints, which corten does not make (CVE-2026-119101,

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -197,8 +198,11 @@ fn the_intent_of_a_killed_create_is_enough_to_remove_an_empty_cgroup_that_has_no
     let mut stranger = Stranger::in_cgroup(&container.cgroup());
     container.cmd(["kill", "--all", container.name(), "KILL"]).run().ok();
     assert!(stranger.lives());
+    // As the container's process does, whose creator was killed.
+    let deleting = container.cmd(["delete", container.name()]).spawn();
+    std::thread::sleep(Duration::from_millis(200));
     stranger.end();
-    container.delete().ok();
+    deleting.wait().ok();
     assert!(!container.cgroup().exists(), "the cgroup is left");
 }
 
