@@ -114,7 +114,7 @@ impl Mount {
             options.bind = Some(false);
         }
         let idmap = IdMap::plan(entry, options.idmap.as_ref(), request, &field)?;
-        let source = source(entry, &mut options, request, propagation, fstype, &field)?;
+        let source = source::read(entry, &mut options, request, propagation, fstype, &field)?;
         check_words(&options, &source, idmap.is_some()).field(|| field("options"))?;
         check_proc(&target, &source).field(|| field("destination"))?;
         let mut parameters = std::mem::take(&mut options.parameters);

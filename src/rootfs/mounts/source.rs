@@ -3,7 +3,7 @@
 use super::*;
 
 /// Reads the type, source and options of an entry.
-pub(super) fn source(
+pub(super) fn read(
     entry: &Entry,
     options: &mut Options,
     request: &Request,
