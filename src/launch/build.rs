@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::error::{Context, Result};
 use crate::hooks::{Hooks, Stage, Surroundings};
 use crate::namespaces::sysctl::Sysctls;
-use crate::namespaces::time::Offsets;
+use crate::namespaces::time::{Offsets, OwnProc};
 use crate::namespaces::{self, Entry, uts};
 use crate::process::{self, Process};
 use crate::rootfs::Opened;
@@ -75,6 +75,9 @@ impl Entering {
     /// still to be written.
     pub fn enter(&self, offsets: Option<&Offsets>) -> Result<()> {
         let outside = self.is_outside();
+        let late = offsets.filter(|_| !self.joins_user);
+        // Before a mount namespace is joined, where /proc may be anything.
+        let own = late.map(|_| OwnProc::open()).transpose()?;
         if outside && self.has_new_user() {
             // From there the right to it may be gone.
             self.choose_pid_namespace()?;
@@ -93,7 +96,7 @@ impl Entering {
             sys::clone::unshare(self.new).context("make namespaces (unshare)")?;
         }
         // Before the ids change: then our files in /proc belong to the host's root, and we may not write our own offsets.
-        offsets.filter(|_| !self.joins_user).map_or(Ok(()), Offsets::enter)
+        late.zip(own).map_or(Ok(()), |(offsets, own)| offsets.enter(&own))
     }
 
     /// Makes the pid namespace that is joined the one of our children.

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use super::answer;
 use crate::error::{Context, Error, Result};
-use crate::namespaces::time::Offsets;
+use crate::namespaces::time::{Offsets, OwnProc};
 use crate::namespaces::{self, Entry, user};
 use crate::sys::clone::{self, By, Fork, SharedPid};
 use crate::sys::{self, Errno};
@@ -137,6 +137,7 @@ fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>) -> Result<Fork> 
 /// write them.
 pub fn enter(entries: &[Entry], offsets: Option<&Offsets>) -> Result<()> {
     let user = joins(entries, USER);
+    let own = offsets.map(|_| OwnProc::open()).transpose()?;
     if user {
         // In there it may be denied to drop them (setgroups(2), user_namespaces(7)).
         user::drop_groups()?;
@@ -144,7 +145,7 @@ pub fn enter(entries: &[Entry], offsets: Option<&Offsets>) -> Result<()> {
     namespaces::enter(entries)?;
     if user {
         // Before the ids change, which makes our own files in /proc belong to the host's root.
-        offsets.map_or(Ok(()), Offsets::set)?;
+        offsets.zip(own).map_or(Ok(()), |(offsets, own)| offsets.set(&own))?;
         user::become_root()?;
     }
     Ok(())

@@ -1,8 +1,11 @@
 //! The clock offsets of a new time namespace, time_namespaces(7).
 
-use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 use oci_spec::runtime::Linux;
 
 use crate::error::{Context, Error, Result};
@@ -44,17 +47,34 @@ impl Offsets {
     }
 
     /// Makes the time namespace, sets its clocks and enters it.
-    pub fn enter(&self) -> Result<()> {
-        self.set()?;
-        let made = File::open("/proc/self/ns/time_for_children").context("open the new time namespace")?;
+    pub fn enter(&self, own: &OwnProc) -> Result<()> {
+        self.set(own)?;
+        let made = own.file(c"ns/time_for_children", OFlag::O_RDONLY).context("open the new time namespace")?;
         sys::clone::setns(made.as_fd(), libc::CLONE_NEWTIME as u64).context("enter the new time namespace")
     }
 
     /// Makes a time namespace for children and sets its clocks, which can only be done while no process is inside.
-    pub fn set(&self) -> Result<()> {
+    pub fn set(&self, own: &OwnProc) -> Result<()> {
         sys::clone::unshare(libc::CLONE_NEWTIME as u64).context("make a time namespace")?;
-        fs::write("/proc/self/timens_offsets", &self.0)
+        let file = own.file(c"timens_offsets", OFlag::O_WRONLY);
+        file.and_then(|mut file| Ok(file.write_all(self.0.as_bytes())?))
             .with_context(|| format!("set the clock offsets {}", self.0.trim().replace('\n', ", ")))
             .field(|| "/linux/timeOffsets")
+    }
+}
+
+/// The directory of this process in the host's procfs. It is opened before a mount namespace is joined, in which a
+/// container can have mounted anything over the name `/proc/self` (CVE-2025-52881).
+pub struct OwnProc(OwnedFd);
+
+impl OwnProc {
+    /// Opens it in the procfs that is at `/proc` now.
+    pub fn open() -> Result<OwnProc> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        open("/proc/self", flags, Mode::empty()).map(OwnProc).context("open /proc/self")
+    }
+
+    fn file(&self, name: &std::ffi::CStr, flags: OFlag) -> Result<File> {
+        Ok(openat(&self.0, name, flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
     }
 }
