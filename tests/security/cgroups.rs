@@ -6,7 +6,7 @@ use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
 use crate::attack::{Outside, mount_on_host};
-use crate::harness::{Bundle, known_difference};
+use crate::harness::{Bundle, Sandbox, known_difference};
 
 #[test]
 fn cve_2023_25809_the_cgroups_of_the_host_cannot_be_written() {
@@ -118,4 +118,77 @@ fn runc_1_5_3_without_a_mount_namespace_the_mounts_of_the_host_stay_as_they_are(
             .run();
         outside.is_untouched();
     }
+}
+
+/// Whether version 1 is in sight, and may be written: every `release_agent`, opened and never written.
+const AGENTS: &str =
+    "busybox find /sys -name release_agent -o -name notify_on_release | while read f; do probe open $f; done
+    while read line; do case $line in *' - cgroup '*) echo MOUNTED $line;; esac; done </proc/self/mountinfo; echo done";
+
+/// Tries of a container to mount version 1 for itself, in the namespaces it has and in new ones.
+const TRIES: &str = "mkdir -p /tmp/v1
+    for options in none,name=corten-test-agent rdma memory cpuset all; do
+        mount -t cgroup -o $options cgroup /tmp/v1 && echo TAKEN $options
+        busybox unshare -m -C mount -t cgroup -o $options cgroup /tmp/v1 && echo TAKEN $options
+    done 2>/dev/null; echo done";
+
+#[test]
+fn cve_2022_0492_no_release_agent_of_version_1_can_be_reached() {
+    let docker =
+        ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_MKNOD", "CAP_SETUID", "CAP_SETGID", "CAP_SETFCAP"];
+    for hybrid in [false, true] {
+        // Where the host has version 1, too, and may run what its root tells a release agent to run.
+        if hybrid && Sandbox::hybrid().is_none() {
+            continue;
+        }
+        for own in [true, false] {
+            for userns in [false, true] {
+                let container = || {
+                    let bundle = if userns { Bundle::new().userns() } else { Bundle::new() };
+                    let bundle = if own { bundle } else { bundle.without_ns("cgroup") };
+                    bundle.caps(&docker)
+                };
+                container().sh(TRIES).run().prints("done");
+                let agents = container().sh(AGENTS).run();
+                agents.ok().shows("done").hides(" ok\n");
+                if !hybrid || !(known_difference("runc", "shows version 1 too") || known_difference("crun", "the same"))
+                {
+                    agents.prints("done");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn cve_2022_0492_the_type_cgroup_is_version_2_and_read_only_unless_asked_for_otherwise() {
+    let line = "while read a b c d place options rest; do [ $place = /sys/fs/cgroup ] && echo $options ${rest##*- }; done \
+                </proc/self/mountinfo; true";
+    for kind in ["cgroup", "cgroup2"] {
+        if kind == "cgroup2" && known_difference("runc", "knows the type cgroup alone") {
+            continue;
+        }
+        for (options, read_only) in [(&["ro", "nosuid"][..], true), (&["rw", "nosuid"], false), (&["nosuid"], false)] {
+            let bundle = Bundle::new().without_mount("/sys/fs/cgroup");
+            let seen = bundle.mount("/sys/fs/cgroup", kind, "cgroup", options).sh(line).run();
+            let said = seen.ok().stdout();
+            let words: Vec<&str> = said.split_whitespace().collect();
+            assert_eq!(words.get(1), Some(&"cgroup2"), "{said}");
+            assert_eq!(words[0].split(',').any(|word| word == "ro"), read_only, "{options:?}: {said}");
+        }
+        // A read-only one stays so for a root that has no CAP_SYS_ADMIN.
+        let bundle =
+            Bundle::new().sh("mount -o remount,rw /sys/fs/cgroup && echo WRITABLE; mkdir /sys/fs/cgroup/x; echo done");
+        let seen = bundle.run();
+        seen.prints("done");
+        assert!(!bundle.cgroup().join("x").exists());
+    }
+    let bundle = Bundle::new();
+    let dir = bundle.host_dir("template");
+    bundle.cmd(["spec"]).cwd(&dir).run().ok();
+    let text = fs::read_to_string(dir.join("config.json")).expect("the template");
+    let template: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let mounts = template["mounts"].as_array().expect("mounts");
+    let cgroup = mounts.iter().find(|mount| mount["destination"] == "/sys/fs/cgroup").expect("a cgroup mount");
+    assert!(cgroup["options"].as_array().is_some_and(|options| options.contains(&json!("ro"))), "{cgroup}");
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -280,4 +281,108 @@ fn overwrite(capabilities: &[Vec<&str>], provoke: impl Fn(&Bundle, &Path)) {
     let path = bundle.path().to_str().expect("a plain path");
     let _ = bundle.cmd(["run", "--bundle", path, bundle.name()]).program(&copy).run();
     assert!(fs::read(&copy).expect("read the copy") == before);
+}
+
+/// What the container's first process has open while it waits to be started.
+struct AtGate {
+    number: u32,
+    target: String,
+    /// As in `fcntl`'s open flags, from `fdinfo`.
+    flags: u32,
+    is_directory: bool,
+    file_system: nix::sys::statfs::FsType,
+}
+
+fn at_gate(pid: i32) -> Vec<AtGate> {
+    let dir = format!("/proc/{pid}/fd");
+    let numbers = fs::read_dir(&dir).expect("its descriptors").flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let look = |number: u32| {
+        let link = format!("{dir}/{number}");
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).expect("its flags");
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("its flags");
+        AtGate {
+            number,
+            target: fs::read_link(&link).expect("what it leads to").display().to_string(),
+            flags: u32::from_str_radix(flags.trim(), 8).expect("an octal number"),
+            is_directory: fs::metadata(&link).expect("what it is").is_dir(),
+            file_system: nix::sys::statfs::statfs(link.as_str()).expect("where it is").filesystem_type(),
+        }
+    };
+    numbers.map(look).collect()
+}
+
+/// Containers whose set-up opens much on the host: mount sources, an image below an overlay, namespaces, a terminal.
+fn made_of_much(first: &Bundle) -> Vec<Bundle> {
+    let (dir, file) = (first.host_dir("source"), first.host_file("source-file", ""));
+    let plain = || Bundle::new().bind(&dir, "/vol", &["rbind"]).bind(&file, "/file", &["bind", "ro"]);
+    let full = || {
+        plain()
+            .mount("/copied", "tmpfs", "tmpfs", &["tmpcopyup"])
+            .hook("createRuntime", "true")
+            .hook("createContainer", "true")
+            .set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}))
+            .set("/process/oomScoreAdj", 100)
+    };
+    vec![
+        plain(),
+        full(),
+        full().without_ns("cgroup"),
+        full().userns(),
+        full().userns().ns("time").set("/linux/timeOffsets", json!({"monotonic": {"secs": 1}})),
+        plain().set("/root/readonly", true).set("/linux/resources/unified", json!({"cgroup.max.depth": "9"})),
+    ]
+}
+
+#[test]
+fn crun_1_31_no_directory_of_the_host_is_open_in_a_container_that_waits() {
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    for bundle in made_of_much(&first) {
+        let bundle = bundle.args(["sleep", "100"]);
+        // One that the caller forgot, too.
+        bundle.create_cmd(&[]).leak(12, outside_fd(&outside)).run().ok();
+        let open = at_gate(bundle.pid());
+        for fd in &open {
+            let AtGate { number, target, .. } = fd;
+            if known_difference("crun", "its log, and the directory of its state")
+                || known_difference("runc", "the directory of its root")
+            {
+                continue;
+            }
+            assert!(!fd.is_directory, "{number} is the directory {target}");
+            assert_ne!(fd.file_system, nix::sys::statfs::CGROUP2_SUPER_MAGIC, "{number} is {target}");
+            let closes = fd.flags & libc::O_CLOEXEC as u32 != 0;
+            assert!(*number < 3 || closes, "{number} ({target}) is not closed by execve");
+        }
+        // The root and the working directory are those of the container.
+        let container = fs::metadata(bundle.rootfs()).expect("the container's root");
+        for name in ["root", "cwd"] {
+            let held = fs::metadata(format!("/proc/{}/{name}", bundle.pid())).expect("its directory");
+            assert_eq!((held.dev(), held.ino()), (container.dev(), container.ino()), "{name}");
+        }
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", bundle.pid())).expect("its mounts");
+        let root = table.lines().filter(|line| crate::attack::point(line) == "/").count();
+        assert_eq!(root, 1, "the old root is still mounted:\n{table}");
+        bundle.delete_force().ok();
+    }
+}
+
+#[test]
+fn runc_1_5_2_no_descriptor_of_a_cgroup_reaches_a_program() {
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    for bundle in made_of_much(&first) {
+        let bundle = bundle.sh("probe fds; sleep 100");
+        let made = bundle.run_cmd().leak(12, outside_fd(&outside)).spawn();
+        bundle.until("running");
+        crate::harness::eventually("the container tells its descriptors", || made.stdout().lines().count() >= 3);
+        assert_eq!(made.stdout().lines().count(), 3, "{}", made.stdout());
+        for options in [&[][..], &["--cgroup", "/"]] {
+            let seen = bundle.exec_cmd(options, &["probe", "fds"]).leak(12, outside_fd(&outside)).run();
+            assert_eq!(seen.ok().lines().len(), 3, "{}", seen.stdout());
+            seen.hides("cgroup");
+        }
+        bundle.delete_force().ok();
+    }
 }

@@ -114,6 +114,75 @@ fn cve_2026_88265_the_streams_are_not_led_to_a_null_that_is_a_link() {
     assert_eq!((null.uid(), null.gid()), (0, 0), "the host's null device was given away");
 }
 
+/// What a program says of its streams: kind and number of each, then the owner of the null device of its container.
+const STREAMS: &str = "for fd in 0 1 2; do seen=$(stat -L -c '%F %t:%T' /proc/$$/fd/$fd); echo $seen >>/seen; done
+    echo written; echo written >&2; cat; true";
+
+#[test]
+fn cve_2026_88265_the_streams_are_not_led_to_a_file_of_the_host_that_is_bound_on_null() {
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    let file = outside.dir().join("file");
+    let bind = format!("mount --bind {} dev/null", file.display());
+    for (uid, userns) in [(0, false), (1000, false), (0, true), (1000, true)] {
+        let plain = || if userns { Bundle::new().userns() } else { Bundle::new() };
+        let image = || plain().without_mount("/dev");
+        // Bound by the configuration, by whoever shares the mounts, and at the end of links.
+        let bundles = [
+            ("configuration", plain().bind(&file, "/dev/null", &["bind"])),
+            ("configuration, before /dev", {
+                let bundle = image().file("/dev/null", "", 0o666).bind(&file, "/dev/null", &["bind"]);
+                ["/dev/pts", "/dev/shm", "/dev/mqueue"].into_iter().fold(bundle, Bundle::without_mount)
+            }),
+            ("hook", plain().hook("createContainer", &bind)),
+            (
+                "links",
+                image()
+                    .bind(&file, "/vol", &["bind"])
+                    .link("/dev/null", "../one")
+                    .link("/one", "two")
+                    .link("/two", "/vol"),
+            ),
+            ("relative", image().bind(&file, "/etc/vol", &["bind"]).link("/dev/null", "../../../etc/vol")),
+        ];
+        for (what, bundle) in bundles {
+            let bundle = bundle.file("/seen", "", 0o666).set("/linux/maskedPaths", json!([]));
+            let bundle = bundle.set("/process/user", json!({"uid": uid, "gid": uid})).sh(STREAMS);
+            let streams = "exec </dev/null >/dev/null 2>/dev/null";
+            let ended = bundle.run_cmd().after(streams).limit(Duration::from_secs(10)).run();
+            outside.is_untouched();
+            let seen = fs::read_to_string(bundle.rootfs().join("seen")).expect("what the program has seen");
+            // Where it has run, its streams are the device and nothing else.
+            assert!(seen.lines().all(|line| line == "character special file 1:3"), "{what}, {uid}: {seen}");
+            assert!(!ended.succeeded() || seen.lines().count() == 3, "{what}, {uid}: {seen}");
+        }
+    }
+}
+
+#[test]
+fn cve_2026_88265_the_streams_of_a_program_that_enters_are_not_led_to_a_false_null() {
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    let file = outside.dir().join("file");
+    for lay in ["rm /dev/null; ln -s /vol /dev/null", "mount --bind /vol /dev/null", "rm /dev/null; mkfifo /dev/null"] {
+        let bundle = Bundle::new().caps(&["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]).file("/seen", "", 0o666);
+        let bundle = bundle.bind(&file, "/vol", &["bind"]).sh(&format!("{lay}; touch /ready; sleep 100"));
+        bundle.run_detached().ok();
+        crate::harness::eventually("the trap is laid", || bundle.rootfs().join("ready").exists());
+        for user in ["0", "1000:1000"] {
+            let exec = bundle.exec_cmd(&["--user", user], &["sh", "-c", STREAMS]);
+            let streams = "exec </dev/null >/dev/null 2>/dev/null";
+            exec.after(streams).limit(Duration::from_secs(10)).run().ok();
+            outside.is_untouched();
+        }
+        let seen = fs::read_to_string(bundle.rootfs().join("seen")).expect("what the programs have seen");
+        assert_eq!(seen, "character special file 1:3\n".repeat(6), "{lay}");
+        bundle.delete_force().ok();
+    }
+    let null = fs::metadata("/dev/null").expect("the host's null");
+    assert_eq!((null.uid(), null.gid()), (0, 0), "the host's null device was given away");
+}
+
 #[test]
 fn cve_2026_88265_the_null_of_the_container_stays_everybodys() {
     let bundle = Bundle::new().set("/process/user", json!({"uid": 1000, "gid": 1000}));

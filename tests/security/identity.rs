@@ -1,8 +1,15 @@
 //! As whom, and with which rights, a program that enters a container runs.
 
-use serde_json::json;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::Duration;
 
-use crate::harness::{Bundle, Outcome, known_difference};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use serde_json::{Value, json};
+
+use crate::harness::{Bundle, Cmd, Outcome, known_difference};
 
 fn running(bundle: Bundle) -> Bundle {
     let bundle = bundle.args(["sleep", "100"]);
@@ -147,4 +154,124 @@ fn cve_2023_25173_cve_2022_36109_the_groups_are_those_given_even_if_there_are_no
     let file = file.to_str().expect("a plain path");
     let seen = container.cmd(["exec", "--process", file, container.name()]).started_by(words).run();
     assert_eq!(status(&seen, "Groups"), "6");
+}
+
+/// The ids that the kernel has for everybody, and what is none of them; none of the latter may become root.
+const LARGE: [u64; 4] = [(1 << 31) - 1, 1 << 31, (1 << 31) + 1, (1 << 32) - 2];
+
+fn no_ids() -> Vec<Value> {
+    let whole = [json!((1u64 << 32) - 1), json!(1u64 << 32), json!((1u64 << 32) + 1), json!(u64::MAX)];
+    let other = [json!(-1), json!(i64::MIN), json!(-2147483648i64), json!(1.5), json!(4294967296.0), json!(1e30)];
+    let text = ["1000", "root", "user1000", "0", "", "-1", "4294967296"].map(|text| json!(text));
+    [&whole[..], &other[..], &text[..], &[json!([]), json!({}), json!(true)]].concat()
+}
+
+#[test]
+fn cve_2024_40635_cve_2026_46680_a_large_id_is_itself_or_refused_and_never_root() {
+    for id in LARGE {
+        let four = [id.to_string().as_str(); 4].join(" ");
+        let user = json!({"uid": id, "gid": id, "additionalGids": [id]});
+        let seen = Bundle::new().set("/process/user", user).args(SHOW).run();
+        assert_eq!((status(&seen, "Uid"), status(&seen, "Gid")), (four.clone(), four.clone()));
+        assert_eq!(status(&seen, "Groups"), id.to_string());
+    }
+    for wrong in no_ids() {
+        for field in ["/process/user/uid", "/process/user/gid", "/process/user/additionalGids"] {
+            let value = if field.ends_with("Gids") { json!([wrong]) } else { wrong.clone() };
+            let bundle = Bundle::new().set("/process/user", json!({"uid": 1000, "gid": 1000})).set(field, value);
+            let seen = bundle.args(["sh", "-c", "echo RAN; id"]).run();
+            if known_difference("crun", "the last id stands for the caller's, larger ones become it")
+                || known_difference("runc", "the last id stands for the caller's")
+            {
+                continue;
+            }
+            seen.fails_with_one_of(&["user", "uid", "gid"]).hides("RAN");
+        }
+    }
+}
+
+#[test]
+fn cve_2024_40635_cve_2026_46680_a_large_id_that_enters_is_itself_or_refused_and_never_root() {
+    let container = running(Bundle::new());
+    for id in LARGE {
+        let four = [id.to_string().as_str(); 4].join(" ");
+        let process = json!({"args": SHOW, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": id, "gid": id}});
+        assert_eq!(status(&container.exec_process(&process), "Uid"), four);
+        if known_difference("crun", "reads the option into 32 bits with a sign") {
+            continue;
+        }
+        let seen = container.exec_cmd(&["--user", &format!("{id}:{id}")], &SHOW).run();
+        assert_eq!((status(&seen, "Uid"), status(&seen, "Gid")), (four.clone(), four));
+    }
+    for wrong in no_ids() {
+        let user = json!({"uid": wrong, "gid": 1000});
+        let process = json!({"args": ["sh", "-c", "echo RAN"], "cwd": "/", "env": ["PATH=/bin"], "user": user});
+        let seen = container.exec_process(&process);
+        if !known_difference("crun", "some become the last id") && !known_difference("runc", "the last id is taken") {
+            seen.fails().hides("RAN");
+        }
+    }
+}
+
+/// A passwd or group file without an end, or one that is none.
+fn endless(bundle: &Bundle, name: &str, kind: &str) {
+    let file = bundle.rootfs().join("etc").join(name);
+    fs::remove_file(&file).expect("take the plain file away");
+    match kind {
+        "line" => fs::write(&file, vec![b'x'; 24 << 20]).expect("write a line without an end"),
+        "fields" => fs::write(&file, ":".repeat(24 << 20)).expect("write fields without an end"),
+        "lines" => fs::write(&file, "a:x:5:5::/:\n".repeat(2 << 20)).expect("write many lines"),
+        "sparse" => fs::File::create(&file).expect("make a file").set_len(1 << 40).expect("make it sparse"),
+        "fifo" => nix::unistd::mkfifo(&file, Mode::from_bits_truncate(0o666)).expect("make a fifo"),
+        "zero" => node(&file, 1, 5),
+        "tty" => node(&file, 5, 0),
+        "kmsg" => node(&file, 1, 11),
+        "directory" => fs::create_dir(&file).expect("make a directory"),
+        "itself" => symlink(name, &file).expect("make a link"),
+        "descriptor" => symlink("/proc/self/fd/3", &file).expect("make a link"),
+        _ => drop(UnixListener::bind(&file).expect("make a socket")),
+    }
+}
+
+fn node(file: &Path, major: u64, minor: u64) {
+    mknod(file, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor)).expect("make a device");
+}
+
+#[test]
+fn cve_2026_61801_cve_2026_135844_a_passwd_without_an_end_costs_little_time_and_memory() {
+    if known_difference("crun", "reads all of it") || known_difference("runc", "the same") {
+        return;
+    }
+    let kinds = [
+        "line",
+        "fields",
+        "lines",
+        "sparse",
+        "fifo",
+        "zero",
+        "tty",
+        "kmsg",
+        "directory",
+        "itself",
+        "descriptor",
+        "socket",
+    ];
+    for kind in kinds {
+        let bundle = Bundle::new().set("/process/user", json!({"uid": 1000, "gid": 1000})).args(["sleep", "100"]);
+        for name in ["passwd", "group"] {
+            endless(&bundle, name, kind);
+        }
+        // Memory enough for a start, and not for the file.
+        let little = |command: Cmd| command.after("ulimit -v 98304").limit(Duration::from_secs(10)).run();
+        let quick = |outcome: &Outcome| assert!(outcome.ok().took() < Duration::from_secs(5), "{kind}");
+        quick(&little(bundle.create_cmd(&[])));
+        quick(&bundle.start());
+        // Nobody's home is said, so it is looked up.
+        for options in [&[][..], &["--user", "1000"], &["--user", "4242:4242"], &["--user", "0"]] {
+            let seen = little(bundle.exec_cmd(options, &["sh", "-c", "echo $HOME"]));
+            quick(&seen);
+            seen.prints("/");
+        }
+        bundle.delete_force().ok();
+    }
 }

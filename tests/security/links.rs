@@ -96,6 +96,32 @@ fn cve_2019_18837_links_of_an_image_lead_no_mount_outside() {
 }
 
 #[test]
+fn cve_2026_133553_a_copy_up_behind_a_link_of_an_image_is_made_inside() {
+    let outside = Outside::of(&Bundle::new());
+    let kernel = ["/proc/sys/net/ipv4", "/hop/proc/sys/net/ipv4", "/proc/self/root/proc/sys/net/ipv4", "/sys/kernel"];
+    for target in ways_out(&outside).into_iter().chain(kernel.map(str::to_owned)) {
+        for destination in ["/l", "/l/made", "/l/sub"] {
+            // What would be copied, at the place where the link leads to inside.
+            let files = ["file", "sub/file", "ip_default_ttl"];
+            let bundle = files.into_iter().fold(image("/l", &target), |bundle, name| {
+                bundle.file(&format!("{}/{name}", outside.absolute()), "of the image", 0o644)
+            });
+            let bundle = bundle.mount(destination, "tmpfs", "tagged", &["tmpcopyup"]);
+            let seen = bundle.run();
+            outside.is_untouched();
+            finds_nothing(&seen);
+            if target.starts_with("/proc") || target.contains("/proc/") {
+                let followed = known_difference("crun", "mounts there") || known_difference("runc", "the same");
+                assert!(followed || !seen.succeeded(), "{target}: a tmpfs in the kernel's tree");
+            } else if seen.succeeded() {
+                let tagged = mounts(&seen).iter().filter(|line| line.contains("tagged")).count();
+                assert_eq!(tagged, 1, "{target}: the tmpfs is not in the container");
+            }
+        }
+    }
+}
+
+#[test]
 fn cve_2024_45310_links_of_an_image_lead_no_device_and_no_directory_outside() {
     let outside = Outside::of(&Bundle::new());
     for target in ways_out(&outside) {

@@ -123,6 +123,56 @@ fn cve_2024_45310_what_is_made_for_mounts_and_devices_is_made_inside() {
     race(&victims, &pairs, &outside, Bundle::run, |_, outcome| finds_nothing(outcome));
 }
 
+/// The directory that is copied up, exchanged for a link to where files of these names would do harm.
+#[test]
+fn cve_2026_133553_a_copy_up_that_is_raced_copies_into_its_own_tmpfs_alone() {
+    let first = Bundle::new();
+    let outside = Outside::of(&first);
+    let shared = first.host_dir("shared");
+    let kernel = "sys/net/ipv4";
+    let sysctl = format!("/proc/{kernel}/ip_default_ttl");
+    let before = fs::read_to_string(&sysctl).expect("a sysctl of this network namespace");
+    let targets = [
+        ("absolute", outside.absolute()),
+        ("relative", outside.relative()),
+        ("proc", format!("/proc/{kernel}")),
+        ("proc-up", format!("{}proc/{kernel}", "../".repeat(16))),
+        ("magic", format!("/proc/self/root{}", outside.absolute())),
+        ("root", "../../..".to_owned()),
+    ];
+    let (mut pairs, mut victims) = (Vec::new(), Vec::new());
+    for (kind, target) in targets {
+        let (x, y) = (shared.join(kind).join("x"), shared.join(kind).join("y"));
+        fs::create_dir_all(x.join("sub")).expect("make a directory of the volume");
+        // Names that are outside, too, and in the kernel's directory.
+        for name in ["file", "ptmx", "sub/file", "ip_default_ttl", "ip_forward"] {
+            fs::write(x.join(name), "77").expect("write a file of the volume");
+        }
+        symlink(target, &y).expect("make a link of the volume");
+        pairs.push((x, y));
+        let place = format!("/vol/{kind}/x");
+        for options in [&["tmpcopyup"][..], &["tmpcopyup", "ro"]] {
+            // A network namespace that has the host's values, which no container may change.
+            let bundle = victim(&shared).mount(&place, "tmpfs", "tagged", options).without_ns("network");
+            victims.push(bundle.unset("/linux/readonlyPaths").set("/linux/maskedPaths", json!([])));
+        }
+    }
+    race(&victims, &pairs, &outside, Bundle::run, |_, outcome| {
+        finds_nothing(outcome);
+        let seen = mounts(outcome).iter().filter(|line| line.contains(" - tmpfs tagged ")).count();
+        if seen != 1 {
+            outcome.fail("the tmpfs is not in the container");
+        }
+        assert_eq!(fs::read_to_string(&sysctl).expect("the sysctl"), before, "a sysctl of the host was written");
+    });
+    assert_eq!(fs::read_to_string(&sysctl).expect("the sysctl"), before, "a sysctl of the host was written");
+    // What is copied from is not changed either.
+    for (x, y) in &pairs {
+        let volume = if x.is_symlink() { y } else { x };
+        assert_eq!(fs::read_to_string(volume.join("ip_default_ttl")).expect("a file of the volume"), "77");
+    }
+}
+
 /// The attacker shares the root itself: two names in it are exchanged.
 fn racing_root(name: &str) -> (Bundle, Outside, (PathBuf, PathBuf)) {
     let bundle = Bundle::new().dir("/fake", 0o755).link("/other", "/fake").caps(&[]);
