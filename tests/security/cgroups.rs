@@ -192,3 +192,17 @@ fn cve_2022_0492_the_type_cgroup_is_version_2_and_read_only_unless_asked_for_oth
     let cgroup = mounts.iter().find(|mount| mount["destination"] == "/sys/fs/cgroup").expect("a cgroup mount");
     assert!(cgroup["options"].as_array().is_some_and(|options| options.contains(&json!("ro"))), "{cgroup}");
 }
+
+#[test]
+fn cve_2025_47291_a_container_with_a_user_namespace_is_in_its_cgroup_too() {
+    for bundle in [Bundle::new(), Bundle::new().userns(), Bundle::new().userns().without_ns("cgroup")] {
+        let bundle = bundle.args(["sleep", "100"]);
+        bundle.run_detached().ok();
+        let members = || fs::read_to_string(bundle.cgroup().join("cgroup.procs")).expect("the members of its cgroup");
+        assert_eq!(members().trim(), bundle.pid().to_string());
+        let exec = bundle.exec_cmd(&[], &["sleep", "100"]).spawn();
+        crate::harness::eventually("a program that enters is there, too", || members().lines().count() == 2);
+        bundle.delete_force().ok();
+        exec.wait();
+    }
+}

@@ -143,3 +143,50 @@ fn cve_2025_23266_a_hook_is_found_on_the_host_whatever_the_image_mounts_there() 
     }
     assert_eq!(fs::metadata(&tool).expect("the hook").uid(), 0);
 }
+
+#[test]
+fn cve_2018_15664_cve_2019_14271_no_library_and_no_table_of_an_image_is_read() {
+    // A program that is linked with libraries, or that looks up names, reads these in the container.
+    let files = [
+        "etc/ld.so.preload",
+        "etc/ld.so.cache",
+        "etc/nsswitch.conf",
+        "etc/group",
+        "etc/host.conf",
+        "etc/hosts",
+        "etc/resolv.conf",
+        "etc/localtime",
+        "etc/locale.alias",
+        "etc/subuid",
+        "usr/lib/locale/locale-archive",
+        "usr/lib/x86_64-linux-gnu/gconv/gconv-modules",
+        "usr/share/zoneinfo/UTC",
+        "lib64/ld-linux-x86-64.so.2",
+        "lib/libnss_files.so.2",
+        "lib/x86_64-linux-gnu/libc.so.6",
+        "lib/x86_64-linux-gnu/libnss_files.so.2",
+        "lib/x86_64-linux-gnu/libgcc_s.so.1",
+    ];
+    for userns in [false, true] {
+        let bundle = Bundle::new().args(["sleep", "100"]).env("LANG=de_DE.UTF-8").env("TZ=Europe/Berlin");
+        let bundle = bundle.env("LD_LIBRARY_PATH=/lib").set("/process/user", json!({"uid": 1000, "gid": 1000}));
+        for file in files {
+            let path = bundle.rootfs().join(file);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("make a directory");
+            let _ = fs::remove_file(&path);
+            // Whoever opens one waits for ever.
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666)).expect("make a fifo");
+        }
+        let bundle = if userns { bundle.userns() } else { bundle };
+        let command = bundle.create_cmd(&[]).env("LANG", "de_DE.UTF-8").env("TZ", "Europe/Berlin");
+        command.run().ok();
+        bundle.start().ok();
+        let exec = bundle.exec_cmd(&["--user", "1000:1000"], &["true"]);
+        exec.env("LANG", "de_DE.UTF-8").env("TZ", "Europe/Berlin").run().ok();
+        let list = json!([{"destination": "/added", "type": "tmpfs", "source": "tmpfs"}]).to_string();
+        if !known_difference("runc", "has no such command") {
+            bundle.cmd(["mounts", "add", bundle.name(), "-"]).stdin(&list).run().ok();
+        }
+        bundle.delete_force().ok();
+    }
+}

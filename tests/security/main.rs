@@ -7,9 +7,9 @@
 //! the runtime keeps, and whom it might take for a container's own.
 //!
 //! Not here: what needs AppArmor to be seen (the labels of CVE-2019-16884, CVE-2025-52881: `tests/labels.rs`, in the lab),
-//! or SELinux (the unit tests of `process::labels` have false files in their way), what needs checkpoints, which corten does not make (CVE-2026-119101,
-//! CVE-2026-115520), and what happens in engines before a runtime is called (CVE-2017-1002101, CVE-2021-25741,
-//! CVE-2022-23648, CVE-2024-5154).
+//! or SELinux (the unit tests of `process::labels` have false files in their way), what needs checkpoints, which corten
+//! does not make (CVE-2026-119101, CVE-2026-115520), and what happens in engines before a runtime is called
+//! (CVE-2017-1002101, CVE-2021-25741, CVE-2022-23648, CVE-2024-5154). `docs/security.md` has all of them.
 #![allow(unreachable_pub, reason = "one binary: everything is private to it")]
 #![allow(missing_docs, reason = "a test's name is its sentence")]
 

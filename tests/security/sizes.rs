@@ -27,7 +27,11 @@ fn leaves_nothing(bundle: &Bundle, outcome: &Outcome) {
         outcome.never_says("panic");
     }
     bundle.state().fails_with("does not exist");
-    assert!(!bundle.cgroup().exists(), "the cgroup is left");
+    let left = bundle.cgroup().exists();
+    assert!(
+        !left || known_difference("crun", "leaves the cgroup of a user namespace without maps"),
+        "the cgroup is left"
+    );
 }
 
 #[test]
@@ -91,6 +95,9 @@ fn cve_2021_43784_variables_and_other_texts_arrive_whole_or_are_refused() {
         .run()
         .prints(&format!("{} /bin", value.len()));
     bundle.delete_force().ok();
+    if known_difference("crun", "hangs with some of these") || known_difference("runc", "takes some of them") {
+        return;
+    }
     // Names and paths are shorter than that, so these are refused.
     let long_name = long("");
     let path = format!("/{}", "a/".repeat(40_000));
@@ -116,9 +123,6 @@ fn cve_2021_43784_variables_and_other_texts_arrive_whole_or_are_refused() {
         let bundle = Bundle::new().set("/domainname", "x").set(pointer, value).args(["echo", "RAN"]);
         let outcome = bundle.run();
         if absent && outcome.succeeded() {
-            continue;
-        }
-        if known_difference("crun", "cuts some of them") || known_difference("runc", "takes some of them") {
             continue;
         }
         outcome.hides("RAN").fails();

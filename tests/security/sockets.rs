@@ -1,7 +1,8 @@
 //! Sockets of the runtime's: with names in the file system alone, since an abstract one can be called by every process of
-//! the network namespace, and a container may have the host's (CVE-2020-15257).
+//! the network namespace, and a container may have the host's (CVE-2020-15257). And who can reach the files of the state.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -85,7 +86,7 @@ fn cve_2020_15257_no_socket_of_the_runtime_can_be_called_by_a_container_of_the_h
             drop((second.receive(), terminal));
             bundle.delete_force().ok();
             let mut own = Terminal::new();
-            let quick = container(Bundle::new(), record).set("/process/terminal", true).args(["true"]);
+            let quick = container(Bundle::new(), record).set("/process/terminal", true).sh("probe notify READY=1");
             quick.run_cmd().env("NOTIFY_SOCKET", &manager).on_terminal(own.replica()).run().ok();
         }
         over.store(true, Ordering::Relaxed);
@@ -106,4 +107,25 @@ fn cve_2020_15257_the_agent_of_a_filter_is_called_by_a_path() {
         "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
     bundle.set("/linux/seccomp", filter).run().fails();
     eventually("nothing is left of it", || abstract_names(&table()).is_empty());
+}
+
+#[test]
+fn cve_2024_25621_nobody_else_can_list_or_write_the_state() {
+    let bundle = Bundle::new().args(["sleep", "100"]);
+    // Whatever the caller's umask.
+    bundle.create_cmd(&[]).after("umask 0").run().ok();
+    bundle.exec_cmd(&["--detach"], &["sleep", "100"]).after("umask 0").run();
+    bundle.cmd(["start", bundle.name()]).after("umask 0").run().ok();
+    let (mut open, mut seen) = (vec![bundle.sandbox().root().join(bundle.name())], 0);
+    while let Some(path) = open.pop() {
+        let stat = fs::symlink_metadata(&path).expect("what the state is made of");
+        let (mode, owner) = (stat.permissions().mode() & 0o7777, stat.uid());
+        assert_eq!((mode & 0o066, owner), (0, 0), "{} has the mode {mode:o}", path.display());
+        seen += 1;
+        if stat.is_dir() {
+            open.extend(fs::read_dir(&path).expect("a directory").flatten().map(|entry| entry.path()));
+        }
+    }
+    assert!(seen > 1, "there is no state");
+    bundle.delete_force().ok();
 }
