@@ -1,5 +1,6 @@
 //! The direction between rooms: `main → commands → container → launch → plan → rooms → sys`. A room never imports
-//! another room; `unsafe` is in `sys` alone; no file grows into two rooms.
+//! another room; `unsafe` is in `sys` alone; no file grows into two rooms. And the guards and tests that `docs/security.md`
+//! names are there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -177,4 +178,73 @@ fn no_file_has_grown_into_two_rooms() {
         .filter(|(_, lines)| *lines > LONGEST)
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn read(path: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What stands between backticks.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Why this word, if it names a file of the tree or a test, is wrong: files by their path, tests by `FILE::BEGINNING`, or
+/// `MODULE::BEGINNING` for those of `tests/security`.
+fn fault(word: &str) -> Option<String> {
+    const PLACES: [&str; 6] = ["src/", "tests/", "hack/", "integration/", "docs/", ".cargo/"];
+    let (file, test) = match word.split_once("::") {
+        Some((module, test)) if !module.contains('/') => (format!("tests/security/{module}.rs"), Some(test)),
+        Some((file, test)) => (file.to_owned(), Some(test)),
+        None => (word.to_owned(), None),
+    };
+    if !PLACES.iter().any(|place| file.starts_with(place)) {
+        return None;
+    }
+    if !Path::new(env!("CARGO_MANIFEST_DIR")).join(&file).exists() {
+        return Some(format!("{word}: there is no {file}"));
+    }
+    let begins = |test| format!("#[test]\nfn {test}");
+    let found = test.is_none_or(|test| read(&file).replace("\n    ", "\n").contains(&begins(test)));
+    (!found).then(|| format!("{word}: no test of {file} begins so"))
+}
+
+#[test]
+fn files_and_tests_that_are_named_in_the_documents_of_security_exist() {
+    let text = read("SECURITY.md") + &read("docs/security.md");
+    let wrong: Vec<String> = code(&text).filter_map(fault).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(code(&text).filter(|word| word.contains("::")).count() > 50, "the table is gone");
+}
+
+#[test]
+fn every_advisory_has_a_guard_and_a_test_or_the_reason_why_not() {
+    let text = read("docs/security.md");
+    let table = text.split_once("\n## Advisories\n").expect("a table of advisories").1;
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let mut ids = BTreeSet::new();
+    for row in &rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [reports, what, guard, test] = cells[..] else { panic!("not four cells: {row}") };
+        assert!(!reports.is_empty() && !what.is_empty(), "an empty cell: {row}");
+        let named = code(guard).any(|word| word.contains('/'));
+        assert!(named || guard.starts_with("none: ") || guard.starts_with("does not apply: "), "no guard: {row}");
+        assert!(code(test).any(|word| word.contains("::")) || test.starts_with("not to be tested: "), "no test: {row}");
+        for id in reports.split([' ', ',', ';']).filter(|word| word.starts_with("CVE-") || word.starts_with("GHSA-")) {
+            assert!(ids.insert(id.to_owned()), "{id} is in two rows");
+        }
+    }
+    // And what a test is named after is told of.
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/security")).unwrap().flatten() {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        for name in text.split("\nfn ").skip(1) {
+            let name = name.split('(').next().unwrap();
+            for rest in format!("_{name}").split("_cve_").skip(1) {
+                let mut numbers = rest.split('_');
+                let id = format!("CVE-{}-{}", numbers.next().unwrap(), numbers.next().unwrap());
+                assert!(ids.contains(&id), "{name}: {id} is not in docs/security.md");
+            }
+        }
+    }
 }
