@@ -67,35 +67,6 @@ fn is_made_by_the_kernel(dir: &Path) -> bool {
     statfs(dir).is_ok_and(|found| TYPES.iter().any(|kind| i128::from(*kind) == i128::from(found.filesystem_type().0)))
 }
 
-/// `spy SECONDS`: whatever the descriptors, the directories and the program of another process lead to, as
-/// `PID fd/3 TARGET`, once each. Says `ready` first.
-pub fn spy(seconds: u64) {
-    println!("ready");
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let own = std::process::id();
-    let mut seen = HashSet::new();
-    // Pids in a new namespace are given in order: those after ours come next.
-    let mut next = own + 1;
-    while Instant::now() < end {
-        let first = next;
-        for pid in first..first + 12 {
-            // What may be seen at all can be seen here.
-            let Ok(root) = fs::read_link(format!("/proc/{pid}/root")) else { continue };
-            next = pid;
-            if seen.insert(("root", root.clone())) {
-                println!("{pid} root {}", root.display());
-            }
-            for what in ["cwd", "fd/3", "fd/4", "fd/5", "fd/6", "fd/7", "fd/8", "fd/9", "fd/10", "fd/11", "fd/12"] {
-                let link = format!("/proc/{pid}/{what}");
-                let Ok(target) = fs::read_link(&link) else { continue };
-                if seen.insert((what, target.clone())) {
-                    println!("{pid} {what} {}", target.display());
-                }
-            }
-        }
-    }
-}
-
 /// `overwrite SECONDS MARK`: takes hold of the program of every other process (`/proc/PID/exe`) and tries to open it for
 /// writing until that succeeds, then writes MARK over its beginning and says MARK and its name. Says `ready` first, and
 /// each kind of refusal once.

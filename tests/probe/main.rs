@@ -1,7 +1,10 @@
 //! What tests see of a container from inside. One line of output per fact; errors are names (`EROFS`).
 
 mod attack;
+mod chase;
 mod confined;
+mod drive;
+mod watcher;
 
 use std::ffi::CString;
 use std::io::Write;
@@ -34,7 +37,9 @@ fn main() {
         ["args", rest @ ..] => rest.iter().for_each(|arg| println!("{arg}")),
         ["swap", pairs @ ..] => attack::swap(pairs),
         ["hunt", name] => attack::hunt(name),
-        ["spy", seconds] => attack::spy(number(seconds)),
+        ["watch", catch, seconds, wanted @ ..] => watcher::watch(catch, number(seconds), wanted),
+        ["drive", catch, seconds, canary, dir] => drive::drive(catch, number(seconds), canary, dir),
+        ["drive-one", pid, canary, dir] => drive::drive_one(number(pid) as i32, canary, dir),
         ["overwrite", seconds, mark] => attack::overwrite(number(seconds), mark),
         ["groups", groups, command @ ..] => with_groups(groups, command),
         ["tcp", rest @ ..] => confined::tcp(rest),

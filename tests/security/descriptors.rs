@@ -4,65 +4,13 @@ use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::attack::{CANARY, Outside, starts};
+use crate::attack::{CANARY, Outside};
+use crate::attacker::all;
 use crate::harness::{Bundle, Outcome, known_difference, runtime};
-
-/// All that this machine gives, so that nothing but the runtime's own care stands between two processes.
-fn all() -> Vec<&'static str> {
-    let status = fs::read_to_string("/proc/thread-self/status").expect("our own status");
-    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("the bounding set");
-    let set = u64::from_str_radix(bounding.trim(), 16).expect("a number");
-    (0..).zip(CAPABILITIES).filter(|(number, _)| set & (1 << number) != 0).map(|(_, name)| *name).collect()
-}
-
-/// In the order of their numbers.
-const CAPABILITIES: &[&str] = &[
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
 
 /// A directory of the host with the canary, as a caller's forgotten descriptor.
 fn outside_fd(outside: &Outside) -> OwnedFd {
@@ -167,38 +115,6 @@ fn cve_2024_21626_a_program_has_three_descriptors() {
     let seen = bundle.exec_cmd(&[], &["probe", "fds"]).leak(12, outside_fd(&outside)).run();
     assert_eq!(seen.ok().lines().len(), 3, "{}", seen.stdout());
     bundle.delete_force();
-}
-
-#[test]
-fn cve_2016_9962_a_process_that_enters_cannot_be_looked_into() {
-    let first = Bundle::new();
-    let outside = Outside::of(&first);
-    let _alone = crate::attack::alone();
-    for userns in [true, false] {
-        let seconds = if starts() >= 1000 { 12 } else { 3 };
-        let bundle = if userns { Bundle::new().userns().caps(&all()) } else { Bundle::new() };
-        // Without a user namespace, root of the container is the host's, so no more rights than usual.
-        let bundle = bundle.args(["probe", "spy", &seconds.to_string()]);
-        bundle.run_detached().ok();
-        bundle.until_output("ready");
-        let (end, mut execs) = (Instant::now() + Duration::from_millis(seconds * 1000 - 500), 0);
-        while Instant::now() < end && execs < starts() {
-            let seen = bundle.exec_cmd(&[], &["usleep", "10000"]).leak(12, outside_fd(&outside)).run();
-            if userns || Instant::now() < end {
-                seen.ok();
-            }
-            execs += 1;
-        }
-        bundle.wait();
-        let told = bundle.output();
-        let test = std::thread::current().name().unwrap_or("exec").to_owned();
-        eprintln!("{test}: {execs} processes entered, {} things seen", told.lines().count() - 1);
-        assert!(told.contains(" root /"), "the spy has seen no process at all: {told}");
-        let host = |line: &&str| line.contains("HOST") || line.contains("corten-test") || line.contains(" fd/");
-        assert!(!told.lines().any(|line| host(&line)), "of the runtime's own, the container has seen:\n{told}");
-        bundle.delete_force();
-    }
-    outside.is_untouched();
 }
 
 #[test]

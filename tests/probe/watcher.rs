@@ -1,0 +1,244 @@
+//! The rule for processes that appear in a container, held against each of them: they are the container's own from the first
+//! moment on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use super::chase::{Catch, Programs, Then, chase, identity};
+
+/// Lines of `/proc/PID/status` in which every process of the container is like this one.
+const ALIKE: [&str; 10] =
+    ["Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"];
+
+/// What is looked for.
+#[derive(Default)]
+pub struct Wanted<'a> {
+    /// Text of the host's, which no process of the container has anywhere.
+    words: Vec<&'a str>,
+    /// A file of the host.
+    reach: Option<&'a str>,
+    /// The root directories of containers beside this one, as `DEV:INO`.
+    roots: Vec<(u64, u64)>,
+    /// Lines of status that theirs may have instead of this one's.
+    also: Vec<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    /// `word=TEXT`, `reach=PATH`, `root=DEV:INO` and `also=LINE`.
+    pub fn new(words: &[&'a str]) -> Wanted<'a> {
+        let mut wanted = Wanted::default();
+        for word in words {
+            match word.split_once('=').expect("probe: watch wants KEY=VALUE") {
+                ("word", text) => wanted.words.push(text),
+                ("reach", path) => wanted.reach = Some(path),
+                ("root", place) => {
+                    let (dev, ino) = place.split_once(':').expect("DEV:INO");
+                    wanted.roots.push((super::number(dev), super::number(ino)));
+                }
+                ("also", line) => wanted.also.push(line),
+                (other, _) => panic!("probe: watch does not know {other}"),
+            }
+        }
+        wanted
+    }
+}
+
+/// `watch look|stop SECONDS [word=TEXT|reach=PATH|root=DEV:INO|also=LINE]…`: says `breach WHAT pid PID …` once for each way in which a
+/// process that appears is not the container's own; `sees one before its execve` when it does for the first time, and at the end how many it saw.
+pub fn watch(catch: &str, seconds: u64, wanted: &[&str]) {
+    let mut watch = Watch {
+        wanted: Wanted::new(wanted),
+        programs: Programs::new(),
+        status: status("self"),
+        root: identity("/proc/self/root").expect("our own root"),
+        mounts: mounts("self"),
+        owner: fs::metadata("/proc/self/fd").expect("our own descriptors").uid(),
+        told: BTreeSet::new(),
+        seen: BTreeSet::new(),
+        before: BTreeSet::new(),
+    };
+    chase(Catch::named(catch), seconds, |pid| watch.look(pid));
+    println!("done: {} processes seen, {} of them before their execve", watch.seen.len(), watch.before.len());
+}
+
+struct Watch<'a> {
+    wanted: Wanted<'a>,
+    programs: Programs,
+    /// Of this process, and so of every one.
+    status: Vec<String>,
+    root: (u64, u64),
+    mounts: Vec<String>,
+    owner: u32,
+    told: BTreeSet<String>,
+    seen: BTreeSet<i32>,
+    before: BTreeSet<i32>,
+}
+
+impl Watch<'_> {
+    fn look(&mut self, pid: i32) -> Then {
+        let runs = self.programs.run_by(pid);
+        self.seen.insert(pid);
+        if runs.is_before() && self.before.insert(pid) && self.before.len() == 1 {
+            println!("sees one before its execve");
+        }
+        self.look_at_directories(pid);
+        self.look_at_descriptors(pid);
+        self.look_at_status(pid);
+        self.look_at_texts(pid);
+        self.look_at_mounts(pid);
+        self.look_at_owner(pid);
+        if runs.is_before() { Then::Again } else { Then::Enough }
+    }
+
+    /// Says it, once for each kind; numbers differ each time.
+    fn breach(&mut self, what: &str, pid: i32, detail: &str) {
+        let kind: String = format!("{what} {detail}").chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        if self.told.insert(kind) {
+            println!("breach {what} pid {pid} ({}) {detail}", name(pid));
+        }
+    }
+
+    fn look_at_directories(&mut self, pid: i32) {
+        for what in ["root", "cwd"] {
+            let link = format!("/proc/{pid}/{what}");
+            let Ok(found) = identity(&link) else { continue };
+            if found != self.root && !self.wanted.roots.contains(&found) {
+                let target = fs::read_link(&link).unwrap_or_default();
+                self.breach(what, pid, &format!("{} is not the container's", target.display()));
+            }
+            self.reach(pid, what);
+        }
+    }
+
+    /// The standard streams, at most one socket, and FIFOs; what a program does not get is close-on-exec.
+    fn look_at_descriptors(&mut self, pid: i32) {
+        let mut sockets = 0;
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let number = entry.file_name().to_string_lossy().into_owned();
+            let Ok(target) = fs::read_link(entry.path()) else { continue };
+            let Ok(kind) = fs::metadata(entry.path()).map(|found| found.file_type()) else { continue };
+            if kind.is_dir() {
+                self.breach("fd", pid, &format!("{number} is the directory {}", target.display()));
+                self.reach(pid, &format!("fd/{number}"));
+            } else if !["0", "1", "2"].contains(&number.as_str()) {
+                sockets += usize::from(kind.is_socket());
+                if !(kind.is_fifo() || kind.is_socket() && sockets <= 1) {
+                    self.breach("fd", pid, &format!("{number} is {}", target.display()));
+                } else if !is_closed_by_execve(pid, &number) {
+                    self.breach("fd", pid, &format!("{number} ({}) outlives the execve", target.display()));
+                }
+            }
+        }
+    }
+
+    /// The attack itself, on a directory that should not be there.
+    fn reach(&mut self, pid: i32, through: &str) {
+        let Some(path) = self.wanted.reach else { return };
+        let up = if through == "root" { "" } else { "/../../../../../../../../../../../.." };
+        if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/{through}{up}{path}")) {
+            self.breach("reached", pid, &format!("{path} of the host through {through}: {text:?}"));
+        }
+    }
+
+    fn look_at_status(&mut self, pid: i32) {
+        let found = status(&pid.to_string());
+        if found.len() != self.status.len() {
+            return; // it has ended
+        }
+        for (found, own) in found.into_iter().zip(self.status.clone()) {
+            if found != own && !self.wanted.also.contains(&found.as_str()) {
+                self.breach("status", pid, &format!("{found} instead of {own}"));
+            }
+        }
+    }
+
+    fn look_at_texts(&mut self, pid: i32) {
+        let cmdline = text(pid, "cmdline");
+        let words: Vec<_> = cmdline.split_whitespace().collect();
+        let program = words.first().and_then(|word| word.rsplit('/').next());
+        if program.is_some_and(|program| !PROGRAMS.contains(&program)) && words != ["corten", "init"] {
+            self.breach("cmdline", pid, cmdline.trim());
+        }
+        for file in ["cmdline", "environ", "net/unix", "mountinfo"] {
+            let content = text(pid, file);
+            for word in self.wanted.words.clone() {
+                if let Some(line) = content.lines().find(|line| line.contains(word)) {
+                    let line: String = line.chars().take(160).collect();
+                    self.breach(file, pid, &format!("has {word:?} of the host: {line:?}"));
+                }
+            }
+        }
+    }
+
+    /// The tables of containers that are made alike are alike.
+    fn look_at_mounts(&mut self, pid: i32) {
+        let found = mounts(&pid.to_string());
+        if let Some(odd) = found.iter().find(|line| !self.mounts.contains(line)) {
+            let odd = odd.clone();
+            self.breach("mounts", pid, &format!("{odd} is not the container's"));
+        }
+    }
+
+    /// The files in `/proc` of a process that is not dumpable belong to root, in the user namespace of its program.
+    fn look_at_owner(&mut self, pid: i32) {
+        let among_all = text(std::process::id() as i32, "uid_map").contains("4294967295");
+        if among_all && self.owner == 0 {
+            return; // it is root's, either way
+        }
+        let is_before = || self.programs.run_by(pid).is_before();
+        let owner = || fs::metadata(format!("/proc/{pid}/fd")).is_ok_and(|found| found.uid() == self.owner);
+        // An execve in between makes it dumpable.
+        if is_before() && owner() && is_before() {
+            self.breach("dumpable", pid, &format!("its files in /proc belong to {}", self.owner));
+        }
+    }
+}
+
+/// What is run in the containers of tests that watch.
+const PROGRAMS: [&str; 4] = ["probe", "usleep", "sleep", "sh"];
+
+/// As whom a process shows itself: its name and the program.
+pub fn name(pid: i32) -> String {
+    let name = text(pid, "comm");
+    let exe = fs::read_link(format!("/proc/{pid}/exe"));
+    let exe = exe.map_or_else(|error| error.kind().to_string(), |exe| exe.display().to_string());
+    format!("{}, {exe}", name.trim())
+}
+
+/// A file of a process, with spaces for NUL; empty if it cannot be read.
+fn text(pid: i32, file: &str) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
+fn is_closed_by_execve(pid: i32, number: &str) -> bool {
+    let info = text(pid, &format!("fdinfo/{number}"));
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    // One that is gone by now is closed.
+    flags.is_none_or(|flags| flags & libc::O_CLOEXEC as u32 != 0)
+}
+
+/// The lines of [`ALIKE`], of a process that lives.
+fn status(pid: &str) -> Vec<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ended = |line: &str| line.starts_with("State:") && (line.contains('Z') || line.contains('X'));
+    if status.lines().any(ended) {
+        return Vec::new();
+    }
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let alike = |line: &&str| ALIKE.iter().any(|name| line.split(':').next() == Some(name));
+    status.lines().filter(alike).map(words).collect()
+}
+
+/// The mount table: places and kinds, which are the same in containers that are made alike but for device nodes.
+fn mounts(pid: &str) -> Vec<String> {
+    let table = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    let line = |line: &str| {
+        let place = line.split(' ').nth(4).unwrap_or_default();
+        let kind = line.split(" - ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+        format!("{place} {kind}")
+    };
+    table.lines().map(line).filter(|line| !line.starts_with("/dev/")).collect()
+}
