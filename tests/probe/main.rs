@@ -38,6 +38,8 @@ fn main() {
         ["swap", pairs @ ..] => attack::swap(pairs),
         ["hunt", name] => attack::hunt(name),
         ["watch", catch, seconds, wanted @ ..] => watcher::watch(catch, number(seconds), wanted),
+        ["as", program, name, rest @ ..] => run_as(program, name, rest),
+        ["init"] => watcher::keep_the_rule(),
         ["drive", catch, seconds, canary, dir] => drive::drive(catch, number(seconds), canary, dir),
         ["drive-one", pid, canary, dir] => drive::drive_one(number(pid) as i32, canary, dir),
         ["overwrite", seconds, mark] => attack::overwrite(number(seconds), mark),
@@ -219,4 +221,10 @@ fn with_groups(groups: &str, command: &[&str]) {
     nix::unistd::setgroups(&groups).expect("set groups");
     let error = std::process::Command::new(command[0]).args(&command[1..]).exec();
     panic!("probe: {}: {error}", command[0]);
+}
+
+/// `as PROGRAM NAME ARG…`: becomes the program, under another name.
+fn run_as(program: &str, name: &str, args: &[&str]) {
+    use std::os::unix::process::CommandExt;
+    panic!("probe: {program}: {}", std::process::Command::new(program).arg0(name).args(args).exec());
 }

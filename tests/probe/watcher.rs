@@ -2,8 +2,18 @@
 //! moment on.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, fork};
 
 use super::chase::{Catch, Programs, Then, chase, identity};
 
@@ -20,12 +30,14 @@ pub struct Wanted<'a> {
     reach: Option<&'a str>,
     /// The root directories of containers beside this one, as `DEV:INO`.
     roots: Vec<(u64, u64)>,
-    /// Lines of status that theirs may have instead of this one's.
+    /// Lines of status and of the mount table that others may have instead of this one's.
     also: Vec<&'a str>,
+    /// The host's namespaces, as `mnt:[4026531841]`.
+    namespaces: Vec<&'a str>,
 }
 
 impl<'a> Wanted<'a> {
-    /// `word=TEXT`, `reach=PATH`, `root=DEV:INO` and `also=LINE`.
+    /// `word=TEXT`, `reach=PATH`, `root=DEV:INO`, `also=LINE` and `ns=NAMESPACE`.
     pub fn new(words: &[&'a str]) -> Wanted<'a> {
         let mut wanted = Wanted::default();
         for word in words {
@@ -37,6 +49,7 @@ impl<'a> Wanted<'a> {
                     wanted.roots.push((super::number(dev), super::number(ino)));
                 }
                 ("also", line) => wanted.also.push(line),
+                ("ns", link) => wanted.namespaces.push(link),
                 (other, _) => panic!("probe: watch does not know {other}"),
             }
         }
@@ -44,7 +57,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// `watch look|stop SECONDS [word=TEXT|reach=PATH|root=DEV:INO|also=LINE]…`: says `breach WHAT pid PID …` once for each way in which a
+/// `watch look|stop SECONDS [word=TEXT|reach=PATH|root=DEV:INO|also=LINE|ns=NAMESPACE]…`: says `breach WHAT pid PID …` once for each way in which a
 /// process that appears is not the container's own; `sees one before its execve` when it does for the first time, and at the end how many it saw.
 pub fn watch(catch: &str, seconds: u64, wanted: &[&str]) {
     let mut watch = Watch {
@@ -88,6 +101,7 @@ impl Watch<'_> {
         self.look_at_texts(pid);
         self.look_at_mounts(pid);
         self.look_at_owner(pid);
+        self.look_at_namespaces(pid);
         if runs.is_before() { Then::Again } else { Then::Enough }
     }
 
@@ -174,9 +188,21 @@ impl Watch<'_> {
     /// The tables of containers that are made alike are alike.
     fn look_at_mounts(&mut self, pid: i32) {
         let found = mounts(&pid.to_string());
-        if let Some(odd) = found.iter().find(|line| !self.mounts.contains(line)) {
-            let odd = odd.clone();
+        let ours = |line: &String| self.mounts.contains(line) || self.wanted.also.contains(&line.as_str());
+        if let Some(odd) = found.into_iter().find(|line| !ours(line)) {
             self.breach("mounts", pid, &format!("{odd} is not the container's"));
+        }
+    }
+
+    /// None of the host's, but those that this process is in.
+    fn look_at_namespaces(&mut self, pid: i32) {
+        for kind in ["mnt", "net", "pid", "user", "ipc", "uts", "cgroup"] {
+            let link = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap_or_default();
+            let found = link(&pid.to_string());
+            let host = self.wanted.namespaces.iter().any(|namespace| found.to_str() == Some(namespace));
+            if host && found != link("self") {
+                self.breach("ns", pid, &format!("{} is the host's", found.display()));
+            }
         }
     }
 
@@ -208,8 +234,18 @@ pub fn name(pid: i32) -> String {
 
 /// A file of a process, with spaces for NUL; empty if it cannot be read.
 fn text(pid: i32, file: &str) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ")
+    let path = format!("/proc/{pid}/{file}");
+    let bytes = match file {
+        // All at once: the rest may be that of the next program's.
+        "cmdline" | "comm" => File::open(path).and_then(|mut file| {
+            let mut bytes = vec![0; 65536];
+            let length = file.read(&mut bytes)?;
+            bytes.truncate(length);
+            Ok(bytes)
+        }),
+        _ => fs::read(path),
+    };
+    String::from_utf8_lossy(&bytes.unwrap_or_default()).replace('\0', " ")
 }
 
 fn is_closed_by_execve(pid: i32, number: &str) -> bool {
@@ -241,4 +277,23 @@ fn mounts(pid: &str) -> Vec<String> {
         format!("{place} {kind}")
     };
     table.lines().map(line).filter(|line| !line.starts_with("/dev/")).collect()
+}
+
+/// `init`, by the name of `corten`: with the file `/go` it makes processes one after the other that keep the rule, and then
+/// run a program of the container.
+pub fn keep_the_rule() {
+    while !Path::new("/go").exists() {
+        sleep(Duration::from_millis(1));
+    }
+    for _ in 0..50 {
+        // SAFETY: there is one thread, so the child may do as the parent.
+        match unsafe { fork() }.expect("fork") {
+            ForkResult::Child => {
+                let _socket = UnixDatagram::unbound().expect("make a socket");
+                sleep(Duration::from_micros(500));
+                panic!("run usleep: {}", Command::new("/bin/usleep").arg("500").exec());
+            }
+            ForkResult::Parent { child } => drop(waitpid(child, None)),
+        }
+    }
 }

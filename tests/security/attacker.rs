@@ -122,6 +122,12 @@ impl Host {
         // Wherever the sandbox, its bundles, states and logs are named.
         words.push("word=corten-test".to_owned());
         words.push(format!("reach={}", self.canary()));
+        // What `add_procfs` adds.
+        words.push("also=/p proc".to_owned());
+        for kind in ["mnt", "net", "pid", "user", "ipc", "uts", "cgroup"] {
+            let link = fs::read_link(format!("/proc/thread-self/ns/{kind}")).expect("a namespace of the host");
+            words.push(format!("ns={}", link.display()));
+        }
         for bundle in beside {
             let root = fs::metadata(bundle.rootfs()).expect("the root of a container beside it");
             words.push(format!("root={}:{}", root.dev(), root.ino()));
@@ -289,7 +295,7 @@ impl Verdict {
 
     /// The end of the test.
     #[track_caller]
-    pub fn is_clean(self) {
+    pub fn holds(self) {
         assert!(
             self.0.is_empty(),
             "a process was seen, or held, before it was the container's own:\n{}",

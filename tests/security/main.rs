@@ -1,6 +1,9 @@
 //! The security history of container runtimes, carried out: a test for each report that concerns paths, mounts, devices,
 //! masks, procfs or annotations, named after it. Attacks are varied by construction, so that not only the one published exploit fails.
 //!
+//! What a container sees, and may trace, of the runtime's processes among its own is held against one rule: a process is
+//! finished when others can see it ([`visible`], [`traced`]).
+//!
 //! Where the report is a race, another process exchanges directory and link in a shared volume all the while
 //! ([`attack::race`]); `CORTEN_SECURITY=full` makes 2,000 starts of each, a number that many. `hack/guards` takes the guards
 //! out of corten one by one and shows that these tests notice. [`state`] and [`strangers`] are of no report: who gets at what
