@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, fork};
 
-use super::chase::{Catch, Programs, Then, chase, identity};
+use super::chase::{Catch, Programs, Runs, Then, chase, identity};
 
 /// Lines of `/proc/PID/status` in which every process of the container is like this one.
 const ALIKE: [&str; 10] =
@@ -67,6 +67,7 @@ pub fn watch(catch: &str, seconds: u64, wanted: &[&str]) {
         root: identity("/proc/self/root").expect("our own root"),
         mounts: mounts("self"),
         owner: fs::metadata("/proc/self/fd").expect("our own descriptors").uid(),
+        looked_at: String::new(),
         told: BTreeSet::new(),
         seen: BTreeSet::new(),
         before: BTreeSet::new(),
@@ -83,6 +84,8 @@ struct Watch<'a> {
     root: (u64, u64),
     mounts: Vec<String>,
     owner: u32,
+    /// The process at hand.
+    looked_at: String,
     told: BTreeSet<String>,
     seen: BTreeSet<i32>,
     before: BTreeSet<i32>,
@@ -91,6 +94,13 @@ struct Watch<'a> {
 impl Watch<'_> {
     fn look(&mut self, pid: i32) -> Then {
         let runs = self.programs.run_by(pid);
+        let stage = match runs {
+            Runs::Another | Runs::Hidden => "before its execve",
+            // So all that is found from here on is the program's.
+            Runs::Ours => "with its program",
+            Runs::None => "at its end",
+        };
+        self.looked_at = format!("{}, {stage}", name(pid));
         self.seen.insert(pid);
         if runs.is_before() && self.before.insert(pid) && self.before.len() == 1 {
             println!("sees one before its execve");
@@ -107,9 +117,10 @@ impl Watch<'_> {
 
     /// Says it, once for each kind; numbers differ each time.
     fn breach(&mut self, what: &str, pid: i32, detail: &str) {
-        let kind: String = format!("{what} {detail}").chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        let line = format!("({}) {detail}", self.looked_at);
+        let kind = format!("{what} {line}").chars().filter(|letter| !letter.is_ascii_digit()).collect();
         if self.told.insert(kind) {
-            println!("breach {what} pid {pid} ({}) {detail}", name(pid));
+            println!("breach {what} pid {pid} {line}");
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::attack::{CANARY, Outside};
-use crate::harness::{Bundle, Outcome, Terminal, eventually, known_difference, reaper};
+use crate::harness::{Bundle, Cmd, Outcome, Terminal, eventually, known_difference, reaper};
 
 /// All that this machine gives, so that nothing but the runtime's own care stands between two processes.
 pub fn all() -> Vec<&'static str> {
@@ -229,12 +229,19 @@ impl Attacker {
     }
 
     /// Provokes it `number` times, and then on until it has seen what it wants, which `is_enough` knows from what it told.
-    pub fn provoke(&self, number: usize, is_enough: impl Fn(&str) -> bool, mut provoke: impl FnMut(usize)) {
+    /// What is attacked may fail, but not hang; some of it has to succeed, or nothing was tried.
+    #[track_caller]
+    pub fn provoke(&self, number: usize, is_enough: impl Fn(&str) -> bool, mut provoke: impl FnMut(usize) -> Outcome) {
+        let number = number.max(1);
+        let mut outcomes = Vec::new();
         for round in 0..number * 10 {
             if round >= number && is_enough(&self.told()) {
                 break;
             }
-            provoke(round);
+            outcomes.push(provoke(round));
+        }
+        if !outcomes.iter().any(Outcome::succeeded) {
+            outcomes.last().expect("one at least").ok();
         }
     }
 
@@ -304,6 +311,13 @@ impl Verdict {
     }
 }
 
+/// A user namespace of its own, and the host's procfs: who does not own the pid namespace may mount none. Without masks,
+/// which in a user namespace are the host's null device, and elsewhere the container's.
+pub fn with_new_user_namespace(bundle: Bundle) -> Bundle {
+    let bundle = bundle.userns().unset("/linux/maskedPaths").without_mount("/proc");
+    bundle.bind("/proc", "/proc", &["rbind", "nosuid", "noexec", "nodev"])
+}
+
 /// Runs a program in the container; on a terminal if wanted. It may fail, where it is attacked, but not hang.
 pub fn enter(bundle: &Bundle, on_terminal: bool) -> Outcome {
     let command = |options: &[&str]| bundle.exec_cmd(options, &["usleep", "1000"]).env("SECRET", SECRET);
@@ -314,16 +328,21 @@ pub fn enter(bundle: &Bundle, on_terminal: bool) -> Outcome {
     command(&["--tty"]).on_terminal(terminal.replica()).run()
 }
 
-/// Runs a container to its end, by `create` and `start` with a while in between, or at once.
-pub fn come_and_go(starter: &[String], bundle: &Bundle, at_once: bool) {
-    let own = |command: crate::harness::Cmd| command.started_by(starter).env("SECRET", SECRET).run();
-    if at_once {
-        own(bundle.run_cmd());
-    } else if own(bundle.create_cmd(&[])).succeeded() {
+/// Runs a container to its end: by `create` and `start` with a while in between, or at once, which is the way on a terminal.
+pub fn come_and_go(starter: &[String], bundle: &Bundle, at_once: bool) -> Outcome {
+    let own = |command: Cmd| command.started_by(starter).env("SECRET", SECRET);
+    let came = if bundle.config()["process"]["terminal"] == true {
+        let mut terminal = Terminal::new();
+        own(bundle.run_cmd()).on_terminal(terminal.replica()).run()
+    } else if at_once {
+        own(bundle.run_cmd()).run()
+    } else {
+        let created = own(bundle.create_cmd(&[])).run();
         std::thread::sleep(Duration::from_millis(3));
-        own(bundle.cmd(["start", bundle.name()]));
-    }
-    own(bundle.cmd(["delete", "--force", bundle.name()]));
+        if created.succeeded() { own(bundle.cmd(["start", bundle.name()])).run() } else { created }
+    };
+    own(bundle.cmd(["delete", "--force", bundle.name()])).run();
+    came
 }
 
 /// Mounts a procfs in a running container, and takes it away; what came of the first.

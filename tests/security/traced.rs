@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::attack::{alone, starts};
 use crate::attacker::{
     Attacker, Host, PidHost, USUAL, Verdict, come_and_go, enter, has_seen, has_traced, peers_finish_later,
+    with_new_user_namespace,
 };
 use crate::harness::{Bundle, Outcome};
 
@@ -35,7 +36,7 @@ fn a_process_that_enters_and_is_traced_does_nothing_that_the_container_may_not()
     for catch in WAYS {
         for on_terminal in [false, true] {
             let attacker = Attacker::new(filtered(usual(&["CAP_SYS_PTRACE"])), &host.drive(catch));
-            attacker.provoke(starts() / 4, has_traced, |_| drop(enter(&attacker.bundle, on_terminal)));
+            attacker.provoke(starts() / 4, has_traced, |_| enter(&attacker.bundle, on_terminal));
             let told = attacker.ends();
             assert!(has_traced(&told), "nothing was traced: {told}");
             verdict.clean(&format!("{catch}, terminal {on_terminal}"), &told);
@@ -61,7 +62,7 @@ fn root_of_a_user_namespace_traces_nobody_who_joins_it() {
             let beside = filtered(usual(&[])).userns().args(["usleep", "2000"]);
             let beside = attacker.joined_by(beside, kinds);
             attacker.provoke(starts() / 3, has_seen, |round| match kinds {
-                [] => drop(enter(&attacker.bundle, round % 4 == 0)),
+                [] => enter(&attacker.bundle, round % 4 == 0),
                 _ => come_and_go(&[], &beside, round % 2 == 0),
             });
             verdict.untraced(&format!("{catch}, joined {kinds:?}"), &attacker.ends());
@@ -90,7 +91,7 @@ fn makes_a_user_namespace(shares_with_host: bool) {
             let starter = pids.as_ref().map(PidHost::words).unwrap_or_default();
             let seeing = |bundle: Bundle| if shares_with_host { bundle.without_ns("pid") } else { bundle };
             let attacker = Attacker::on(&starter, seeing(first), &host.drive(catch));
-            let beside = seeing(usual(&[]).userns().args(["usleep", "2000"]));
+            let beside = seeing(with_new_user_namespace(usual(&[])).args(["usleep", "2000"]));
             let beside = attacker.joined_by(beside, kinds);
             let number = starts() / if shares_with_host { 1 } else { 4 };
             attacker.provoke(number, has_seen, |round| come_and_go(&starter, &beside, round % 2 == 0));
@@ -126,7 +127,7 @@ fn a_sibling_of_equal_rights_traces_nobody_before_its_execve() {
             let attacker = Attacker::new(filtered(usual(&[])), &host.drive(catch));
             let beside = attacker.joined_by(filtered(usual(&[])).args(["usleep", "2000"]), kinds);
             attacker.provoke(starts() / 6, has_seen, |round| match kinds {
-                [] => drop(enter(&attacker.bundle, round % 4 == 0)),
+                [] => enter(&attacker.bundle, round % 4 == 0),
                 _ => come_and_go(&[], &beside, round % 2 == 0),
             });
             verdict.untraced(&format!("{catch}, joined {kinds:?}"), &attacker.ends());
