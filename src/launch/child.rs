@@ -47,6 +47,8 @@ pub struct Script {
     pub seat: Option<Seat>,
     /// Whether nobody but init and what it starts is in the pid namespace.
     pub alone: bool,
+    /// Whether this process shares the runtime's memory.
+    pub shares: bool,
 }
 
 /// `create` and `exec` differ only in this.
@@ -69,8 +71,10 @@ pub struct Join {
 pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     trace::enter_container();
     ::log::trace!("born");
-    // Before the host's half closes the last one, which takes its time.
-    sys::exe::let_go();
+    if !script.shares {
+        // Before the host's half closes the last one, which takes its time.
+        sys::exe::let_go();
+    }
     // A panic must end this copy of the process here: the frames below are the host's.
     std::panic::set_hook(Box::new(|info| {
         log::say(&format!("corten: the container's half broke off: {info}"));
@@ -105,8 +109,10 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     if script.announces {
         wire.send(&Message::Ready)?;
     }
-    wire.wait_go()?;
-    ::log::trace!("word to go on heard");
+    if !script.shares {
+        wire.wait_go()?;
+        ::log::trace!("word to go on heard");
+    }
     finish::finish(script, wire)
 }
 

@@ -1,5 +1,6 @@
 //! The host's end of the conversation, and the guard of the process that it is about.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,11 @@ pub trait Attendant {
 
     /// Why the process died, by SIGKILL or otherwise, if it was for lack of memory.
     fn out_of_memory(&self, _killed: bool) -> Option<Error> {
+        None
+    }
+
+    /// A file cgroup.events that tells of a frozen cgroup, if it is to be a reason to give up.
+    fn cgroup_events(&self) -> Option<CString> {
         None
     }
 
@@ -208,6 +214,20 @@ impl<'a> Talk<'a> {
         ::log::trace!("container's process taken over");
         let outcome = self.tell_agent();
         self.blame(outcome)
+    }
+
+    /// Hears an intermediate process out, which has nothing to ask, and goes on with the one that it made.
+    pub(super) fn until_successor(&mut self) -> Result<()> {
+        match self.hear()? {
+            Some(message) => Err(out_of_turn(&message)),
+            None => self.succeed(),
+        }
+    }
+
+    /// Why an intermediate process was ended that did not come to its end.
+    pub(super) fn too_long(&self) -> Error {
+        let sentence = || Error::new("the process took too long to be made");
+        self.attendant.gives_up(Duration::MAX).unwrap_or_else(sentence)
     }
 
     /// Hears until the program runs, which is when the wire ends: it closes on exec.

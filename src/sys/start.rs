@@ -76,9 +76,46 @@ pub fn seclude() -> Result<()> {
     nix::sys::prctl::set_dumpable(false)
 }
 
+/// Whether [`seclude`] was called.
+pub fn is_secluded() -> bool {
+    SECLUDED.load(Ordering::Relaxed)
+}
+
 /// [`seclude`] once more, if it was called before.
 pub fn stay_secluded() -> Result<()> {
     if SECLUDED.load(Ordering::Relaxed) { seclude() } else { Ok(()) }
+}
+
+/// A copy of what [`scrub`] takes away, for [`restore`]: where a process scrubs memory that it shares with us.
+pub fn save() -> Vec<u8> {
+    // SAFETY: the area is mapped for good, and nobody changes it while it is copied.
+    area().map_or_else(Vec::new, |(area, _)| unsafe { (*area).to_vec() })
+}
+
+/// Puts back what [`save`] copied.
+pub fn restore(saved: &[u8]) {
+    if let Some((area, _)) = area()
+        && area.len() == saved.len()
+    {
+        // SAFETY: the memory is that which `scrub` writes to, and as long as the copy.
+        unsafe { (*area).copy_from_slice(saved) }
+    }
+}
+
+/// Arguments and environment as the kernel laid them side by side, and how much of that are arguments.
+fn area() -> Option<(*mut [u8], usize)> {
+    let words = words()?;
+    // SAFETY: the kernel laid the words, the variables and the name of the program side by side at our start, in memory of
+    // the stack.
+    let (count, first, variables, end) = unsafe {
+        let count = (0..).find(|&word| (*words.add(word)).is_null())?;
+        (count, *words as usize, *words.add(count + 1) as usize, libc::getauxval(libc::AT_EXECFN) as usize)
+    };
+    if count == 0 || end <= first || end - first > AREA {
+        return None;
+    }
+    let arguments = if variables > first && variables <= end { variables - first } else { end - first };
+    Some((std::ptr::slice_from_raw_parts_mut(first as *mut u8, end - first), arguments))
 }
 
 /// Takes the arguments and the environment that this program was started with from its memory: `/proc/PID/cmdline` is for
@@ -86,25 +123,15 @@ pub fn stay_secluded() -> Result<()> {
 /// ask for an argument or a variable afterwards.
 pub fn scrub() {
     const TITLE: &[u8] = b"corten init\0";
-    let Some(words) = words() else { return };
-    // SAFETY: the kernel laid the words, the variables and the name of the program side by side at our start, in memory of
-    // the stack that nobody else changes; what lies between the first word and that name is theirs, and is ours to write.
-    unsafe {
-        let count = (0..).find(|&word| (*words.add(word)).is_null()).unwrap_or(0);
-        let (first, end) = (*words as usize, libc::getauxval(libc::AT_EXECFN) as usize);
-        let variables = *words.add(count + 1) as usize;
-        if count == 0 || end <= first || end - first > AREA {
-            return;
-        }
-        let area = std::slice::from_raw_parts_mut(first as *mut u8, end - first);
-        area.fill(0);
-        let arguments = if variables > first && variables <= end { variables - first } else { area.len() };
-        if arguments > TITLE.len() {
-            area[..TITLE.len()].copy_from_slice(TITLE);
-            // Without a NUL at its end the kernel shows the area up to the first one, and not the whole of it
-            // (setproctitle(3)).
-            area[arguments - 1] = b' ';
-        }
+    let Some((area, arguments)) = area() else { return };
+    // SAFETY: nobody else changes this memory, or has a reference to it: words are copied when they are read.
+    let area = unsafe { &mut *area };
+    area.fill(0);
+    if arguments > TITLE.len() {
+        area[..TITLE.len()].copy_from_slice(TITLE);
+        // Without a NUL at its end the kernel shows the arguments up to the first one, and not all of them
+        // (setproctitle(3)).
+        area[arguments - 1] = b' ';
     }
 }
 
