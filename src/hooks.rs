@@ -148,7 +148,8 @@ impl Hook {
 
     fn run(&self, stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
         let what = || self.running(stage);
-        let deadline = self.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        // A time-out beyond what the clock can count is none.
+        let deadline = self.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         let (theirs, ours) = std::io::pipe().context("make a pipe for the state").with_context(what)?;
         let (output, sink) = std::io::pipe().context("make a pipe for the output").with_context(what)?;
         let mut command = self.command(surroundings);
@@ -214,7 +215,7 @@ impl Running {
             let (reads, writes) = (output.is_some(), stdin.is_some());
             let mut fds: Vec<PollFd<'_>> = [Some(pid), output, stdin].into_iter().flatten().collect();
             let wait = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+                PollTimeout::try_from(left.saturating_add(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX)
             });
             match poll(&mut fds, wait) {
                 Ok(_) | Err(sys::Errno::EINTR) => {}

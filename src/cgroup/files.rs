@@ -135,7 +135,7 @@ impl MemoryEvents {
         let mut fds = vec![PollFd::new(pidfd, PollFlags::POLLIN)];
         fds.extend(this.map(|events| PollFd::new(events.file.as_fd(), PollFlags::POLLPRI)));
         // Rounded up, or the last part of a millisecond would be spent in a busy loop.
-        let time = PollTimeout::try_from(patience + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        let time = PollTimeout::try_from(patience.saturating_add(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, time) {
             Ok(_) | Err(Errno::EINTR) => Ok(fds[0].any().unwrap_or(false)),
             Err(errno) => Err(errno),

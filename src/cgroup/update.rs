@@ -79,7 +79,7 @@ impl Change {
         let Some(memory) = usage("memory.current").filter(|_| self.refused_below_usage != Usage::default()) else {
             return Ok(());
         };
-        let both = memory + usage("memory.swap.current").unwrap_or_default();
+        let both = memory.saturating_add(usage("memory.swap.current").unwrap_or_default());
         let Usage { memory: limit, both: sum } = self.refused_below_usage;
         let (what, limit, used, field) = match (sum, limit) {
             (Some(sum), _) if sum < both => ("memory+swap", sum, both, "swap"),

@@ -39,9 +39,11 @@ pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&E
     if memory.is_none() {
         log::warn!("lack of memory is not seen: cgroup {cgroup} has no memory.events");
     }
-    let mut next = Instant::now() + interval;
+    // None beyond what the clock can count.
+    let mut next = Instant::now().checked_add(interval);
     loop {
-        let ended = MemoryEvents::wait(memory.as_ref(), init.as_fd(), next.saturating_duration_since(Instant::now()))?;
+        let patience = next.map_or(Duration::MAX, |moment| moment.saturating_duration_since(Instant::now()));
+        let ended = MemoryEvents::wait(memory.as_ref(), init.as_fd(), patience)?;
         // Also after the end, which may have come of it.
         if memory.as_mut().is_some_and(MemoryEvents::has_killed) {
             tell(&Event { kind: "oom", id: &record.id, data: None })?;
@@ -49,8 +51,8 @@ pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&E
         if ended {
             return Ok(());
         }
-        if Instant::now() >= next {
-            next += interval;
+        if let Some(moment) = next.filter(|&moment| Instant::now() >= moment) {
+            next = moment.checked_add(interval);
             match cgroup.stats(record.resctrl.as_ref()) {
                 Ok(data) => tell(&Event { kind: "stats", id: &record.id, data: Some(data) })?,
                 // Deleted meanwhile.

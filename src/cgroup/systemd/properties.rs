@@ -134,7 +134,10 @@ impl Properties {
         let per_second = match quota {
             INFINITY => INFINITY,
             // Up, so that systemd never takes away what the file gives.
-            quota => (quota.saturating_mul(1_000_000) / period).next_multiple_of(QUOTA_STEP).max(QUOTA_STEP),
+            quota => {
+                let exact = quota.saturating_mul(1_000_000) / period;
+                exact.checked_next_multiple_of(QUOTA_STEP).unwrap_or(INFINITY).max(QUOTA_STEP)
+            }
         };
         self.set("CPUQuotaPerSecUSec", Value::Uint64(per_second));
         self.set("CPUQuotaPeriodUSec", Value::Uint64(period));
