@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::prctl::set_keepcaps;
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::{Gid, Uid, fchown, getgroups, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, fchown, getgroups, isatty, setgroups, setresgid, setresuid};
 use oci_spec::runtime as spec;
 
 use crate::error::{Context, Error, Result, ensure};
@@ -108,12 +108,14 @@ impl User {
 
     /// Gives standard input, output and error to the user, so that `/dev/stderr` can be opened again.
     ///
-    /// The group stays. `/dev/null` is everybody's and is never touched, wherever it came from (CVE-2026-88265).
+    /// The group stays. Only what was made to be a stream is given away: what has a name on the host is somebody's, who
+    /// need not have meant more than to have it read (`run ID </etc/some.conf`). `/dev/null` is everybody's and is never
+    /// touched, wherever it came from (CVE-2026-88265).
     pub(super) fn own_stdio(&self) -> Result<()> {
         for (name, fd) in ["input", "output", "error"].into_iter().zip(process::stdio()) {
             // A closed stream has no owner.
             let Ok(stat) = fstat(fd) else { continue };
-            if stat.st_uid == self.uid || is_null(&stat) {
+            if stat.st_uid == self.uid || !is_stream(fd, &stat) {
                 continue;
             }
             match fchown(fd, Some(Uid::from_raw(self.uid)), None) {
@@ -134,6 +136,21 @@ pub fn use_null_of(open: impl FnOnce() -> Result<OwnedFd>) {
     let Some(theirs) = (!ours.is_empty()).then(open).and_then(Result::ok) else { return };
     for stream in ours {
         process::replace(stream, theirs.as_fd());
+    }
+}
+
+/// Was it made to be a stream: a pipe, a socket, a terminal? `/dev/tty` and `/dev/ptmx` (5:0 and 5:2, tty(4), pts(4)) are
+/// terminals to isatty(3), and everybody's.
+fn is_stream(fd: BorrowedFd<'_>, stat: &libc::stat) -> bool {
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFIFO | libc::S_IFSOCK => true,
+        libc::S_IFCHR => match (libc::major(stat.st_rdev), libc::minor(stat.st_rdev)) {
+            // UNIX98_PTY_SLAVE_MAJOR, linux/major.h, without a further call: a seccomp filter may be loaded by now.
+            (136..=143, _) => true,
+            (5, 0 | 2) => false,
+            _ => isatty(fd).unwrap_or(false),
+        },
+        _ => false,
     }
 }
 
