@@ -3,13 +3,21 @@
 //! Nobody but the owner passes a container's directory, whatever the root is: some of what is below has to be open to any
 //! user of the container, who gets there by a mount of his own.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
+use crate::sys::Errno;
 
 use super::Container;
 use super::id::Id;
@@ -264,18 +272,40 @@ impl Drop for Reserved {
     }
 }
 
-/// Writes a file beside its place and renames it there: no reader sees a part of it, no old digits stay behind.
+/// How many names are tried for a draft; whoever may write to its directory can take the first, and would have to guess
+/// the others.
+const DRAFTS: usize = 16;
+
+/// Writes a file beside its place and renames it there: no reader sees a part of it, no old digits stay behind, and nothing
+/// that was put in the way is written to (the directory may be a user's): a draft is always new (O_EXCL, which follows no
+/// link), and a link at the place itself is replaced. The directory is held, so that it stays the same one.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let (Some(name), parent) = (path.file_name(), path.parent()) else { bail!("{} names no file", path.display()) };
-    let mut draft_name = std::ffi::OsString::from(".");
-    draft_name.push(name);
-    draft_name.push(format!(".{}", std::process::id()));
-    let draft = parent.unwrap_or(Path::new("")).join(draft_name);
-    let write = || {
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft)?.write_all(bytes)?;
-        fs::rename(&draft, path)
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&draft))).with_context(|| format!("write {}", path.display()))
+    let what = || format!("write {}", path.display());
+    let parent = parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let directory = directory.with_context(what)?;
+    let (draft, file) = make_draft(&directory, name, Mode::from_bits_truncate(mode)).with_context(what)?;
+    File::from(file)
+        .write_all(bytes)
+        .and_then(|()| renameat(&directory, draft.as_os_str(), &directory, name).map_err(std::io::Error::from))
+        .inspect_err(|_| unlinkat(&directory, draft.as_os_str(), UnlinkatFlags::NoRemoveDir).unwrap_or_default())
+        .with_context(what)
+}
+
+/// Makes a new file with a name like the one given, but hidden.
+fn make_draft(directory: &OwnedFd, name: &OsStr, mode: Mode) -> Result<(OsString, OwnedFd), Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mut end = format!(".{}", std::process::id());
+    for _ in 0..DRAFTS {
+        let draft: OsString = [OsStr::new("."), name, OsStr::new(&end)].into_iter().collect();
+        match openat(directory, draft.as_os_str(), flags, mode) {
+            // Left by a process that was killed, or put there.
+            Err(Errno::EEXIST) => end = format!(".{:016x}", RandomState::new().build_hasher().finish()),
+            made => return made.map(|file| (draft, file)),
+        }
+    }
+    Err(Errno::EEXIST)
 }
 
 #[cfg(test)]
