@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use nix::unistd::geteuid;
@@ -67,4 +69,25 @@ pub fn has_apparmor() -> bool {
 /// Whether SELinux confines here.
 pub fn has_selinux() -> bool {
     fs::metadata("/sys/fs/selinux/enforce").is_ok()
+}
+
+/// Where programs are looked for when the caller names no place.
+const USUAL_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A program of the host, found in PATH: the only way to one that is known by its name alone.
+///
+/// Unlike for execvp(3), an element of PATH that is not absolute (an empty one is the working directory) counts for
+/// nothing: the runtime works in a bundle or in a root file system, where an image would put a program of that name.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| USUAL_PATH.into());
+    let mut files =
+        std::env::split_paths(&path).filter(|directory| directory.is_absolute()).map(|directory| directory.join(name));
+    files.find(|file| fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0))
+}
+
+/// A command line of that program, which runs where no image lies.
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir("/");
+    command
 }

@@ -8,11 +8,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::unistd::{Pid, getegid, getuid};
 
 use crate::error::{Context, Error, Result};
+use crate::host;
 
 use super::user::{self, Range};
 
@@ -47,7 +48,7 @@ pub(super) fn write(helper: &Helper, pid: Pid, ranges: &[Range]) -> Result<()> {
     let Helper { program, ids, .. } = helper;
     let what = || format!("map {ids} through {program}");
     let path = find(program).with_context(what)?;
-    let mut command = Command::new(&path);
+    let mut command = host::command(&path);
     command.arg(pid.to_string());
     for Range { inside, outside, size } in ranges {
         command.args([inside, outside, size].map(u32::to_string));
@@ -148,9 +149,7 @@ fn ranges_of(grants: &str, name: &str, number: u32) -> Vec<(u32, u32)> {
 
 /// A helper in PATH.
 fn find(program: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file());
-    found.ok_or_else(|| {
+    host::program(program).ok_or_else(|| {
         Error::new(format!("there is no {program} in PATH"))
             .hint("install the package uidmap (shadow-utils on Fedora), or map only the caller's own user and group")
     })
