@@ -13,6 +13,7 @@ mod container;
 mod error;
 mod hooks;
 mod host;
+mod input;
 mod launch;
 mod log;
 mod namespaces;

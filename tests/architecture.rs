@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("time", &[]),
     ("host", &["sys", "error"]),
+    ("input", &["error"]),
     ("log", &["sys", "error", "time", "trace"]),
     ("trace", &["error"]),
     ("selfexe", &["sys", "error"]),
@@ -21,7 +22,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cgroup", LEAVES),
     ("seccomp", LEAVES),
     ("hooks", LEAVES),
-    ("plan", &["sys", "error", "log", "host", "namespaces", "rootfs", "process", "cgroup", "seccomp", "hooks"]),
+    (
+        "plan",
+        &["sys", "error", "log", "host", "input", "namespaces", "rootfs", "process", "cgroup", "seccomp", "hooks"],
+    ),
     (
         "launch",
         &[
@@ -64,6 +68,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "error",
             "log",
             "host",
+            "input",
             "cli",
             "selfexe",
             "namespaces",
@@ -81,7 +86,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// What every room may use.
-const LEAVES: &[&str] = &["sys", "error", "log", "host"];
+const LEAVES: &[&str] = &["sys", "error", "log", "host", "input"];
 
 /// Generated tables may be long; nothing else may.
 const LONGEST: usize = 700;

@@ -10,6 +10,7 @@ use crate::container::create::Console;
 use crate::container::{self, id::Id};
 use crate::error::{Context, Result};
 use crate::plan;
+use crate::plan::config::Source;
 use crate::process::check_preserved;
 
 /// Create a container; its program waits for `start`
@@ -75,11 +76,8 @@ impl Options {
         let listen_fds = super::listen_fds();
         check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
         let bundle = open_bundle(&self.bundle)?;
-        let config = match self.config {
-            Some(file) => super::absolute(file)?,
-            None => bundle.join("config.json"),
-        };
-        let spec = plan::config::read(&config)?;
+        let (config, source) = config(self.config, &bundle)?;
+        let spec = plan::config::read(&config, source)?;
         log::trace!("configuration read");
         let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
         let socket = self.console_socket.map(super::absolute).transpose()?;
@@ -111,6 +109,14 @@ impl Options {
 /// The bundle, absolute.
 pub(super) fn open_bundle(path: &Path) -> Result<PathBuf> {
     std::fs::canonicalize(path).with_context(|| format!("open the bundle {}", path.display()))
+}
+
+/// Where the configuration is: what `--config` names, absolute, or the bundle's.
+pub(super) fn config(named: Option<PathBuf>, bundle: &Path) -> Result<(PathBuf, Source)> {
+    match named {
+        Some(file) => Ok((super::absolute(file)?, Source::CommandLine)),
+        None => Ok((bundle.join("config.json"), Source::Bundle)),
+    }
 }
 
 pub(super) fn manager(global: &Global) -> cgroup::Manager {

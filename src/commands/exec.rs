@@ -8,6 +8,7 @@ use crate::cli::Global;
 use crate::container::create::Console;
 use crate::container::{self, Container};
 use crate::error::{Context, Error, Result};
+use crate::input;
 use crate::plan;
 use crate::process::{Options, check_preserved, parse_user};
 use crate::selfexe;
@@ -116,7 +117,7 @@ impl Exec {
     fn spec(self, container: &Container) -> Result<oci_spec::runtime::Process> {
         if let Some(file) = &self.process {
             let what = || format!("read the process {}", file.display());
-            let bytes = std::fs::read(file).with_context(what)?;
+            let bytes = input::read_named(file).with_context(what)?;
             return plan::config::parse(&bytes).with_context(what);
         }
         if self.args.is_empty() {

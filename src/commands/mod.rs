@@ -25,6 +25,7 @@ use clap::{Args, Subcommand};
 use crate::cli::Global;
 use crate::container::store::Store;
 use crate::error::{Context, Error, Result};
+use crate::input;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -153,9 +154,9 @@ fn store(global: &Global) -> Result<Store> {
 }
 
 /// What a file has; of `-`, standard input.
-fn read(file: &std::path::Path) -> std::io::Result<Vec<u8>> {
+fn read(file: &std::path::Path) -> Result<Vec<u8>> {
     if file.as_os_str() != "-" {
-        return std::fs::read(file);
+        return input::read_named(file);
     }
     let mut bytes = Vec::new();
     std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes)?;

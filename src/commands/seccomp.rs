@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use oci_spec::runtime::LinuxSeccomp;
 
 use crate::error::{Context, Error, Result};
+use crate::input;
 use crate::plan::config;
 use crate::seccomp::{self, Program};
 
@@ -97,7 +98,7 @@ fn argument(word: &str) -> std::result::Result<u64, String> {
 fn profile(file: Option<&Path>, bundle: &Path) -> Result<LinuxSeccomp> {
     let path = file.map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
     let in_file = || format!("read the profile {}", path.display());
-    let bytes = super::read(&path).with_context(in_file)?;
+    let bytes = if file.is_some() { super::read(&path) } else { input::read_regular(&path) }.with_context(in_file)?;
     let mut value: serde_json::Value = serde_json::from_slice(&bytes)
         .map_err(|error| Error::new(format!("not JSON: {error}")))
         .with_context(in_file)?;

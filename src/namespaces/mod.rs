@@ -7,7 +7,7 @@ pub mod time;
 pub mod user;
 pub mod uts;
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
 use crate::error::{Context, Error, Result};
+use crate::input;
 use crate::sys::{self, Errno};
 
 use netdev::Devices;
@@ -206,7 +207,7 @@ impl Join {
     fn open(&self) -> Result<Entry> {
         let what = || format!("open the {} namespace {}", self.kind.word, self.path.display());
         let field = || format!("{}/path", self.field);
-        let file = File::open(&self.path).with_context(what).field(field)?;
+        let file = input::open_namespace(&self.path).with_context(what).field(field)?;
         match sys::ns::kind(file.as_fd()) {
             Ok(kind) if kind == self.kind.flag => Ok(Entry { kind: self.kind, fd: file.into() }),
             Ok(kind) => {
@@ -215,7 +216,6 @@ impl Join {
                     .with_context(what)
                     .field(field)
             }
-            Err(Errno::ENOTTY) => Err(Error::new("is not a namespace")).with_context(what).field(field),
             Err(errno) => Err(errno).with_context(what).field(field),
         }
     }

@@ -4,7 +4,6 @@
 //! `execCPUAffinity.final` and numbers written as `1024.0` are parse errors, and errors give line and column but no
 //! field. One thing is not refused but read as another: `"pids": {}` as a limit of zero.
 
-use std::fs;
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
@@ -12,15 +11,29 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Context, Error, Result};
+use crate::input;
 
-/// Reads the configuration of a bundle.
-pub fn read(path: &Path) -> Result<Spec> {
-    interpret(&load(path)?, path)
+/// Whose file a configuration is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The bundle's, which anybody may have made.
+    Bundle,
+    /// One that the command line names.
+    CommandLine,
+}
+
+/// Reads a configuration.
+pub fn read(path: &Path, source: Source) -> Result<Spec> {
+    interpret(&load(path, source)?, path)
 }
 
 /// Reads the text of a configuration.
-pub fn load(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path)
+pub fn load(path: &Path, source: Source) -> Result<Vec<u8>> {
+    let read = match source {
+        Source::Bundle => input::read_regular,
+        Source::CommandLine => input::read_named,
+    };
+    read(path)
         .with_context(|| format!("read the configuration {}", path.display()))
         .hint("a bundle is a directory with a config.json and a root filesystem; `corten spec` writes a config.json")
 }

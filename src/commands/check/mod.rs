@@ -87,11 +87,12 @@ impl Check {
             Ok(bundle) => bundle,
             Err(error) => return Ok(Report::of(error)),
         };
-        let config = self.config.clone().map_or_else(|| Ok(bundle.join("config.json")), super::absolute)?;
+        let (config, source) = super::create::config(self.config.clone(), &bundle)?;
         let request = check::Request {
             id: &id,
             named: self.id.is_some(),
             config: &config,
+            source,
             console_socket: self.console_socket.clone().map(super::absolute).transpose()?,
             foreground: self.foreground,
             options: plan::Options {

@@ -72,6 +72,8 @@ pub struct Request<'a> {
     pub named: bool,
     /// The configuration.
     pub config: &'a Path,
+    /// Whose that is.
+    pub source: config::Source,
     /// `--console-socket`, absolute.
     pub console_socket: Option<PathBuf>,
     /// It would be a `run` that waits for the end.
@@ -93,7 +95,7 @@ pub fn check(request: &Request<'_>, store: &Store) -> Report {
 }
 
 fn look(request: &Request<'_>, store: &Store, report: &mut Report) -> Result<()> {
-    let text = config::load(request.config)?;
+    let text = config::load(request.config, request.source)?;
     let mut document = match serde_json::from_slice(&text) {
         Ok(value) => Document::new(value),
         // It is the reader who says what is wrong.
