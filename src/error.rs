@@ -139,6 +139,36 @@ pub fn words(errno: Errno) -> String {
     }
 }
 
+/// Text for people, on one line and without power over their terminal: names of files, programs and hosts can hold escape
+/// sequences, new lines, and characters that hide text or turn its direction. Those are written as Rust writes them.
+/// What has been through this stays as it is.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(has_power) {
+        return Cow::Borrowed(text);
+    }
+    let tame = |c: char| if has_power(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(tame).collect())
+}
+
+/// Lines for people, or JSON, without power over a terminal: what has it but ends of lines and tabs is written as JSON
+/// escapes it, which in JSON means the same.
+pub fn printable_lines(text: &str) -> Cow<'_, str> {
+    let has_power = |c: char| has_power(c) && c != '\n' && c != '\t';
+    if !text.contains(has_power) {
+        return Cow::Borrowed(text);
+    }
+    let tame = |c: char| if has_power(c) { format!("\\u{:04x}", c as u32) } else { c.to_string() };
+    Cow::Owned(text.chars().map(tame).collect())
+}
+
+/// Whether a terminal would do something with it, or not show it: control characters (C0, DEL, C1), separators of lines,
+/// and the formatting of text in both directions (Unicode Standard Annex 9).
+fn has_power(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// The sentence as people may see it, wherever its parts came from.
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let detail = &self.0;
@@ -148,9 +178,9 @@ impl fmt::Display for Error {
             if rest == 0
                 && let Some(field) = &detail.field
             {
-                write!(out, "{field}: ")?;
+                write!(out, "{}: ", printable(field))?;
             }
-            out.write_str(layer)?;
+            out.write_str(&printable(layer))?;
             if rest > 0 {
                 out.write_str(": ")?;
             }
@@ -160,7 +190,7 @@ impl fmt::Display for Error {
             write!(out, "{colon}{}", words(errno))?;
         }
         match &detail.hint {
-            Some(hint) => write!(out, " ({hint})"),
+            Some(hint) => write!(out, " ({})", printable(hint)),
             None => Ok(()),
         }
     }
@@ -260,6 +290,16 @@ mod tests {
         assert_eq!(copy.to_string(), error.to_string());
         assert_eq!(copy.errno(), Some(Errno::EPERM));
         assert_eq!(copy.phase_name(), Some("mounts"));
+    }
+
+    #[test]
+    fn a_sentence_has_no_power_over_a_terminal_and_crosses_the_wire_as_it_is() {
+        let error = Error::new("a\u{1b}[2J\n").context("b\u{202e}\u{9b}\u{7f}").field("/c\r").hint("d\t");
+        let sentence = r"b\u{202e}\u{9b}\u{7f}: /c\r: a\u{1b}[2J\n (d\t)";
+        assert_eq!(error.to_string(), sentence);
+        assert_eq!(Error::decode(&error.encode()).to_string(), sentence);
+        assert_eq!(printable(sentence), sentence);
+        assert_eq!(printable("größer → 1 \\ 2"), "größer → 1 \\ 2");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, printable, printable_lines};
 use crate::trace;
 
 /// The form of a record.
@@ -79,7 +79,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = self.line(record.level(), &record.args().to_string(), None);
+        let line = self.line(record.level(), &printable(&record.args().to_string()), None);
         match (record.level(), self.held.lock()) {
             (Level::Warn, Ok(mut held)) => held.push(line),
             _ => self.put(&line),
@@ -122,9 +122,9 @@ impl Logger {
                     put("phase", error.phase_name());
                     put("field", error.field_name());
                     put("errno", error.errno().map(|errno| format!("{errno:?}")).as_deref());
-                    put("hint", error.remedy());
+                    put("hint", error.remedy().map(printable).as_deref());
                 }
-                serde_json::Value::Object(object).to_string() + "\n"
+                printable_lines(&serde_json::Value::Object(object).to_string()).into_owned() + "\n"
             }
         }
     }
@@ -144,7 +144,7 @@ pub fn failure(error: &Error) {
 /// Writes a line to stderr. One that takes none (closed, on a full disk) changes nothing about how a command ends, where
 /// `eprintln!` would panic.
 pub fn say(message: &str) {
-    let _ = writeln!(std::io::stderr(), "{message}");
+    let _ = writeln!(std::io::stderr(), "{}", printable_lines(message));
 }
 
 /// Writes the warnings held back; the command has succeeded.
@@ -175,7 +175,7 @@ pub fn take_gathered() -> Vec<String> {
 
 fn gathers(record: &Record<'_>) -> bool {
     let Ok(mut gathered) = GATHERED.lock() else { return false };
-    gathered.as_mut().map(|list| list.push(record.args().to_string())).is_some()
+    gathered.as_mut().map(|list| list.push(printable(&record.args().to_string()).into_owned())).is_some()
 }
 
 /// Holds back a line that [`take_held`] took in the container's half.

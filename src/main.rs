@@ -51,9 +51,13 @@ fn corten() -> u8 {
     let cli = match cli::parse(arguments) {
         Ok(cli) => cli,
         Err(usage) => {
+            if usage.use_stderr() {
+                log::say(usage.to_string().trim_end());
+                return 1;
+            }
             // A reader that went away is no reason to panic.
             let _ = usage.print();
-            return u8::from(usage.use_stderr());
+            return 0;
         }
     };
     let (global, failure) = (&cli.global, cli.command.failure_code());

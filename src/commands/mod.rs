@@ -24,7 +24,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::Global;
 use crate::container::store::Store;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, printable_lines};
 use crate::input;
 
 /// What to do.
@@ -163,9 +163,9 @@ fn read(file: &std::path::Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Prints a result. A reader that went away is no failure worth a word.
+/// Prints a result: lines for people, or JSON. A reader that went away is no failure worth a word.
 fn print(text: &str) -> Result<()> {
-    print_bytes(text.as_bytes())
+    print_bytes(printable_lines(text).as_bytes())
 }
 
 /// The same for what is no text.

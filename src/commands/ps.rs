@@ -1,13 +1,12 @@
 //! `ps`.
 
-use std::process::Command;
-
 use clap::Args;
 
 use crate::cli::Global;
 use crate::container::members;
 use crate::container::sessions::{self, Session};
-use crate::error::{Context, Error, Result, ensure};
+use crate::error::{Context, Error, Result, ensure, printable};
+use crate::host;
 
 use super::list::Format;
 
@@ -46,15 +45,13 @@ impl Ps {
     }
 }
 
-/// A line each. What a program calls itself may hold anything, but writes no control characters on a terminal.
+/// A line each.
 fn show(sessions: &[Session], format: Format) -> Result<String> {
     if matches!(format, Format::Json) {
         return serde_json::to_string(sessions).map(|text| text + "\n").map_err(|error| Error::new(error.to_string()));
     }
-    let tame = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     let line = |session: &Session| {
-        let args = session.args.join(" ").chars().map(tame).collect();
-        [session.id.clone(), session.pid.to_string(), session.since.clone(), args]
+        [session.id.clone(), session.pid.to_string(), session.since.clone(), session.args.join(" ")]
     };
     let head = ["SESSION", "PID", "SINCE", "ARGS"].map(str::to_owned);
     let rows: Vec<[String; 4]> = std::iter::once(head).chain(sessions.iter().map(line)).collect();
@@ -65,7 +62,8 @@ fn show(sessions: &[Session], format: Format) -> Result<String> {
 fn table(pids: &[i32], options: &[String]) -> Result<String> {
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default[..] } else { options };
-    let output = Command::new("ps").args(options).output().context("run ps").hint("install procps")?;
+    let ps = host::program("ps").ok_or_else(|| Error::new("there is no ps in PATH").hint("install procps"))?;
+    let output = host::command(&ps).args(options).output().with_context(|| format!("run {}", ps.display()))?;
     ensure!(output.status.success(), "ps: {}", String::from_utf8_lossy(&output.stderr).trim());
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();
@@ -76,5 +74,5 @@ fn table(pids: &[i32], options: &[String]) -> Result<String> {
     let ours = |line: &&str| {
         line.split_whitespace().nth(column).and_then(|pid| pid.parse().ok()).is_some_and(|pid: i32| pids.contains(&pid))
     };
-    Ok(std::iter::once(head).chain(lines.filter(ours)).map(|line| format!("{line}\n")).collect())
+    Ok(std::iter::once(head).chain(lines.filter(ours)).map(|line| format!("{}\n", printable(line))).collect())
 }

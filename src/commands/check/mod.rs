@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::Global;
 use crate::container::check::{self, Finding, Report, Severity};
 use crate::container::id::Id;
-use crate::error::Result;
+use crate::error::{Result, printable};
 use crate::plan;
 
 /// Say what create would refuse or warn about; nothing is created
@@ -131,10 +131,10 @@ fn word(severity: Severity) -> &'static str {
 fn lines(report: &Report) -> String {
     let mut text = String::new();
     for Finding { severity, pointer, error } in &report.findings {
-        let pointer = pointer.as_ref().map(|pointer| format!("{pointer}: ")).unwrap_or_default();
+        let pointer = pointer.as_ref().map(|pointer| format!("{}: ", printable(pointer))).unwrap_or_default();
         text.push_str(&format!("{}: {pointer}{}\n", word(*severity), error.sentence()));
         if let Some(remedy) = error.remedy() {
-            text.push_str(&format!("  hint: {remedy}\n"));
+            text.push_str(&format!("  hint: {}\n", printable(remedy)));
         }
     }
     let (errors, warnings) = counts(report);
@@ -178,10 +178,11 @@ fn record(Finding { severity, pointer, error }: &Finding) -> Value {
         Severity::Warning => None,
     };
     let errno = error.errno().map(|errno| format!("{errno:?}"));
+    let hint = error.remedy().map(printable);
     let mut record = json!({ "level": word(*severity), "msg": error.to_string() });
     for (key, value) in [
         ("field", pointer.as_deref()),
-        ("hint", error.remedy()),
+        ("hint", hint.as_deref()),
         ("errno", errno.as_deref()),
         ("phase", error.phase_name()),
         ("stops", stops),
