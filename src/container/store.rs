@@ -325,6 +325,24 @@ mod tests {
     }
 
     #[test]
+    fn a_draft_is_new_whatever_has_its_name() {
+        let dir = std::env::temp_dir().join(format!("corten-draft-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let (file, other) = (dir.join("pid"), dir.join("other"));
+        fs::write(&other, "of somebody else").unwrap();
+        let first = dir.join(format!(".pid.{}", std::process::id()));
+        for take in [std::os::unix::fs::symlink, fs::hard_link::<PathBuf, PathBuf>] as [fn(_, _) -> _; 2] {
+            take(other.clone(), first.clone()).unwrap();
+            replace(&file, b"7", 0o644).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), "7");
+            assert_eq!(fs::read_to_string(&other).unwrap(), "of somebody else");
+            fs::remove_file(&first).unwrap();
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
     fn the_root_of_the_file_system_is_refused() {
         assert!(Store::new(Some(Path::new("/"))).is_err());
     }

@@ -264,6 +264,7 @@ mod tests {
         assert_eq!(quota(r#"{"quota":1000,"period":1000000}"#), both(10_000, 1_000_000));
         assert_eq!(quota(r#"{"quota":20000}"#), both(200_000, 100_000));
         assert_eq!(quota(r#"{"quota":-1}"#), both(u64::MAX, 100_000));
+        assert_eq!(quota(r#"{"quota":9223372036854775807,"period":1}"#), both(u64::MAX, 1));
         assert_eq!(quota(r#"{"period":50000}"#), both(u64::MAX, 50_000));
         assert_eq!(quota(r#"{"shares":2}"#), (None, None));
     }
