@@ -11,12 +11,14 @@ use std::path::Path;
 
 use nix::cmsg_space;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    connect as connect_socket, recvmsg, sendmsg, socket, socketpair,
+    connect as connect_socket, recvmsg, sendmsg, setsockopt, socket, socketpair,
 };
 use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
+use nix::sys::time::TimeVal;
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
 
 use crate::error::{Context, Error, Result, ensure};
@@ -115,11 +117,18 @@ impl Pty {
 pub fn control() -> Result<()> {
     tty::set_controlling(process::stdio()[0]).context("make the terminal the controlling one")
 }
+/// Seconds for which a listener may be busy: to take a connection, and what is sent over it.
+const PATIENCE: i64 = 10;
 
 /// Connects to a socket of the caller's: `kind` is `console` (`--console-socket`) or `pidfd` (`--pidfd-socket`). The path
 /// may be longer than a socket address.
 pub fn connect(path: &Path, kind: &str) -> Result<OwnedFd> {
-    connect_to(path).with_context(|| connecting(path, kind))
+    let socket = match connect_to(path) {
+        // The queue of its listener has been full all the time (unix(7)).
+        Err(Errno::EAGAIN) => Err(Errno::ETIMEDOUT),
+        done => done,
+    };
+    socket.with_context(|| connecting(path, kind))
 }
 
 /// What [`connect`] would say, but that nobody listens, without a word to who does.
@@ -138,6 +147,8 @@ fn connecting(path: &Path, kind: &str) -> String {
 
 fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // It bounds the wait in connect(2), too (socket(7)).
+    setsockopt(&socket, SendTimeout, &TimeVal::new(PATIENCE, 0))?;
     // 108 bytes with the NUL (unix(7)).
     if path.as_os_str().as_bytes().len() < 108 {
         connect_socket(socket.as_raw_fd(), &UnixAddr::new(path)?)?;

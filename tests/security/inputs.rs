@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknod};
 use nix::unistd::{mkfifo, pipe2};
 use serde_json::{Value, json};
@@ -453,4 +454,27 @@ fn a_file_on_the_command_line_may_be_a_pipe() {
     eventually("the limit is set", || {
         fs::read_to_string(container.cgroup().join("cgroup.max.depth")).is_ok_and(|text| text.trim() == "98")
     });
+}
+
+#[test]
+fn a_socket_whose_listener_takes_nobody_is_not_waited_for() {
+    if peers_lack_it() {
+        return;
+    }
+    let first = Bundle::new();
+    let path = first.host("busy.sock");
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let listener = socket(AddressFamily::Unix, SockType::Stream, flags, None).expect("make a socket");
+    bind(listener.as_raw_fd(), &UnixAddr::new(&path).expect("an address")).expect("bind it");
+    listen(&listener, Backlog::new(0).expect("a queue of one")).expect("listen");
+    let _waits = UnixStream::connect(&path).expect("take the one place");
+    let path = path.to_str().expect("a plain path");
+    let console = Bundle::new().set("/process/terminal", true);
+    let waiting = [
+        (console.create_cmd(&["--console-socket", path]).spawn(), "console"),
+        (first.create_cmd(&["--pidfd-socket", path]).spawn(), "pidfd"),
+    ];
+    for (made, kind) in waiting {
+        made.wait().code(1).fails_with(&format!("connect to {kind} socket {path}: connection timed out"));
+    }
 }
