@@ -107,12 +107,14 @@ pub(super) struct Talk<'a> {
     /// Whether a listener is still to come.
     notifies: bool,
     words_left: usize,
+    /// Whether the process may have executed its program, and so ended the wire.
+    may_execute: bool,
 }
 
 impl<'a> Talk<'a> {
     /// `notifies`: the process has a filter with a listener.
     pub(super) fn new(wire: Wire, launched: Launched, attendant: &'a mut dyn Attendant, notifies: bool) -> Talk<'a> {
-        Talk { wire, launched, attendant, listener: None, notifies, words_left: MOST_WORDS }
+        Talk { wire, launched, attendant, listener: None, notifies, words_left: MOST_WORDS, may_execute: false }
     }
 
     /// The pid of the process that is talked with.
@@ -122,7 +124,14 @@ impl<'a> Talk<'a> {
 
     /// What of ours fails on a process that has died is only a sign of that: its death is the error then.
     pub(super) fn blame<T>(&mut self, outcome: Result<T>) -> Result<T> {
-        outcome.map_err(|error| if self.wire.ended_silently() { self.explain() } else { error })
+        outcome.map_err(|error| if self.wire.ended_silently() && self.has_died() { self.explain() } else { error })
+    }
+
+    /// Whether the end of the wire is that of the process, which comes right after it, and not its execve.
+    fn has_died(&self) -> bool {
+        const SOON: u16 = 100;
+        let pidfd = self.launched.pidfd.as_ref().map(AsFd::as_fd);
+        !self.may_execute || pidfd.is_none_or(|pidfd| sys::pid::ended_within(pidfd, SOON) != Ok(false))
     }
 
     /// The next message that is for the script to answer; `None` at the end of the wire, or, from an intermediate process,
@@ -141,7 +150,10 @@ impl<'a> Talk<'a> {
                     self.blame(outcome)?;
                 }
                 Some(Message::Failed(error)) => return Err(Error::decode(&error)),
-                message => return Ok(message),
+                message => {
+                    self.may_execute |= message == Some(Message::Done);
+                    return Ok(message);
+                }
             }
         }
     }
@@ -211,6 +223,7 @@ impl<'a> Talk<'a> {
         self.launched.pidfd = None;
         let pidfd = sys::pid::open(pid).with_context(|| format!("open the container's process {pid}"))?;
         (self.launched.pid, self.launched.pidfd, self.launched.seat) = (pid, Some(pidfd), None);
+        self.may_execute = true;
         ::log::trace!("container's process taken over");
         let outcome = self.tell_agent();
         self.blame(outcome)

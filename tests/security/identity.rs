@@ -4,12 +4,15 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Cmd, Outcome, known_difference};
+use crate::harness::{Bundle, Cmd, Outcome, eventually, known_difference, reaper};
 
 fn running(bundle: Bundle) -> Bundle {
     let bundle = bundle.args(["sleep", "100"]);
@@ -138,6 +141,44 @@ fn a_program_that_enters_has_the_filter_and_the_flags_of_the_container() {
         assert_eq!(status(&seen, "NoNewPrivs"), "1");
     }
     container.exec(&["mkdir", "/made"]).fails_with("not supported");
+}
+
+/// In a user namespace where setgroups(2) is denied nobody can drop them any more (user_namespaces(7)).
+#[test]
+fn the_groups_of_the_host_do_not_survive_in_a_user_namespace_that_is_joined() {
+    if ["crun", "runc"].iter().any(|peer| known_difference(peer, "keeps the caller's groups there")) {
+        return;
+    }
+    let bundle = Bundle::new().unset("/hostname").unset("/linux/resources");
+    let mut holder = Command::new("unshare");
+    holder.args(["--user", "--map-root-user", "sleep", "100"]);
+    let holder = Holder(reaper::spawn(&mut holder).expect("make a user namespace"));
+    let path = |file: &str| format!("/proc/{}/{file}", holder.0);
+    eventually("its maps are there", || {
+        fs::read_to_string(path("setgroups")).is_ok_and(|text| text == "deny\n")
+            && fs::read_to_string(path("uid_map")).is_ok_and(|text| !text.is_empty())
+    });
+    let probe = bundle.sandbox().dir().join("bin/probe");
+    let words = [probe.to_str().expect("a plain path"), "groups", "27,4242"];
+    let sandbox = bundle.sandbox().clone();
+    let again = |bundle: Bundle| {
+        bundle.join("user", path("ns/user")).mount_options("/dev/pts", |options| {
+            options.retain(|option| option != "gid=5");
+        })
+    };
+    assert_eq!(status(&again(bundle).args(SHOW).run_cmd().started_by(words).run(), "Groups"), "");
+    let container = running(again(Bundle::inside(sandbox).unset("/hostname").unset("/linux/resources")));
+    assert_eq!(status(&container.exec_cmd(&[], &SHOW).started_by(words).run(), "Groups"), "");
+}
+
+/// A process that is ended with the test.
+struct Holder(i32);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0), Signal::SIGKILL);
+        reaper::wait(self.0, Duration::from_secs(5));
+    }
 }
 
 #[test]
