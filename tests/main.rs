@@ -23,6 +23,7 @@ mod hooks;
 mod idmap;
 mod labels;
 mod landlock;
+mod last_calls;
 mod lifecycle;
 mod live_mounts;
 mod mount_words;

@@ -34,6 +34,7 @@ pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
         Some(seat) => {
             // At the latest: for root it is from the start.
             sys::start::seclude().context("become non-dumpable")?;
+            seat.prepare()?;
             script.take(seat, wire)?;
         }
         None => {
@@ -119,6 +120,9 @@ impl Script {
 
     fn load_filter(&mut self, wire: &Wire) -> Result<()> {
         let Some(filter) = self.seccomp.take() else { return Ok(()) };
+        if !filter.passes(libc::SYS_sendto, [number(wire.as_fd()), 0, 1, wire::SENDS, 0, 0]) {
+            wire.send_by_write();
+        }
         if filter.notifies() { listener::load(&filter, wire) } else { filter.load() }.phase("seccomp")?;
         ::log::trace!("seccomp filter loaded");
         Ok(())

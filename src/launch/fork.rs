@@ -53,13 +53,17 @@ impl Seat {
         self.0.get()
     }
 
+    /// In the intermediate process, while no filter forbids it: the container's process is to have no such memory.
+    pub fn prepare(&self) -> Result<()> {
+        self.0.keep_from_children().context("keep memory from the container's process")
+    }
+
     /// In the intermediate process: makes the container's process, in which alone this returns, and ends. The pid
     /// namespace of children has been joined.
     ///
     /// The intermediate process shares no memory with it: whoever gets to trace it must not reach a process that is
     /// outside of the container's pid namespace.
     pub fn take(self, by: By) -> Result<()> {
-        self.0.keep_from_children().context("keep memory from the container's process")?;
         if clone::sibling(by, &self.0).map_err(|errno| explain(errno, 0))? {
             // It has no such memory.
             std::mem::forget(self);

@@ -10,6 +10,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::stat::Mode;
@@ -114,7 +115,8 @@ impl Waiting {
             // ppoll(2) on every architecture: the filter is asked about it beforehand.
             match ppoll(&mut [PollFd::new(self.gate.as_fd(), PollFlags::POLLIN)], None, None) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno).context("wait at the gate"),
+                // Forbidden by a filter that had to be loaded before.
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
             match nix::unistd::read(&self.gate, &mut byte) {
                 Ok(1) => return Ok(()),

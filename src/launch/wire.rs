@@ -52,6 +52,7 @@
 //! message only where it is expected, so many warnings and no more, and nothing in them as true but a warning or the
 //! reason of a failure.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -117,19 +118,24 @@ pub enum Event {
 
 /// One end of the socket. It closes on exec, so that the end of the stream with a living child is success.
 #[derive(Debug)]
-pub struct Wire(OwnedFd);
+pub struct Wire(OwnedFd, Cell<bool>);
 
 impl Wire {
     /// The host's and the container's end.
     pub fn pair() -> Result<(Wire, Wire)> {
         let (host, child) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .context("make the socket to the container's half")?;
-        Ok((Wire(host), Wire(child)))
+        Ok((Wire(host, Cell::new(false)), Wire(child, Cell::new(false))))
     }
 
     /// The descriptor, which must stay open in the container's half.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+
+    /// From here on messages are sent by write(2), since a filter forbids sendto(2). Then a dead other half is SIGPIPE.
+    pub fn send_by_write(&self) {
+        self.1.set(true);
     }
 
     /// The host's half lets the other one go on. That it is dead is no error here: [`Wire::receive`] tells, after what it
@@ -178,7 +184,11 @@ impl Wire {
         let droppable = matches!(message, Message::Warning(_) | Message::Mark(_));
         let flags = if droppable { MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT } else { MsgFlags::MSG_NOSIGNAL };
         loop {
-            match send(self.0.as_raw_fd(), &packet, flags) {
+            let sent = match self.1.get() {
+                true => nix::unistd::write(&self.0, &packet),
+                false => send(self.0.as_raw_fd(), &packet, flags),
+            };
+            match sent {
                 Ok(_) => return Ok(()),
                 Err(Errno::EAGAIN) if droppable => return Ok(()),
                 Err(Errno::EINTR) => {}
