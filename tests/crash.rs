@@ -246,6 +246,7 @@ fn what_comes_after_create() {
             ("start", Side::Container),
             ("exec", Side::Host),
             ("exec", Side::Joiner),
+            ("exec", Side::Container),
             ("kill", Side::Host),
             ("delete", Side::Host),
         ];

@@ -156,7 +156,8 @@ impl Subject {
     /// Tries everything at each call of one side of a command, or a sample of that.
     pub fn meddle(&mut self, verb: &str, side: Side) {
         let calls = self.calls(verb, side);
-        assert!(calls.len() > 5, "{verb} makes only {} calls on the {} side", calls.len(), side.word());
+        // What is born finished makes a session, and nobody waits for it to reach its gate.
+        assert!(!calls.is_empty(), "{verb} makes no call on the {} side", side.word());
         let points = match full() {
             true => sample::all(&calls, ACTIONS),
             false => sample::some(&calls, ACTIONS, self.turn * sample_size(), sample_size()),

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// The exit code for a program that hangs.
 const HUNG: u8 = 98;
 
-/// Namespaces and CLONE_PARENT: what makes the container's first process, and not a helper of the runtime.
+/// Namespaces and CLONE_PARENT: what makes a process of the container, and not a helper of the runtime.
 const NEW: i64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUTS
@@ -310,11 +310,21 @@ impl Tracer {
 
     fn side_of_child(&self, parent: Pid) -> Side {
         let Some(tracee) = self.tracees.get(&parent) else { return Side::Other };
-        if tracee.number != libc::SYS_clone3 || tracee.side == Side::Container {
+        let called = [libc::SYS_clone3, libc::SYS_clone].contains(&tracee.number);
+        if !called || tracee.side == Side::Container {
             return Side::Other;
         }
-        let flags = ptrace::getregs(parent).and_then(|regs| ptrace::read(parent, regs.rdi as ptrace::AddressType));
-        if flags.is_ok_and(|flags| flags & NEW != 0) { Side::Container } else { Side::Joiner }
+        // clone(2) has them in a register, clone3(2) in a structure.
+        let flags = ptrace::getregs(parent).and_then(|regs| match tracee.number {
+            libc::SYS_clone => Ok(regs.rdi as i64),
+            _ => ptrace::read(parent, regs.rdi as ptrace::AddressType),
+        });
+        match flags.is_ok_and(|flags| flags & NEW != 0) {
+            true => Side::Container,
+            // Hooks are made by clone(2), and helpers of one that joins are none of it.
+            false if tracee.number == libc::SYS_clone || tracee.side == Side::Joiner => Side::Other,
+            false => Side::Joiner,
+        }
     }
 
     fn at_call(&mut self, pid: Pid) {
