@@ -186,7 +186,7 @@ impl Script {
     fn last_calls(&self, wire: &Wire) -> Vec<Call> {
         let mut calls = vec![(libc::SYS_exit_group, [0; 6]), (libc::SYS_setsid, [0; 6])];
         if self.process.terminal().is_some() {
-            calls.push((libc::SYS_ioctl, [0, libc::TIOCSCTTY as u64, 0, 0, 0, 0]));
+            calls.push((libc::SYS_ioctl, [0, libc::TIOCSCTTY, 0, 0, 0, 0]));
         }
         if self.awaited {
             calls.extend(wire::RECEIVES.map(|flags| (libc::SYS_recvfrom, [number(wire.as_fd()), 0, 0, flags, 0, 0])));

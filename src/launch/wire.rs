@@ -28,23 +28,26 @@
 //! runtime                                          intermediate process                  init
 //!   clone3 ----------------------------------------> joins and makes namespaces
 //!                                <- Entered --
-//!   as above, up to               <- Ready --  Go -> descriptors shed, filter, user
+//!   as above, up to
+//!   rlimits                       <- Ready --  Go -> descriptors shed, filter, user
 //!                               [<- Listening]       clone ------------------------------> session, terminal
 //!   its end, the pid of init                         exit
-//!   record written again, rlimits, terminal, pid file, agent of the filter      -- Go ->   [gate]
+//!   record written again, terminal, pid file, agent of the filter               -- Go ->   [gate]
 //!                                                              <- end of the wire          execve
 //! ```
 //!
 //! Another process in a container (exec) comes by an intermediate process as well, unless the container is in the
-//! runtime's own pid namespace:
+//! runtime's own pid namespace. Where nothing stands in brackets, the intermediate process shares the runtime's memory and
+//! waits for no Go:
 //!
 //! ```text
 //! runtime                                          intermediate process                  process
 //!   clone3 ----------------------------------------> joins the container
-//!   [moved into its unit]         -- Go ->           descriptors shed, filter, user
+//!   [moved into its unit]
+//!   [rlimits]                    [<- Ready --] Go -> descriptors shed, filter, user
 //!                               [<- Listening]       clone ------------------------------> session, terminal
 //!   its end, the pid of the process                  exit
-//!   [rlimits, terminal, agent]                                                [-- Go ->]
+//!   [terminal, agent of the filter]                                           [-- Go ->]
 //!                                                              <- end of the wire          execve
 //! ```
 //!
