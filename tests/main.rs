@@ -33,6 +33,7 @@ mod netdev;
 mod notify;
 mod overlay;
 mod process;
+mod procfs;
 mod resources;
 mod rootfs;
 mod rootless;

@@ -45,6 +45,28 @@ pub fn refuse(number: &str, errno: &str, command: &[&str]) {
     become_command(command);
 }
 
+/// `refuse-when NUMBER INDEX VALUE ERRNO COMMAND…`: runs it where this system call fails so if the argument has this value,
+/// of which 32 bits are compared.
+pub fn refuse_when(words: &[&str]) {
+    let [call, index, value, errno, command @ ..] = words else { panic!("probe: refuse-when wants four numbers") };
+    let number = |word: &&str| super::number(word) as u32;
+    let one = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    // The arguments of struct seccomp_data begin at 16; its low half comes first here.
+    let place = 16 + 8 * number(index);
+    load(
+        &mut [
+            one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 3, number(call)),
+            one(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, place),
+            one(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number(value)),
+            one(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | number(errno)),
+            one(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ],
+        0,
+    );
+    become_command(command);
+}
+
 fn become_command(command: &[&str]) -> ! {
     let (program, args) = command.split_first().expect("a command");
     panic!("run {program}: {}", std::process::Command::new(program).args(args).exec());
@@ -59,8 +81,12 @@ fn filter(number: u32, verdict: u32, flags: libc::c_ulong) -> i32 {
         one(libc::BPF_RET | libc::BPF_K, 0, 0, verdict),
         one(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
+    load(&mut filter, flags)
+}
+
+fn load(filter: &mut [libc::sock_filter], flags: libc::c_ulong) -> i32 {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    // SAFETY: the kernel reads the four instructions of a live local, of which it is told the number.
+    // SAFETY: the kernel reads the instructions of a live slice, of which it is told the number.
     let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     Errno::result(done).expect("load a filter") as i32
 }

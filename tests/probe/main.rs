@@ -48,6 +48,7 @@ fn main() {
         ["abstract", "serve", name] => confined::serve(name),
         ["abstract", "call", name] => confined::call(name),
         ["refuse", number, errno, command @ ..] => confined::refuse(number, errno, command),
+        ["refuse-when", rest @ ..] => confined::refuse_when(rest),
         ["landlock", level, command @ ..] => confined::landlock(level, command),
         ["exit", code] => std::process::exit(number(code) as i32),
         ["sleep", seconds] => std::thread::sleep(Duration::from_secs(number(seconds))),
