@@ -120,7 +120,9 @@ impl Script {
 
     fn load_filter(&mut self, wire: &Wire) -> Result<()> {
         let Some(filter) = self.seccomp.take() else { return Ok(()) };
-        if !filter.passes(libc::SYS_sendto, [number(wire.as_fd()), 0, 1, wire::SENDS, 0, 0]) {
+        let socket = number(wire.as_fd());
+        let sends = filter.passes(libc::SYS_sendto, [socket, 0, 1, wire::SENDS, 0, 0]);
+        if !sends && filter.passes(libc::SYS_write, [socket, 0, 1, 0, 0, 0]) {
             wire.send_by_write();
         }
         if filter.notifies() { listener::load(&filter, wire) } else { filter.load() }.phase("seccomp")?;

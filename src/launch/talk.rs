@@ -146,8 +146,16 @@ impl<'a> Talk<'a> {
                 Some(Message::Mark(line)) => self.word(|| trace::write(&line)),
                 Some(Message::Listening(number)) if self.notifies => {
                     self.notifies = false;
+                    // It is the word of the process that was made, which may come before the end of its maker is seen.
+                    let successor = self.launched.seat.as_ref().is_some_and(|seat| seat.taken().is_some());
+                    if successor {
+                        self.succeed()?;
+                    }
                     let outcome = self.take_listener(number);
                     self.blame(outcome)?;
+                    if successor {
+                        return Ok(None);
+                    }
                 }
                 Some(Message::Failed(error)) => return Err(Error::decode(&error)),
                 message => {
@@ -213,8 +221,11 @@ impl<'a> Talk<'a> {
         self.attendant.tell_agent(self.launched.pid, listener.as_fd()).phase("seccomp")
     }
 
-    /// The intermediate process has ended: goes on with the process that it made.
+    /// The intermediate process has ended, or is about to: goes on with the process that it made.
     pub(super) fn succeed(&mut self) -> Result<()> {
+        if self.launched.seat.is_none() {
+            return Ok(());
+        }
         let how = fork::fate(self.launched.pidfd());
         let Some(pid) = self.launched.seat.as_ref().and_then(Seat::taken) else {
             self.launched.pidfd = None;
