@@ -195,6 +195,26 @@ fn a_profile_that_notifies_of_everything_works_in_every_way() {
 }
 
 #[test]
+fn the_agent_is_told_of_a_container_that_joins_a_pid_namespace_whatever_is_notified() {
+    let pod = Bundle::new().args(["sleep", "1000"]);
+    pod.run_detached().ok();
+    for names in
+        [&["mkdir"][..], &["clone", "clone3"], &["setsid"], &["exit_group"], &["recvfrom"], &["ppoll"], &["sendto"]]
+    {
+        for no_new_privs in [true, false] {
+            let bundle = Bundle::new().args(["sleep", "1000"]).join("pid", format!("/proc/{}/ns/pid", pod.pid()));
+            let agent = Agent::listen(bundle.host(&format!("agent-{}.sock", bundle.name())), continues);
+            let bundle = notifying(bundle, names, &agent).set("/process/noNewPrivileges", no_new_privs);
+            bundle.create().ok();
+            eventually(&format!("the agent is told of {names:?}"), || agent.documents().len() == 1);
+            bundle.start().ok();
+            assert_eq!(bundle.status(), "running", "{names:?}, no_new_privs {no_new_privs}");
+            bundle.delete_force().ok();
+        }
+    }
+}
+
+#[test]
 fn hooks_in_the_container_are_notified_of_as_well() {
     let bundle = Bundle::new();
     let agent = Agent::listen(bundle.host("agent.sock"), continues);

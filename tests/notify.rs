@@ -234,6 +234,21 @@ fn activated_sockets_come_first_and_preserved_descriptors_after_them() {
 }
 
 #[test]
+fn activated_sockets_come_with_the_pid_that_init_has_in_a_pid_namespace_of_others() {
+    if known_difference("runc", "says pid 1") || known_difference("crun", "says pid 1") {
+        return;
+    }
+    let pod = Bundle::new().args(["sleep", "60"]);
+    pod.run_detached().ok();
+    let show = SHOW.replace("$LISTEN_PID $$", "$(($LISTEN_PID - $$))");
+    let joins = Bundle::new().join("pid", format!("/proc/{}/ns/pid", pod.pid()));
+    for container in [joins, Bundle::new().without_ns("pid")] {
+        let container = container.sh(&show);
+        activated(container.run_cmd(), 1, 2).run().ok().prints("1 0\nfd3");
+    }
+}
+
+#[test]
 fn the_names_of_activated_sockets_are_for_the_configuration_to_give() {
     if known_difference("crun", "does not say how many there are") {
         return;

@@ -326,6 +326,49 @@ fn a_profile_that_forbids_what_the_runtime_does_last_still_starts() {
     container.args(["id", "-u"]).run().prints("1000");
 }
 
+/// A container that runs, whose pid namespace others can join.
+fn pod() -> Bundle {
+    let pod = Bundle::new().args(["sleep", "1000"]);
+    pod.run_detached().ok();
+    pod
+}
+
+#[test]
+fn a_profile_that_forbids_what_is_called_between_filter_and_program_still_starts_where_pids_are_joined() {
+    let pod = pod();
+    for name in ["madvise", "setsid", "clone", "clone3", "exit_group", "recvfrom", "munmap", "rt_sigaction"] {
+        for action in ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"] {
+            for no_new_privs in [true, false] {
+                let bundle = || {
+                    denying(json!([{"names": [name], "action": action}]))
+                        .set("/process/noNewPrivileges", no_new_privs)
+                        .args(["sleep", "1000"])
+                };
+                let what = format!("{name}, {action}, no_new_privs {no_new_privs}");
+                let joins = bundle().join("pid", format!("/proc/{}/ns/pid", pod.pid()));
+                for container in [bundle(), joins] {
+                    container.create().ok();
+                    container.start().ok();
+                    let seen = container.exec(&["grep", "^Seccomp:", "/proc/self/status"]);
+                    assert!(seen.stdout().contains("Seccomp:\t2"), "{what}: {}{}", seen.stdout(), seen.stderr());
+                    container.delete_force().ok();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_fails_after_the_filter_of_a_process_that_joins_a_pid_namespace_is_told_by_create() {
+    let pod = pod();
+    for no_new_privs in [true, false] {
+        // Because of this the filter is loaded by the last process.
+        let rules = json!([{"names": ["setsid"], "action": "SCMP_ACT_ERRNO"}]);
+        let container = denying(rules).set("/process/noNewPrivileges", no_new_privs).args(["/nowhere"]);
+        container.join("pid", format!("/proc/{}/ns/pid", pod.pid())).create().fails_with("no such file or directory");
+    }
+}
+
 #[test]
 fn an_operator_or_architecture_that_is_unknown_is_refused() {
     let args = json!([{"index": 0, "value": 1, "op": "SCMP_CMP_NOSUCH"}]);

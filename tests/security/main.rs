@@ -41,3 +41,4 @@ mod state;
 mod strangers;
 mod traced;
 mod visible;
+mod wire;

@@ -112,14 +112,15 @@ fn a_container_with_a_new_user_namespace_is_seen_in_a_joined_pid_namespace_when_
     let mut verdict = Verdict::default();
     let _alone = alone();
     for catch in WAYS {
-        for kinds in [&["pid"][..], &["pid", "uts"]] {
+        for (kinds, hook) in [(&["pid"][..], false), (&["pid", "uts"], false), (&["pid"], true)] {
             let beside = with_new_user_namespace(passing(false));
+            let beside = if hook { beside.hook("createContainer", "true") } else { beside };
             let mut words = host.watch(catch, &[&beside]);
             words.extend(["Uid", "Gid"].map(|name| format!("also={name}:{}", format!(" {HOST_ID}").repeat(4))));
             let attacker = Attacker::new(powerful(false), &words);
             let beside = attacker.joined_by(beside, kinds);
             attacker.provoke(starts() / 4, has_seen, |round| come_and_go(&[], &beside, round % 2 == 0));
-            verdict.clean(&format!("{catch}, joins {kinds:?}"), &attacker.ends());
+            verdict.clean(&format!("{catch}, joins {kinds:?}, hook {hook}"), &attacker.ends());
         }
     }
     verdict.holds();
