@@ -110,7 +110,7 @@ impl Process {
         let (profile, label) = (text(process.apparmor_profile()), text(process.selinux_label()));
         let mut extra = facts.env.clone();
         if facts.listen_fds > 0 {
-            // sd_listen_fds(3) wants to read its own pid: 1 for an init, and only known to an exec once it is there.
+            // sd_listen_fds(3) wants to read its own pid, which is known to the program's process alone.
             extra.extend([format!("LISTEN_FDS={}", facts.listen_fds), "LISTEN_PID=1".to_owned()]);
         }
         Ok(Process {
@@ -132,7 +132,7 @@ impl Process {
             no_new_privs: process.no_new_privileges().unwrap_or(false),
             user_namespace: facts.user_namespace,
             rootless: facts.rootless,
-            listen_pid: facts.exec && facts.listen_fds > 0,
+            listen_pid: facts.listen_fds > 0,
             preserved: facts.listen_fds.saturating_add(facts.preserve_fds),
             program: None,
             closed: false,
