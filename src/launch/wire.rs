@@ -252,8 +252,9 @@ impl Wire {
         }
         let happened = |at: usize| fds.get(at).is_some_and(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
         Ok(match (happened(0), happened(1), happened(2)) {
-            (said, true, _) if !said || self.is_silent()? => Some(Event::Ended),
-            (true, ..) => Some(Event::Word),
+            // It may have spoken after the one was looked at and before the other was.
+            (_, true, _) if self.is_silent()? => Some(Event::Ended),
+            (true, ..) | (_, true, _) => Some(Event::Word),
             (.., true) => Some(Event::Notified),
             _ => None,
         })
