@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Linux, LinuxIdMapping};
 
 use crate::error::{Context, Error, Result, ensure};
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 
 use super::{Origin, delegated};
 
@@ -165,7 +165,9 @@ pub fn become_root() -> Result<()> {
     drop_groups()?;
     let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(group, group, group).context("become group root of the user namespace")?;
-    setresuid(user, user, user).context("become root of the user namespace")
+    setresuid(user, user, user).context("become root of the user namespace")?;
+    // A change of ids may have made it dumpable (fs.suid_dumpable).
+    sys::start::stay_secluded().context("stay non-dumpable")
 }
 
 fn ranges(list: Option<&[LinuxIdMapping]>, field: &'static str) -> Result<Vec<Range>> {
