@@ -79,10 +79,10 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = self.line(record.level(), &printable(&record.args().to_string()), None);
+        let message = record.args().to_string();
         match (record.level(), self.held.lock()) {
-            (Level::Warn, Ok(mut held)) => held.push(line),
-            _ => self.put(&line),
+            (Level::Warn, Ok(mut held)) => held.push(message),
+            (level, _) => self.put(&self.line(level, &printable(&message), None)),
         }
     }
 
@@ -151,7 +151,7 @@ pub fn say(message: &str) {
 pub fn success() {
     let Some(logger) = LOGGER.get() else { return };
     if let Ok(mut held) = logger.held.lock() {
-        held.drain(..).for_each(|line| logger.put(&line));
+        held.drain(..).for_each(|message| logger.put(&logger.line(Level::Warn, &printable(&message), None)));
     }
 }
 
@@ -178,9 +178,10 @@ fn gathers(record: &Record<'_>) -> bool {
     gathered.as_mut().map(|list| list.push(printable(&record.args().to_string()).into_owned())).is_some()
 }
 
-/// Holds back a line that [`take_held`] took in the container's half.
-pub fn hold(line: String) {
+/// Holds back a warning that [`take_held`] took in the container's half. It becomes a record here: whoever may trace that
+/// half may say anything in its place.
+pub fn hold(message: String) {
     if let Some(mut held) = LOGGER.get().and_then(|logger| logger.held.lock().ok()) {
-        held.push(line);
+        held.push(message);
     }
 }
