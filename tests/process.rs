@@ -328,6 +328,23 @@ fn no_new_privileges_is_as_asked_for() {
 }
 
 #[test]
+fn the_oom_score_of_a_program_is_not_that_of_the_runtime_that_waits_for_it() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.run_detached().ok();
+    let process = container.process_file(&json!({
+        "args": ["sh", "-c", "cat /proc/self/oom_score_adj; exec sleep 60"],
+        "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}, "oomScoreAdj": 500
+    }));
+    let path = process.to_str().expect("a plain path").to_owned();
+    let runtime = container.cmd(["exec", "--process", &path, container.name()]).spawn();
+    crate::harness::eventually("the program runs", || runtime.stdout().contains("500"));
+    let score = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", runtime.pid())).expect("the runtime's score");
+    assert_eq!(score.trim(), "0");
+    container.delete_force().ok();
+    runtime.wait();
+}
+
+#[test]
 fn the_oom_score_is_raised_as_asked_for_and_else_the_callers() {
     let seen = Bundle::new().set("/process/oomScoreAdj", 500).args(["cat", "/proc/self/oom_score_adj"]).run();
     seen.prints("500");

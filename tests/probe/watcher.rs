@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -26,6 +26,8 @@ const ALIKE: [&str; 10] =
 pub struct Wanted<'a> {
     /// Text of the host's, which no process of the container has anywhere.
     words: Vec<&'a str>,
+    /// Variables of the host's, which are not in the memory of one before its execve either, as NAME=VALUE.
+    variables: Vec<String>,
     /// A file of the host.
     reach: Option<&'a str>,
     /// The root directories of containers beside this one, as `DEV:INO`.
@@ -37,12 +39,14 @@ pub struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    /// `word=TEXT`, `reach=PATH`, `root=DEV:INO`, `also=LINE` and `ns=NAMESPACE`.
+    /// `word=TEXT`, `variable=NAME:VALUE`, `reach=PATH`, `root=DEV:INO`, `also=LINE` and `ns=NAMESPACE`.
     pub fn new(words: &[&'a str]) -> Wanted<'a> {
         let mut wanted = Wanted::default();
         for word in words {
             match word.split_once('=').expect("probe: watch wants KEY=VALUE") {
                 ("word", text) => wanted.words.push(text),
+                // Our own arguments are in that memory.
+                ("variable", text) => wanted.variables.push(text.replacen(':', "=", 1)),
                 ("reach", path) => wanted.reach = Some(path),
                 ("root", place) => {
                     let (dev, ino) = place.split_once(':').expect("DEV:INO");
@@ -57,7 +61,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// `watch look|stop SECONDS [word=TEXT|reach=PATH|root=DEV:INO|also=LINE|ns=NAMESPACE]…`: says `breach WHAT pid PID …` once for each way in which a
+/// `watch look|stop SECONDS [word=TEXT|variable=NAME:VALUE|reach=PATH|root=DEV:INO|also=LINE|ns=NAMESPACE]…`: says `breach WHAT pid PID …` once for each way in which a
 /// process that appears is not the container's own; `sees one before its execve` when it does for the first time, and at the end how many it saw.
 pub fn watch(catch: &str, seconds: u64, wanted: &[&str]) {
     let mut watch = Watch {
@@ -112,6 +116,9 @@ impl Watch<'_> {
         self.look_at_mounts(pid);
         self.look_at_owner(pid);
         self.look_at_namespaces(pid);
+        if runs.is_before() {
+            self.look_at_memory(pid);
+        }
         if runs.is_before() { Then::Again } else { Then::Enough }
     }
 
@@ -191,6 +198,25 @@ impl Watch<'_> {
                 if let Some(line) = content.lines().find(|line| line.contains(word)) {
                     let line: String = line.chars().take(160).collect();
                     self.breach(file, pid, &format!("has {word:?} of the host: {line:?}"));
+                }
+            }
+        }
+    }
+
+    /// What the program is not given is not left in memory, which whoever may trace the process can read.
+    fn look_at_memory(&mut self, pid: i32) {
+        let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else { return };
+        for line in text(pid, "maps").lines().filter(|line| line.contains(" rw")) {
+            let ends = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let number = |text: &str| u64::from_str_radix(text, 16).ok();
+            let Some((start, end)) = ends.and_then(|(start, end)| Some((number(start)?, number(end)?))) else {
+                continue;
+            };
+            let mut content = vec![0; (end - start) as usize];
+            let Ok(length) = memory.read_at(&mut content, start) else { continue };
+            for word in self.wanted.variables.clone() {
+                if content[..length].windows(word.len()).any(|window| window == word.as_bytes()) {
+                    self.breach("memory", pid, &format!("has {word:?} of the host"));
                 }
             }
         }

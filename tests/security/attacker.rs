@@ -119,6 +119,7 @@ impl Host {
     pub fn watch(&self, catch: &str, beside: &[&Bundle]) -> Vec<String> {
         let mut words = ["probe", "watch", catch, "600"].map(str::to_owned).to_vec();
         words.push(format!("word={SECRET}"));
+        words.push(format!("variable=SECRET:{SECRET}"));
         // Wherever the sandbox, its bundles, states and logs are named.
         words.push("word=corten-test".to_owned());
         words.push(format!("reach={}", self.canary()));

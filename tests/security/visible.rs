@@ -45,10 +45,13 @@ fn enter_watched(userns: bool) {
     let mut verdict = Verdict::default();
     let _alone = alone();
     for catch in WAYS {
-        for on_terminal in [false, true] {
-            let attacker = Attacker::new(powerful(userns), &host.watch(catch, &[]));
-            attacker.provoke(starts() / 4, has_seen, |_| enter(&attacker.bundle, on_terminal));
-            verdict.clean(&format!("{catch}, terminal {on_terminal}"), &attacker.ends());
+        // Without limits nothing is asked of the runtime while the process is made.
+        for (on_terminal, limited) in [(false, true), (false, false), (true, true)] {
+            let bundle = powerful(userns);
+            let bundle = if limited { bundle } else { bundle.unset("/process/rlimits") };
+            let attacker = Attacker::new(bundle, &host.watch(catch, &[]));
+            attacker.provoke(starts() / 6, has_seen, |_| enter(&attacker.bundle, on_terminal));
+            verdict.clean(&format!("{catch}, terminal {on_terminal}, limits {limited}"), &attacker.ends());
         }
     }
     verdict.holds();
