@@ -206,3 +206,26 @@ fn the_process_table_is_that_of_the_container() {
     let number: u32 = seen.ok().stdout().trim().parse().expect("a number");
     assert!(number <= 3, "{number} processes");
 }
+
+#[test]
+fn a_user_namespace_and_a_pid_namespace_of_another_owner_are_joined_together() {
+    if known_difference("runc", "wants a procfs at /proc") {
+        return;
+    }
+    let shown = Bundle::new().args(["sleep", "60"]);
+    shown.run_detached().ok();
+    let owner = Bundle::new().userns().args(["sleep", "60"]);
+    owner.run_detached().ok();
+    let container = Bundle::new()
+        .userns()
+        .unset("/linux/uidMappings")
+        .unset("/linux/gidMappings")
+        .unset("/linux/maskedPaths")
+        .unset("/linux/readonlyPaths")
+        .without_mount("/sys/fs/cgroup")
+        .without_mount("/sys")
+        .without_mount("/proc")
+        .join("user", format!("/proc/{}/ns/user", owner.pid()))
+        .join("pid", format!("/proc/{}/ns/pid", shown.pid()));
+    container.args(["sh", "-c", "[ $$ -gt 1 ] && echo beside"]).run().prints("beside");
+}

@@ -23,7 +23,9 @@ pub fn tap(way: &str, seconds: u64) {
     let programs = Programs::new();
     let mut kept = Vec::new();
     chase(Catch::Look, seconds, |pid| {
-        let Some(process) = opened(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }) else { return Then::Enough };
+        // SAFETY: integers go in, and what comes back is a new descriptor of ours.
+        let process = opened(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+        let Some(process) = process else { return Then::Enough };
         for _ in 0..LOOKS {
             if !programs.run_by(pid).is_before() {
                 break;
