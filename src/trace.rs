@@ -88,16 +88,6 @@ pub fn enter_container() {
     IN_CONTAINER.store(true, Ordering::Relaxed);
 }
 
-/// This is the runtime again, whose memory the container's half has used.
-pub fn leave_container() {
-    IN_CONTAINER.store(false, Ordering::Relaxed);
-}
-
-/// Whether there is a trace.
-pub fn is_on() -> bool {
-    FILE.get().is_some()
-}
-
 /// The file, for a process that keeps it open until its program runs.
 pub fn file() -> Option<BorrowedFd<'static>> {
     FILE.get().map(AsFd::as_fd)

@@ -1,6 +1,5 @@
 //! `exec`: another program in a container that runs.
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -109,11 +108,6 @@ impl Attendant for Entering<'_> {
         let shut = Gate::is_shut(self.container.directory.path())?;
         let status = if shut { Status::Created } else { Status::Running };
         agent::tell(&self.container.record, (status.word(), self.init_pid.as_raw()), pid, listener)
-    }
-
-    fn cgroup_events(&self) -> Option<CString> {
-        let cgroup = self.container.record.cgroup.as_ref().filter(|_| !self.waits_for_thaw)?;
-        CString::new(format!("{}/cgroup.events", cgroup.directory())).ok()
     }
 
     fn gives_up(&self, waited: Duration) -> Option<Error> {

@@ -47,8 +47,6 @@ pub struct Script {
     pub seat: Option<Seat>,
     /// Whether nobody but init and what it starts is in the pid namespace.
     pub alone: bool,
-    /// Whether this process shares the runtime's memory.
-    pub shares: bool,
 }
 
 /// `create` and `exec` differ only in this.
@@ -71,10 +69,8 @@ pub struct Join {
 pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     trace::enter_container();
     ::log::trace!("born");
-    if !script.shares {
-        // Before the host's half closes the last one, which takes its time.
-        sys::exe::let_go();
-    }
+    // Before the host's half closes the last one, which takes its time.
+    sys::exe::let_go();
     // A panic must end this copy of the process here: the frames below are the host's.
     std::panic::set_hook(Box::new(|info| {
         log::say(&format!("corten: the container's half broke off: {info}"));
@@ -109,10 +105,8 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     if script.announces {
         wire.send(&Message::Ready)?;
     }
-    if !script.shares {
-        wire.wait_go()?;
-        ::log::trace!("word to go on heard");
-    }
+    wire.wait_go()?;
+    ::log::trace!("word to go on heard");
     finish::finish(script, wire)
 }
 

@@ -8,7 +8,6 @@
 //!   container's process as its sibling ([`Seat::take`]) when nothing is left to be done, and ends.
 
 use std::fmt;
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::Signal;
@@ -20,7 +19,6 @@ use crate::error::{Context, Error, Result};
 use crate::namespaces::time::{Offsets, OwnProc};
 use crate::namespaces::{self, Entry, user};
 use crate::sys::clone::{self, By, Fork, SharedPid};
-use crate::sys::share::{self, Sharing};
 use crate::sys::{self, Errno};
 
 const PID: u64 = libc::CLONE_NEWPID as u64;
@@ -41,11 +39,6 @@ impl Seat {
     /// Makes it, before the intermediate process.
     pub fn new() -> Result<Seat> {
         SharedPid::new().map(Seat).context("map memory for the pid of the container's process")
-    }
-
-    /// The same for an intermediate process that shares our memory: what it gets, and what stays here.
-    pub fn shared() -> [Seat; 2] {
-        SharedPid::twins().map(Seat)
     }
 
     /// The process, once it was made. It is a child of the runtime, so that its pid stays its own until it is reaped.
@@ -108,11 +101,6 @@ pub fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
         Ok(Fork::Parent { pid, pidfd }) => Ok(Side::Host(pid, pidfd)),
         Err(errno) => Err(explain(errno, new)),
     }
-}
-
-/// As [`plain`], for an intermediate process that shares our memory until it ends (see [`share`]).
-pub fn sharing<F: FnOnce() -> i32>(cgroup: Option<BorrowedFd<'_>>, work: &mut ManuallyDrop<F>) -> Result<Sharing> {
-    share::start(cgroup, work).map_err(|errno| explain(errno, 0))
 }
 
 /// An intermediate process joins, and from inside makes the container's first process as its own sibling (CLONE_PARENT),

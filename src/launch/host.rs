@@ -114,9 +114,9 @@ impl Request<'_> {
         };
         let (process, seccomp, start_container) = (plan.process, plan.seccomp, plan.hooks.start_container);
         // An intermediate process knows of nothing else that the host has to do.
-        let (announces, awaited, shares) = (true, seat.is_some(), false);
+        let (announces, awaited) = (true, seat.is_some());
         let script =
-            Script { process, console, seccomp, gate, announces, awaited, start_container, state, seat, alone, shares };
+            Script { process, console, seccomp, gate, announces, awaited, start_container, state, seat, alone };
         child::run(Entrance::Build(Box::new(build)), script, wire)
     }
 }

@@ -1,6 +1,5 @@
 //! The host's end of the conversation, and the guard of the process that it is about.
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -43,11 +42,6 @@ pub trait Attendant {
 
     /// Why the process died, by SIGKILL or otherwise, if it was for lack of memory.
     fn out_of_memory(&self, _killed: bool) -> Option<Error> {
-        None
-    }
-
-    /// A file cgroup.events that tells of a frozen cgroup, if it is to be a reason to give up.
-    fn cgroup_events(&self) -> Option<CString> {
         None
     }
 
@@ -246,12 +240,6 @@ impl<'a> Talk<'a> {
             Some(message) => Err(out_of_turn(&message)),
             None => self.succeed(),
         }
-    }
-
-    /// Why an intermediate process was ended that did not come to its end.
-    pub(super) fn too_long(&self) -> Error {
-        let sentence = || Error::new("the process took too long to be made");
-        self.attendant.gives_up(Duration::MAX).unwrap_or_else(sentence)
     }
 
     /// Hears until the program runs, which is when the wire ends: it closes on exec.

@@ -37,8 +37,7 @@
 //! ```
 //!
 //! Another process in a container (exec) comes by an intermediate process as well, unless the container is in the
-//! runtime's own pid namespace. Where nothing stands in brackets, the intermediate process shares the runtime's memory and
-//! waits for no Go:
+//! runtime's own pid namespace:
 //!
 //! ```text
 //! runtime                                          intermediate process                  process

@@ -56,29 +56,16 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
 
 /// A pid in memory that a process shares with the children that it has from then on. The kernel writes it on behalf of a
 /// child that makes a process, so that nothing need be said, by a call that a filter may forbid.
-pub struct SharedPid {
-    place: NonNull<AtomicI32>,
-    /// It is a mapping of its own, for a child that shares nothing else.
-    mapped: bool,
-}
+pub struct SharedPid(NonNull<AtomicI32>);
 
 impl SharedPid {
-    /// A place in the heap, for a child that shares our memory ([`super::share`]), with a second name of it for that child.
-    /// It stays for good.
-    pub fn twins() -> [SharedPid; 2] {
-        let place = NonNull::from(Box::leak(Box::new(AtomicI32::new(0))));
-        [SharedPid { place, mapped: false }, SharedPid { place, mapped: false }]
-    }
-
     /// Maps the memory, mmap(2).
     pub fn new() -> Result<SharedPid> {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: a new mapping, filled with zeros, where the kernel finds room.
         let place = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<AtomicI32>(), access, kind, -1, 0) };
         match NonNull::new(place.cast::<AtomicI32>()) {
-            Some(place) if place.as_ptr().cast::<libc::c_void>() != libc::MAP_FAILED => {
-                Ok(SharedPid { place, mapped: true })
-            }
+            Some(place) if place.as_ptr().cast::<libc::c_void>() != libc::MAP_FAILED => Ok(SharedPid(place)),
             _ => Err(Errno::last()),
         }
     }
@@ -86,28 +73,24 @@ impl SharedPid {
     /// The pid, once a process was made.
     pub fn get(&self) -> Option<Pid> {
         // SAFETY: the mapping lives as long as this value, and all who share it write whole numbers.
-        let pid = unsafe { self.place.as_ref() }.load(Ordering::Acquire);
+        let pid = unsafe { self.0.as_ref() }.load(Ordering::Acquire);
         (pid > 0).then(|| Pid::from_raw(pid))
     }
 
     /// Keeps the memory from the processes that the caller makes from here on, madvise(2): they must not touch it.
     pub fn keep_from_children(&self) -> Result<()> {
-        if !self.mapped {
-            // They get a copy of it.
-            return Ok(());
-        }
-        let place = self.place.as_ptr().cast();
+        // SAFETY: as in `get`. The page is there then: the kernel does not say that it could not write the pid.
+        unsafe { self.0.as_ref() }.store(0, Ordering::Release);
         // SAFETY: the mapping is ours; what changes is whether a child gets it, and one that does not has no use for it.
-        Errno::result(unsafe { libc::madvise(place, size_of::<AtomicI32>(), libc::MADV_DONTFORK) }).map(drop)
+        Errno::result(unsafe { libc::madvise(self.0.as_ptr().cast(), size_of::<AtomicI32>(), libc::MADV_DONTFORK) })
+            .map(drop)
     }
 }
 
 impl Drop for SharedPid {
     fn drop(&mut self) {
-        if self.mapped {
-            // SAFETY: nobody else has a reference into the mapping, which `new` made.
-            unsafe { libc::munmap(self.place.as_ptr().cast(), size_of::<AtomicI32>()) };
-        }
+        // SAFETY: nobody else has a reference into the mapping, which `new` made.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<AtomicI32>()) };
     }
 }
 
@@ -140,7 +123,7 @@ impl By {
 ///
 /// The caller must be single-threaded: the new process is a copy of its memory and goes on with it.
 pub fn sibling(by: By, pid: &SharedPid) -> Result<bool> {
-    let place = pid.place.as_ptr();
+    let place = pid.0.as_ptr();
     #[cfg(not(test))]
     super::heap::HEAP.leave_freed();
     // SAFETY: `clone_args` is plain integers, for which all-zero is the documented default. Without CLONE_VM the new

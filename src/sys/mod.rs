@@ -22,7 +22,6 @@ pub mod process;
 pub mod regex;
 pub mod sched;
 pub mod seccomp;
-pub mod share;
 pub mod start;
 #[cfg(test)]
 pub mod trial;

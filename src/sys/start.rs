@@ -76,30 +76,9 @@ pub fn seclude() -> Result<()> {
     nix::sys::prctl::set_dumpable(false)
 }
 
-/// Whether [`seclude`] was called.
-pub fn is_secluded() -> bool {
-    SECLUDED.load(Ordering::Relaxed)
-}
-
 /// [`seclude`] once more, if it was called before.
 pub fn stay_secluded() -> Result<()> {
     if SECLUDED.load(Ordering::Relaxed) { seclude() } else { Ok(()) }
-}
-
-/// A copy of what [`scrub`] takes away, for [`restore`]: where a process scrubs memory that it shares with us.
-pub fn save() -> Vec<u8> {
-    // SAFETY: the area is mapped for good, and nobody changes it while it is copied.
-    area().map_or_else(Vec::new, |(area, _)| unsafe { (*area).to_vec() })
-}
-
-/// Puts back what [`save`] copied.
-pub fn restore(saved: &[u8]) {
-    if let Some((area, _)) = area()
-        && area.len() == saved.len()
-    {
-        // SAFETY: the memory is that which `scrub` writes to, and as long as the copy.
-        unsafe { (*area).copy_from_slice(saved) }
-    }
 }
 
 /// Arguments and environment as the kernel laid them side by side, and how much of that are arguments.
