@@ -1,6 +1,8 @@
 //! The container's half of `create`: a container is built around this process, or around the one that it makes.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::stat::fstat;
 
 use crate::error::{Context, Result};
 use crate::hooks::{Hooks, Stage, Surroundings};
@@ -78,13 +80,12 @@ impl Entering {
         let late = offsets.filter(|_| !self.joins_user);
         // Before a mount namespace is joined, where /proc may be anything.
         let own = late.map(|_| OwnProc::open()).transpose()?;
-        if outside && self.has_new_user() {
-            // From there the right to it may be gone.
+        if chooses_early(&self.entries, self.new)? {
             self.choose_pid_namespace()?;
         }
-        if !outside && !self.entries.is_empty() {
+        if !self.entries.is_empty() && !self.has_new_user() {
             // Others in a joined namespace must not look into this process, which still holds the host's descriptors
-            // (CVE-2016-9962). Root's is so from the start; an intermediate process is seen by nobody there.
+            // (CVE-2016-9962). Root's is so from the start; where id maps are to be written, that is the host's part.
             sys::start::seclude().context("become non-dumpable")?;
         }
         fork::enter(&self.entries, offsets.filter(|_| self.joins_user))?;
@@ -117,6 +118,11 @@ impl Build {
         let wanted = !self.sysctls.is_empty() || process.needs_proc();
         // A procfs is made for the pid namespace that we are in, by who has power over that.
         let outside = self.namespaces.is_outside();
+        if outside {
+            // While our own files in /proc are ours.
+            process.adopt(nix::unistd::getpid()).phase("process")?;
+        }
+        let early_choice = chooses_early(&self.namespaces.entries, self.namespaces.new).phase("namespaces")?;
         let early = if wanted && outside { Procfs::open().ok() } else { None };
         self.enter_namespaces(wire).phase("namespaces")?;
         ::log::trace!("namespaces entered");
@@ -132,7 +138,7 @@ impl Build {
         self.rootfs.mount(unit.map(|namespace| move || enter_unit(wire, namespace))).phase("mounts")?;
         ::log::trace!("mounts and devices made");
         self.run_early_hooks(state, wire)?;
-        if outside && !self.namespaces.has_new_user() {
+        if !early_choice {
             // Not before: nothing but the last process that we make is to be born there.
             self.namespaces.choose_pid_namespace().phase("namespaces")?;
         }
@@ -206,6 +212,19 @@ impl Build {
         ::log::trace!("createContainer hooks run");
         Ok(())
     }
+}
+
+/// Whether the pid namespace that is joined, if one is, has to be chosen first of all: the right to it does not come with
+/// the user namespace, and is gone there. What is made from then on is born in it.
+pub fn chooses_early(entries: &[Entry], new: u64) -> Result<bool> {
+    let find = |kind| entries.iter().find(|entry| entry.kind.flag == kind).map(|entry| entry.fd.as_fd());
+    let Some(pid) = find(PID) else { return Ok(false) };
+    let Some(user) = find(USER) else { return Ok(new & USER != 0) };
+    // EPERM: one above our own.
+    let Ok(owner) = sys::ns::owner(pid) else { return Ok(true) };
+    let identity =
+        |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).context("look at a user namespace");
+    Ok(identity(owner.as_fd())? != identity(user)?)
 }
 
 /// Waits until systemd has put this process into its cgroup.

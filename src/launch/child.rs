@@ -47,6 +47,8 @@ pub struct Script {
     pub seat: Option<Seat>,
     /// Whether nobody but init and what it starts is in the pid namespace.
     pub alone: bool,
+    /// Whether a filter forbids to say anything to the host.
+    pub mute: bool,
 }
 
 /// `create` and `exec` differ only in this.

@@ -130,8 +130,19 @@ impl<'a> Request<'a> {
         }
         let (gate, start_container, alone) = (None, Hooks::default(), false);
         let state = Box::new(|_: &'static str, _| Vec::new());
-        let script =
-            Script { process, console, seccomp, gate, announces, awaited, start_container, state, seat, alone };
+        let script = Script {
+            process,
+            console,
+            seccomp,
+            gate,
+            announces,
+            awaited,
+            start_container,
+            state,
+            seat,
+            alone,
+            mute: false,
+        };
         child::run(Entrance::Join(join), script, wire)
     }
 }

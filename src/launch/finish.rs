@@ -73,7 +73,8 @@ impl Script {
         if early.is_none() && !self.process.no_new_privs() {
             self.confine(wire)?;
         }
-        self.load_before_gate(wire)
+        self.load_before_gate(wire)?;
+        if self.gate.is_some() { wire.send(&Message::Done) } else { Ok(()) }
     }
 
     /// Nothing of the host's stays in a process that others can look at: descriptors, arguments, environment. A trace is
@@ -97,17 +98,11 @@ impl Script {
 
     /// From here on the container's own rights. Without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded
     /// before the capabilities go.
-    ///
-    /// One that notifies needs the host to reach its agent, who is there until the gate and not beyond.
     fn confine(&mut self, wire: &Wire) -> Result<()> {
         if !self.process.no_new_privs() {
             self.load_filter(wire)?;
         }
-        self.become_user(wire)?;
-        if self.gate.is_some() && self.seccomp.as_ref().is_some_and(Program::notifies) {
-            self.load_filter(wire)?;
-        }
-        Ok(())
+        self.become_user(wire)
     }
 
     fn become_user(&mut self, wire: &Wire) -> Result<()> {
@@ -115,24 +110,28 @@ impl Script {
         // A change of ids may have made it dumpable (fs.suid_dumpable).
         sys::start::stay_secluded().context("stay non-dumpable")?;
         ::log::trace!("user and capabilities set");
-        pass_warnings(wire)
+        if self.mute { Ok(()) } else { pass_warnings(wire) }
     }
 
     fn load_filter(&mut self, wire: &Wire) -> Result<()> {
         let Some(filter) = self.seccomp.take() else { return Ok(()) };
         let socket = number(wire.as_fd());
         let sends = filter.passes(libc::SYS_sendto, [socket, 0, 1, wire::SENDS, 0, 0]);
-        if !sends && filter.passes(libc::SYS_write, [socket, 0, 1, 0, 0, 0]) {
+        let writes = filter.passes(libc::SYS_write, [socket, 0, 1, 0, 0, 0]);
+        if !sends && writes {
             wire.send_by_write();
         }
+        self.mute = !sends && !writes && !filter.notifies();
         if filter.notifies() { listener::load(&filter, wire) } else { filter.load() }.phase("seccomp")?;
         ::log::trace!("seccomp filter loaded");
         Ok(())
     }
 
-    /// A process at its gate has its filter, if that lets pass what comes after.
+    /// A process at its gate has its filter, if that lets pass what comes after; or if it notifies, since the host reaches
+    /// the agent until then and not beyond.
     fn load_before_gate(&mut self, wire: &Wire) -> Result<()> {
-        let passes = self.gate.is_some() && self.filter_passes(&self.gate_calls());
+        let notifies = self.seccomp.as_ref().is_some_and(Program::notifies);
+        let passes = self.gate.is_some() && (notifies || self.filter_passes(&self.gate_calls()));
         if passes { self.load_filter(wire) } else { Ok(()) }
     }
 
@@ -165,8 +164,8 @@ impl Script {
         }
         announced()?;
         ::log::trace!("execve is next");
-        if trace::is_kept_back() {
-            // A filter may forbid it, and who asks for a trace can do without its last line.
+        if trace::is_kept_back() && !self.mute {
+            // Who asks for a trace can do without its last line.
             let _ = pass_warnings(wire);
         }
         Err(self.process.execute()).phase("start")

@@ -141,7 +141,7 @@ fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>) -> Result<Fork> 
 /// write them.
 pub fn enter(entries: &[Entry], offsets: Option<&Offsets>) -> Result<()> {
     let user = joins(entries, USER);
-    let own = offsets.map(|_| OwnProc::open()).transpose()?;
+    let own = offsets.filter(|_| user).map(|_| OwnProc::open()).transpose()?;
     if user {
         // In there it may be denied to drop them (setgroups(2), user_namespaces(7)).
         user::drop_groups()?;

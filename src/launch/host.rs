@@ -17,7 +17,7 @@ use crate::rootfs::{CgroupPaths, Opened};
 use crate::seccomp::Program;
 use crate::sys::{self, Errno};
 
-use super::build::{Build, Entering};
+use super::build::{self, Build, Entering};
 use super::child::{self, Entrance, Script};
 use super::finish::counts_itself;
 use super::fork::{self, Seat, Side, fork};
@@ -69,6 +69,11 @@ impl Request<'_> {
         let late = if self.cgroup.is_some_and(Cgroup::is_unit) { CGROUP } else { 0 };
         let new = plan.namespaces.clone_flags() & !late;
         let network = network_to_fill(&plan.namespaces, &entries)?;
+        if !plan.hooks.create_container.is_empty() && build::chooses_early(&entries, new)? {
+            return Err(Error::new("cannot run where the right to the pid namespace is lost on the way")
+                .field("/hooks/createContainer")
+                .hint("join a pid namespace that belongs to the container's user namespace, or leave the hooks out"));
+        }
         let paths = match self.cgroup.map(Cgroup::location) {
             Some(place) => Some(CgroupPaths { mount: place.mount().into(), cgroup: place.directory().into() }),
             // It goes on without one, and stays in ours.
@@ -115,8 +120,19 @@ impl Request<'_> {
         let (process, seccomp, start_container) = (plan.process, plan.seccomp, plan.hooks.start_container);
         // An intermediate process knows of nothing else that the host has to do.
         let (announces, awaited) = (true, seat.is_some());
-        let script =
-            Script { process, console, seccomp, gate, announces, awaited, start_container, state, seat, alone };
+        let script = Script {
+            process,
+            console,
+            seccomp,
+            gate,
+            announces,
+            awaited,
+            start_container,
+            state,
+            seat,
+            alone,
+            mute: false,
+        };
         child::run(Entrance::Build(Box::new(build)), script, wire)
     }
 }
@@ -173,8 +189,11 @@ impl Host<'_> {
         let pid = self.talk.pid();
         let wire = &self.talk.wire;
         let steps = || {
-            // First: it is the container's root who owns the files in /proc of a process that has changed its ids.
-            plan.process.adopt(pid).phase("process")?;
+            // First: it is the container's root who owns the files in /proc of a process that has changed its ids. An
+            // intermediate process does it by itself, before that.
+            if !fork::joins(&parts.entries, PID) {
+                plan.process.adopt(pid).phase("process")?;
+            }
             self.request.cgroup.map_or(Ok(()), |cgroup| cgroup.gather(pid)).phase("cgroup")?;
             if let Some(maps) = plan.namespaces.maps() {
                 maps.write(pid).phase("namespaces")?;
@@ -275,11 +294,13 @@ impl Host<'_> {
         self.talk.blame(outcome)?;
         self.settle()?;
         self.talk.wire.let_go()?;
-        if waits {
-            ::log::trace!("container waits at its gate");
-            return Ok(self.talk.launched);
+        if !waits {
+            return self.talk.until_program(true);
         }
-        self.talk.until_program(true)
+        // Its filter may still have to be loaded, and with that its program to be found.
+        talk::expect(&mut self.talk, &Message::Done)?;
+        ::log::trace!("container waits at its gate");
+        Ok(self.talk.launched)
     }
 
     fn run_hooks(&mut self) -> Result<()> {

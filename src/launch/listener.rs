@@ -48,6 +48,9 @@ fn let_go(mut listener: OwnedFd, filter: &Program, any: BorrowedFd<'_>) -> Resul
     Ok(())
 }
 
+/// How long the listener may take to come.
+const LIMIT: Duration = Duration::from_secs(10);
+
 const FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL;
 
 /// The number of the next descriptor that this process, which has one thread, will open: the lowest that is free.
@@ -102,6 +105,10 @@ fn receive(wire: &Wire) -> Result<Option<OwnedFd>> {
             _ => None,
         }))
     };
+    // It comes when the filter is loaded. Whoever has only announced it is not waited for.
+    if !wire.has_word_within(LIMIT)? {
+        return Err(Error::new("the seccomp listener that was announced does not come"));
+    }
     match receive(MsgFlags::MSG_PEEK)? {
         Some(_) => receive(MsgFlags::empty()),
         None => Ok(None),

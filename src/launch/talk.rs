@@ -1,13 +1,14 @@
 //! The host's end of the conversation, and the guard of the process that it is about.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::error::{Context, Error, Result, bail};
+use crate::error::{Context, Error, Result, bail, ensure};
 use crate::log;
 use crate::sys;
 use crate::trace;
@@ -16,11 +17,14 @@ use super::fork::{self, Seat};
 use super::listener;
 use super::wire::{Event, Message, Wire};
 
-/// How many warnings and marks are taken; what comes after them is dropped.
+/// How many warnings and marks are taken; one more is an error.
 const MOST_WORDS: usize = 1000;
 
 /// How often whoever waits asks whether there is a reason to go on waiting.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a process that somebody has stopped is waited for.
+const STOPPED_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the caller of `create` or `exec` does at certain points of the making of a process.
 pub trait Attendant {
@@ -128,16 +132,16 @@ impl<'a> Talk<'a> {
         !self.may_execute || pidfd.is_none_or(|pidfd| sys::pid::ended_within(pidfd, SOON) != Ok(false))
     }
 
-    /// The next message that is for the script to answer; `None` at the end of the wire, or, from an intermediate process,
-    /// when that has ended and nothing is left of what it said.
+    /// The next message that is for the script to answer; `None` at the end of the wire, or when the process has ended, or
+    /// has executed its program, and nothing is left of what it said. The wire alone may be held open by somebody else.
     pub(super) fn hear(&mut self) -> Result<Option<Message>> {
         loop {
-            if self.launched.seat.is_some() && self.wait()? == Event::Ended {
+            if self.wait()? == Event::Ended {
                 return Ok(None);
             }
             match self.wire.receive()? {
-                Some(Message::Warning(line)) => self.word(|| log::hold(line)),
-                Some(Message::Mark(line)) => self.word(|| trace::write(&line)),
+                Some(Message::Warning(line)) => self.word(|| log::hold(line))?,
+                Some(Message::Mark(line)) => self.word(|| trace::write(&line))?,
                 Some(Message::Listening(number)) if self.notifies => {
                     self.notifies = false;
                     // It is the word of the process that was made, which may come before the end of its maker is seen.
@@ -160,15 +164,15 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn word(&mut self, tell: impl FnOnce()) {
-        if self.words_left > 0 {
-            self.words_left -= 1;
-            tell();
-        }
+    fn word(&mut self, tell: impl FnOnce()) -> Result<()> {
+        ensure!(self.words_left > 0, "the container's half has sent {MOST_WORDS} warnings, and goes on");
+        self.words_left -= 1;
+        tell();
+        Ok(())
     }
 
-    /// Waits until an intermediate process says something or has ended. A call of its own that its filter has notified
-    /// waits for the agent, who then cannot wait for the process to come.
+    /// Waits until the process says something or has ended. A call of an intermediate one that its filter has notified waits
+    /// for the agent, who then cannot wait for the process to come.
     fn wait(&mut self) -> Result<Event> {
         let begin = Instant::now();
         loop {
@@ -179,23 +183,34 @@ impl<'a> Talk<'a> {
                     self.blame(outcome)?;
                 }
                 Some(event) => return Ok(event),
-                None => self.be_patient(begin)?,
+                None if self.may_execute && self.has_executed() => return Ok(Event::Ended),
+                None => self.be_patient(begin.elapsed())?,
             }
         }
     }
 
-    fn be_patient(&self, begin: Instant) -> Result<()> {
-        self.attendant.gives_up(begin.elapsed()).map_or(Ok(()), Err)
+    /// Whether what the process runs is not the runtime any more.
+    fn has_executed(&self) -> bool {
+        let program = |process: &str| {
+            let file = std::fs::metadata(format!("/proc/{process}/exe")).ok()?;
+            Some((file.dev(), file.ino()))
+        };
+        program(&self.launched.pid.to_string()).is_some_and(|runs| Some(runs) != program("self"))
     }
 
-    /// Sleeps until the other half has ended or executed, without being woken up for each word, which the other half pays
-    /// for.
-    pub(super) fn sleep_till_end(&self) -> Result<()> {
-        let begin = Instant::now();
-        while !self.wire.has_ended_within(PATIENCE)? {
-            self.be_patient(begin)?;
+    fn be_patient(&self, waited: Duration) -> Result<()> {
+        if let Some(error) = self.attendant.gives_up(waited) {
+            return Err(error);
         }
+        let stopped = waited >= STOPPED_LIMIT && sys::pid::is_stopped(self.launched.pid);
+        ensure!(!stopped, "the container's process was stopped by a signal while it was set up");
         Ok(())
+    }
+
+    /// Sleeps until the other half has ended or executed, for a while at most, without being woken up for each word, which
+    /// the other half pays for.
+    pub(super) fn sleep_till_end(&self) -> Result<()> {
+        self.wire.has_ended_within(PATIENCE).map(drop)
     }
 
     /// Takes the listener of the filter. The agent is to know the pid of the process that stays.
@@ -219,6 +234,12 @@ impl<'a> Talk<'a> {
     pub(super) fn succeed(&mut self) -> Result<()> {
         if self.launched.seat.is_none() {
             return Ok(());
+        }
+        let begin = Instant::now();
+        while !sys::pid::ended_within(self.launched.pidfd(), PATIENCE.as_millis() as u16)
+            .context("wait for its maker")?
+        {
+            self.be_patient(begin.elapsed())?;
         }
         let how = fork::fate(self.launched.pidfd());
         let Some(pid) = self.launched.seat.as_ref().and_then(Seat::taken) else {

@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::sys;
 use crate::sys::proc::Procfs;
 
-use super::build::Entering;
+use super::build::{self, Entering};
 use super::child;
 use super::fork::{self, Side};
 use super::host;
@@ -189,5 +189,5 @@ fn enter(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
         wire.wait_go()?;
         return child::become_root(planned.late_flags());
     }
-    entering.choose_pid_namespace()
+    if build::chooses_early(&entering.entries, entering.new)? { Ok(()) } else { entering.choose_pid_namespace() }
 }

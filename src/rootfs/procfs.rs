@@ -28,6 +28,9 @@ use crate::sys::{self, Errno};
 /// How long a member of the namespace may keep us waiting, who could have mounted anything on its `/proc`.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a helper that was killed may take to end; one that hangs in a call stays behind.
+const REAP_MS: u16 = 1000;
+
 /// How many members are tried.
 const MEMBERS: usize = 100;
 
@@ -131,7 +134,9 @@ fn clone_there(pid: u32, namespace: (u64, u64)) -> Result<OwnedFd> {
             let received = if said == Ok(1) { receive(&ours) } else { None };
             // It may hang on what is mounted there.
             let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
-            let _ = sys::pid::reap(pidfd.as_fd());
+            if sys::pid::ended_within(pidfd.as_fd(), REAP_MS).unwrap_or(false) {
+                let _ = sys::pid::reap(pidfd.as_fd());
+            }
             received.ok_or_else(|| Error::new(format!("process {pid} has no procfs of its pid namespace at /proc")))
         }
     }

@@ -141,6 +141,12 @@ pub fn stat(pid: Pid) -> Result<Option<Stat>> {
     }
 }
 
+/// Whether a process is stopped by a signal or a tracer. False when nobody knows.
+pub fn is_stopped(pid: Pid) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    fields(&stat).and_then(|mut fields| fields.next()).is_some_and(|state| matches!(state, "T" | "t"))
+}
+
 /// The fields from the third on. The name (field 2) may hold anything, a closing parenthesis too; the last one ends it.
 fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
     let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..))?;
