@@ -112,10 +112,17 @@ impl Hooks {
         }
     }
 
-    /// Runs all hooks, also after a failure, which is only a warning (poststop: runtime-spec, "Lifecycle").
+    /// Runs all hooks, also after a failure, which is only a warning (poststop: runtime-spec, "Lifecycle"). They run in
+    /// `/` where the bundle is gone.
     pub fn run_all(&self, stage: Stage, surroundings: &Surroundings<'_>) {
+        let gone = surroundings.directory.and_then(|directory| ensure_enterable(directory).err());
+        if let Some(error) = &gone {
+            log::warn!("{error}; the {} hooks run in /", stage.word());
+        }
+        let directory = if gone.is_some() { Some(Path::new("/")) } else { surroundings.directory };
+        let surroundings = Surroundings { directory, ..*surroundings };
         for hook in &self.0 {
-            if let Err(error) = hook.run(stage, surroundings) {
+            if let Err(error) = hook.run(stage, &surroundings) {
                 log::warn!("{error}");
             }
         }
@@ -155,7 +162,12 @@ impl Hook {
         let mut command = self.command(surroundings);
         let twin = sink.try_clone().context("duplicate the pipe for the output").with_context(what)?;
         command.stdin(theirs).stdout(twin).stderr(sink);
-        let child = command.spawn().with_context(what)?;
+        // The error of spawn does not tell whether the directory or the program is missing.
+        let blame = |error: std::io::Error| {
+            let entered = surroundings.directory.map_or(Ok(()), ensure_enterable);
+            entered.err().unwrap_or_else(|| error.into())
+        };
+        let child = command.spawn().map_err(blame).with_context(what)?;
         // The command owns copies of the child's ends: they must close here, or the pipe never ends.
         drop(command);
         Running { child, stdin: Some(ours), output: Some(OwnedFd::from(output)), said: VecDeque::new() }
@@ -181,6 +193,12 @@ impl Hook {
         sys::process::end_with_us(&mut command);
         command
     }
+}
+
+/// What chdir(2) would say to a hook's working directory.
+fn ensure_enterable(directory: &Path) -> Result<()> {
+    let entered = std::fs::metadata(directory.join(".")).map(drop);
+    entered.with_context(|| format!("change to the bundle {}", directory.display()))
 }
 
 /// A hook at work.
@@ -321,6 +339,14 @@ mod tests {
     fn a_hook_that_never_reads_a_big_state_does_no_harm() {
         run("exec 0<&-; exit 0", None, &vec![b'x'; 300_000]).unwrap();
         run("cat >/dev/null", None, &vec![b'x'; 300_000]).unwrap();
+    }
+
+    #[test]
+    fn a_bundle_that_is_gone_is_told_and_not_the_program() {
+        let surroundings = Surroundings { directory: Some(Path::new("/no/such/bundle")), ..Surroundings::default() };
+        let hooks = Hooks(vec![shell("true", None)]);
+        let error = hooks.run(Stage::Poststart, &surroundings).unwrap_err().to_string();
+        assert!(error.ends_with("change to the bundle /no/such/bundle: no such file or directory"), "{error}");
     }
 
     #[test]
