@@ -1,11 +1,13 @@
 //! Hooks of all six kinds: when, where, with what, and what their failure does.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, known_difference};
+use crate::harness::{Bundle, Outcome, known_difference};
 
 const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
@@ -183,10 +185,7 @@ fn a_failing_poststart_hook_fails_start_and_ends_the_container() {
     let container = Bundle::new().args(["sleep", "60"]).hook("poststart", "echo broken hook >&2; exit 3");
     container.create().ok();
     container.start().fails_with("broken hook");
-    container.wait();
-    let gone = container.state();
-    assert!(!gone.succeeded() || gone.json()["status"] == "stopped", "{}", gone.stdout());
-    container.delete_force().ok();
+    container.state().fails_with("does not exist");
     assert!(!container.cgroup().exists());
     let container = Bundle::new().args(["sleep", "60"]).hook("poststart", "exit 3");
     container.run().fails_with("hook");
@@ -202,6 +201,277 @@ fn a_failing_poststop_hook_does_not_keep_the_container() {
         outcome.ok();
     }
     container.state().fails_with("does not exist");
+}
+
+// What follows a failure (runtime-spec 1.3, "Lifecycle", steps 3 to 13): once a hook has run, poststop hooks undo it.
+
+/// A container whose createRuntime hook writes `up` and whose poststop hook writes `down`.
+fn up_and_down(container: Bundle) -> Bundle {
+    let order = order_file(&container).display().to_string();
+    container
+        .args(["sleep", "60"])
+        .hook("createRuntime", &format!("echo up >>{order}"))
+        .hook("poststop", &format!("echo down >>{order}"))
+}
+
+/// Each container of a test has its own.
+fn order_file(container: &Bundle) -> PathBuf {
+    container.host(&format!("order-{}", container.name()))
+}
+
+/// What its hooks have written.
+fn order(container: &Bundle) -> String {
+    fs::read_to_string(order_file(container)).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[track_caller]
+fn expect_gone(container: &Bundle) {
+    container.state().fails_with("does not exist");
+    assert!(!container.sandbox().root().join(container.name()).exists(), "the state directory is left");
+    assert!(!container.cgroup().exists(), "the cgroup is left");
+}
+
+fn program_missing(container: Bundle) -> Bundle {
+    container.args(["/no/such/program"])
+}
+
+fn second_create_runtime_hook(container: Bundle) -> Bundle {
+    container.hook("createRuntime", "exit 3")
+}
+
+fn create_container_hook(container: Bundle) -> Bundle {
+    container.hook("createContainer", "exit 3")
+}
+
+fn sysctl(container: Bundle) -> Bundle {
+    container.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "many"}))
+}
+
+fn program_not_reachable(container: Bundle) -> Bundle {
+    container
+        .file("/closed/program", "#!/bin/sh\n", 0o755)
+        .dir("/closed", 0o700)
+        .set("/process/user", json!({"uid": 1000, "gid": 1000}))
+        .caps(&[])
+        .args(["/closed/program"])
+}
+
+fn start_container_hook(container: Bundle) -> Bundle {
+    container.hook("startContainer", "exit 3")
+}
+
+fn interpreter_missing(container: Bundle) -> Bundle {
+    container.file("/bin/program", "#!/no/such/interpreter\n", 0o755).args(["/bin/program"])
+}
+
+/// Something that fails, by the table's words for it.
+type Fault = (&'static str, fn(Bundle) -> Bundle);
+
+const IN_CREATE: [Fault; 5] = [
+    ("program missing", program_missing),
+    ("createContainer hook", create_container_hook),
+    ("second createRuntime hook", second_create_runtime_hook),
+    ("sysctl", sysctl),
+    ("program not reachable for its user", program_not_reachable),
+];
+
+const IN_START: [Fault; 2] =
+    [("startContainer hook", start_container_hook), ("interpreter missing", interpreter_missing)];
+
+#[test]
+fn poststop_hooks_follow_a_create_that_fails_after_its_first_hook() {
+    if known_difference("crun", "runs no poststop hook after a create that fails") {
+        return;
+    }
+    for (what, fault) in IN_CREATE {
+        for command in [Bundle::create, Bundle::run, Bundle::run_detached] {
+            let container = fault(up_and_down(Bundle::new()));
+            command(&container).fails();
+            expect_gone(&container);
+            assert_eq!(order(&container), "up down", "{what}");
+        }
+    }
+}
+
+#[test]
+fn poststop_hooks_follow_a_run_that_fails_after_its_container_was_created() {
+    for (what, fault) in IN_START {
+        let detached_too = !known_difference("runc", "run --detach does not wait for the program")
+            && !known_difference("crun", "the same");
+        let commands: [fn(&Bundle) -> Outcome; 2] = [Bundle::run, Bundle::run_detached];
+        for command in &commands[..if detached_too { 2 } else { 1 }] {
+            let container = fault(up_and_down(Bundle::new()));
+            command(&container).fails();
+            expect_gone(&container);
+            assert_eq!(order(&container), "up down", "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_start_that_fails_leaves_poststop_hooks_to_delete() {
+    for (what, fault) in IN_START {
+        let container = fault(up_and_down(Bundle::new()));
+        container.create().ok();
+        let started = container.start();
+        if !known_difference("runc", "start does not wait for the program") && !known_difference("crun", "the same") {
+            started.fails();
+        }
+        container.until("stopped");
+        assert_eq!(order(&container), "up", "{what}");
+        container.delete().ok();
+        expect_gone(&container);
+        assert_eq!(order(&container), "up down", "{what}");
+    }
+}
+
+#[test]
+fn a_failing_poststart_hook_leaves_nothing_of_the_container_but_its_poststop_hooks() {
+    let script = "cat >/dev/null; echo broken hook >&2; exit 3";
+    let container = up_and_down(Bundle::new()).hook("poststart", script);
+    if known_difference("runc", "poststart hooks run at the end of create up to 1.5") {
+        container.create().fails();
+    } else {
+        container.create().ok();
+        let pid = container.pid();
+        container.start().fails_with("hook");
+        let is_alive = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        assert!(!is_alive(), "start has returned before the program was dead");
+    }
+    expect_gone(&container);
+    assert_eq!(order(&container), "up down");
+    for command in [Bundle::run, Bundle::run_detached] {
+        let container = up_and_down(Bundle::new()).hook("poststart", script);
+        command(&container).fails_with("hook");
+        expect_gone(&container);
+        assert_eq!(order(&container), "up down");
+    }
+}
+
+#[test]
+fn the_first_hook_that_fails_is_followed_by_poststop_hooks() {
+    if known_difference("crun", "runs no poststop hook after a create that fails") {
+        return;
+    }
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let container = Bundle::new().args(["sleep", "60"]);
+        let file = order_file(&container).display().to_string();
+        let container = container
+            .hook(kind, &format!("echo up >>{file}; exit 3"))
+            .hook(kind, &format!("echo next >>{file}"))
+            .hook("poststop", &format!("echo down1 >>{file}; exit 4"))
+            .hook("poststop", &format!("echo down2 >>{file}"));
+        let created = container.create();
+        // The first error is the one to tell.
+        created.fails_with(kind);
+        if !known_difference("runc", "poststop hooks end with the first that fails") {
+            assert!(!created.stderr().contains("poststop"), "{}", created.stderr());
+            assert_eq!(order(&container), "up down1 down2", "{kind}");
+        }
+        expect_gone(&container);
+    }
+}
+
+#[test]
+fn no_poststop_hook_runs_where_none_was_before_it() {
+    if known_difference("runc", "poststop hooks run after every create that fails") {
+        return;
+    }
+    let container = up_and_down(Bundle::new()).bind("/no/such/source", "/mnt", &["bind"]);
+    container.create().fails_with("/no/such/source");
+    expect_gone(&container);
+    assert_eq!(order(&container), "");
+    // What fails in the container's half before its hooks.
+    let container = up_and_down(Bundle::new()).mount("/mnt", "tmpfs", "tmpfs", &["size=many"]);
+    container.run().fails();
+    expect_gone(&container);
+    assert_eq!(order(&container), "");
+}
+
+#[test]
+fn poststop_hooks_after_a_failure_get_the_state_of_a_stopped_container_that_is_gone() {
+    if known_difference("crun", "runs no poststop hook after a create that fails") {
+        return;
+    }
+    let container = Bundle::new().set("/annotations", json!({"a/b": "c/d"}));
+    let (state, left) = (container.host("state"), container.host("left"));
+    let looks = format!(
+        "cat >{}; for place in {} {}; do test -e $place && echo $place; done >{}; true",
+        state.display(),
+        container.cgroup().display(),
+        container.sandbox().root().join(container.name()).display(),
+        left.display(),
+    );
+    let container = container.hook("createRuntime", "true").hook("poststop", &looks);
+    let container = program_missing(container);
+    container.create().fails();
+    let text = fs::read_to_string(&state).expect("what the hook read");
+    let seen: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(seen["status"], "stopped");
+    assert_eq!(seen["annotations"]["a/b"], "c/d");
+    if !known_difference("runc", "poststop hooks run before the state directory is removed") {
+        assert_eq!(seen.get("pid"), None);
+        assert_eq!(fs::read_to_string(&left).expect("what the hook saw"), "");
+    }
+}
+
+#[test]
+fn poststop_hooks_of_a_create_that_was_killed_run_at_delete() {
+    let container = up_and_down(Bundle::new()).hook("createRuntime", "exec sleep 30");
+    let creator = container.create_cmd(&[]).spawn();
+    crate::harness::eventually("the hook runs", || order(&container) == "up");
+    creator.signal(Signal::SIGKILL);
+    creator.wait();
+    if known_difference("runc", "has no record before the hooks") || known_difference("crun", "the same") {
+        return;
+    }
+    container.until("stopped");
+    container.delete_force().ok();
+    expect_gone(&container);
+    assert_eq!(order(&container), "up down");
+}
+
+#[test]
+fn poststop_hooks_run_without_their_bundle() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    let seen = container.host("seen");
+    let container = container.hook("poststop", &format!("pwd >{}", seen.display()));
+    container.create().ok();
+    let moved = container.host("moved");
+    fs::rename(container.path(), &moved).expect("move the bundle away");
+    let deleted = container.delete_force();
+    fs::rename(&moved, container.path()).expect("move it back");
+    deleted.ok();
+    expect_gone(&container);
+    if known_difference("crun", "runs no poststop hook without the bundle") {
+        return;
+    }
+    let pwd = fs::read_to_string(seen).expect("where the hook ran");
+    if known_difference("runc", "poststop hooks run in the caller's directory") {
+        return;
+    }
+    assert_eq!(pwd.trim(), "/");
+    let warning = format!("change to the bundle {}: no such file or directory", container.path().display());
+    assert!(deleted.says_one_of(&[&warning]), "{}{}", deleted.stderr(), deleted.log());
+    deleted.never_says("/bin/busybox");
+}
+
+#[test]
+fn a_bundle_that_is_gone_is_blamed_for_a_hook_that_cannot_run() {
+    if known_difference("runc", "poststart hooks run at the end of create up to 1.5")
+        || known_difference("crun", "hooks run in the caller's directory")
+    {
+        return;
+    }
+    let container = up_and_down(Bundle::new()).hook("poststart", "true");
+    container.create().ok();
+    let moved = container.host("moved");
+    fs::rename(container.path(), &moved).expect("move the bundle away");
+    let started = container.start();
+    fs::rename(&moved, container.path()).expect("move it back");
+    started.fails_with(&format!("change to the bundle {}", container.path().display()));
+    expect_gone(&container);
+    assert_eq!(order(&container), "up down");
 }
 
 // B61: hooks that do not behave.

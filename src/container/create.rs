@@ -22,7 +22,7 @@ use super::id::Id;
 use super::notify::{self, Relay};
 use super::record::{Record, VERSION};
 use super::store::{Directory, Reserved, Store, replace};
-use super::{Container, agent, start, state};
+use super::{Container, agent, delete, start, state};
 
 /// What `create` and `run` are asked for.
 pub struct Request {
@@ -126,15 +126,29 @@ impl Pieces {
         self.resctrl = None;
         self.reserved.take().expect("it is only taken when the pieces end").keep()
     }
+
+    /// Takes them away, and says whether all of them are gone. What is not is left to `delete`, and so are poststop hooks.
+    fn remove(mut self) -> bool {
+        let gone = self.undo();
+        self.reserved = None;
+        gone
+    }
+
+    /// Takes away all but the record, which is kept if something resists.
+    fn undo(&mut self) -> bool {
+        let resctrl = self.resctrl.take().map_or(Ok(()), |group| group.remove());
+        let undone = self.cgroup.take().map_or(Ok(()), Cgroup::undo).and(resctrl);
+        if let Err(error) = &undone {
+            log::warn!("{error}");
+            self.reserved.take().map(Reserved::keep);
+        }
+        undone.is_ok()
+    }
 }
 
 impl Drop for Pieces {
     fn drop(&mut self) {
-        let resctrl = self.resctrl.take().map_or(Ok(()), |group| group.remove());
-        if let Err(error) = self.cgroup.take().map_or(Ok(()), Cgroup::undo).and(resctrl) {
-            log::warn!("{error}");
-            self.reserved.take().map(Reserved::keep);
-        }
+        self.undo();
     }
 }
 
@@ -149,12 +163,13 @@ pub fn run_detached(request: Request, store: &Store) -> Result<()> {
     let mut made = make(request, store, false)?;
     let relay = made.relay.take();
     let (container, pidfd) = made.keep();
-    start::after(&container)?;
+    let container = start::after_or_destroy(container)?;
     relay.map_or(Ok(()), |relay| relay.until_ready(pidfd.as_fd(), container.record.pid))
 }
 
 /// Makes a container: with a gate for `create`, without one for `run`. What fails undoes all that came before it, in
-/// reverse order, by the guards' drops.
+/// reverse order, by the guards' drops; poststop hooks are last, if hooks before them have begun (runtime-spec 1.3,
+/// "Lifecycle").
 pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     let Request { id, bundle, plan, console, pid_file, pidfd_socket, notify } = request;
     // Whatever the caller leaked into this process reaches no hook.
@@ -180,6 +195,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
         pid_file,
         terminal: None,
         written: None,
+        hooks_begun: false,
     };
     let request = host::Request {
         plan,
@@ -191,12 +207,23 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
         state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
     };
     let launched = host::create(request, &mut making);
-    let Making { record, terminal, written, .. } = making;
-    let launched = launched.inspect_err(|_| sweep(&record))?;
-    if let Some(file) = written {
-        file.keep();
+    let Making { record, terminal, written, hooks_begun, .. } = making;
+    match launched {
+        Ok(launched) => {
+            if let Some(file) = written {
+                file.keep();
+            }
+            Ok(Made { record, launched, terminal, relay, pieces })
+        }
+        Err(error) => {
+            drop((written, terminal));
+            sweep(&record);
+            if pieces.remove() && hooks_begun {
+                delete::run_poststop(&record);
+            }
+            Err(error)
+        }
     }
-    Ok(Made { record, launched, terminal, relay, pieces })
 }
 
 /// A container whose first process is being made.
@@ -214,6 +241,8 @@ struct Making<'a> {
     pid_file: Option<PathBuf>,
     terminal: Option<Terminal>,
     written: Option<PidFile>,
+    /// Whether a hook may have run.
+    hooks_begun: bool,
 }
 
 impl Attendant for Making<'_> {
@@ -233,6 +262,10 @@ impl Attendant for Making<'_> {
         let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
         self.record.start_time = start_time.unwrap_or_default();
         self.pieces.directory().write(&self.record)
+    }
+
+    fn begin_hooks(&mut self) {
+        self.hooks_begun = true;
     }
 
     fn settle(&mut self, pid: Pid) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::sys;
 
 use super::claim::Claim;
 use super::create::sweep;
+use super::record::Record;
 use super::store::{Store, does_not_exist};
 use super::{Container, Status, id::Id, state};
 
@@ -59,13 +60,27 @@ pub fn destroy(container: Container) -> Result<()> {
     sweep(record);
     directory.remove()?;
     log::trace!("state removed");
-    if !record.poststop.is_empty() {
-        let state = state::for_hooks(record, Status::Stopped.word(), None);
-        let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
-        record.poststop.run_all(Stage::Poststop, &surroundings);
-        log::trace!("poststop hooks run");
-    }
+    run_poststop(record);
     Ok(())
+}
+
+/// Destroys a container because of an error, which is the one to tell. What resists stays on record, for another delete.
+pub fn destroy_for(container: Container, error: Error) -> Error {
+    if let Err(other) = destroy(container) {
+        log::warn!("{other}");
+    }
+    error
+}
+
+/// Runs the poststop hooks of a container that is gone.
+pub(super) fn run_poststop(record: &Record) {
+    if record.poststop.is_empty() {
+        return;
+    }
+    let state = state::for_hooks(record, Status::Stopped.word(), None);
+    let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
+    record.poststop.run_all(Stage::Poststop, &surroundings);
+    log::trace!("poststop hooks run");
 }
 
 /// Kills init and waits until it is gone.

@@ -33,10 +33,6 @@ pub fn run(request: Request, store: &Store, keep: bool) -> Result<u8> {
             }
             Ok(ended.exit_code())
         }
-        Err(error) => {
-            // That is the one to tell; what remains is on record for another delete.
-            let _ = delete::destroy(container);
-            Err(error)
-        }
+        Err(error) => Err(delete::destroy_for(container, error)),
     }
 }

@@ -8,12 +8,12 @@ use crate::hooks::{Stage, Surroundings};
 use crate::launch::gate::Gate;
 
 use super::notify::{self, Relay};
-use super::{Container, Status, state};
+use super::{Container, Status, delete, state};
 
 /// Starts a created container and runs its poststart hooks. A program that cannot be run is this call's error; a
-/// failing poststart hook ends the container (runtime-spec 1.3, "Lifecycle").
+/// failing poststart hook destroys the container (runtime-spec 1.3, "Lifecycle").
 /// With the socket of a service manager it returns when the container is ready, or has ended.
-pub fn start(container: &Container, notify: Option<&OsStr>) -> Result<()> {
+pub fn start(container: Container, notify: Option<&OsStr>) -> Result<()> {
     match container.status()? {
         Status::Created => {}
         Status::Stopped => bail!("cannot start a container that has stopped"),
@@ -27,12 +27,20 @@ pub fn start(container: &Container, notify: Option<&OsStr>) -> Result<()> {
     let init = relay.is_some().then(|| container.init()).transpose()?;
     Gate::open(container.directory.path()).phase("start")?;
     log::trace!("program runs");
-    after(container)?;
+    after_or_destroy(container)?;
     let (Some(relay), Some((pid, pidfd))) = (relay, init) else { return Ok(()) };
     relay.until_ready(pidfd.as_fd(), pid.as_raw())
 }
 
-/// The hooks that run once the program does.
+/// [`after`]; a container whose poststart hook fails is gone when this returns.
+pub fn after_or_destroy(container: Container) -> Result<Container> {
+    match after(&container) {
+        Ok(()) => Ok(container),
+        Err(error) => Err(delete::destroy_for(container, error)),
+    }
+}
+
+/// The hooks that run once the program does. What their failure does to the container is for the caller.
 pub fn after(container: &Container) -> Result<()> {
     let record = &container.record;
     if record.poststart.is_empty() {
@@ -40,10 +48,7 @@ pub fn after(container: &Container) -> Result<()> {
     }
     let state = state::for_hooks(record, Status::Running.word(), Some(record.pid));
     let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
-    record.poststart.run(Stage::Poststart, &surroundings).phase("poststart").inspect_err(|_| {
-        // The hook's error is the one to tell; that the container is already gone is no other.
-        let _ = container.signal_init(libc::SIGKILL);
-    })?;
+    record.poststart.run(Stage::Poststart, &surroundings).phase("poststart")?;
     log::trace!("poststart hooks run");
     Ok(())
 }

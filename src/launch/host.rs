@@ -92,9 +92,13 @@ impl Request<'_> {
         Ok(Parts { entries, network, rootfs, new, gathers })
     }
 
-    /// Whether hooks of the host run before the new root.
+    /// Whether the host has a part in the hooks before the new root: it runs them, or has to know that createContainer
+    /// hooks begin, since poststop hooks follow if anything fails after that.
     fn has_host_hooks(&self) -> bool {
-        !self.plan.hooks.prestart.is_empty() || !self.plan.hooks.create_runtime.is_empty()
+        let (hooks, kept) = (&self.plan.hooks, &self.plan.kept);
+        !hooks.prestart.is_empty()
+            || !hooks.create_runtime.is_empty()
+            || (!hooks.create_container.is_empty() && !kept.poststop.is_empty())
     }
 
     /// The container's side of the fork.
@@ -305,6 +309,7 @@ impl Host<'_> {
 
     fn run_hooks(&mut self) -> Result<()> {
         self.hooks_to_run = false;
+        self.talk.attendant.begin_hooks();
         let Request { plan, bundle, state, .. } = self.request;
         let state = state("creating", self.talk.pid().as_raw());
         let surroundings = Surroundings { state: &state, directory: Some(bundle), ..Surroundings::default() };

@@ -38,6 +38,9 @@ pub trait Attendant {
         Ok(())
     }
 
+    /// Learns that hooks are about to run: from here on poststop hooks have something to undo.
+    fn begin_hooks(&mut self) {}
+
     /// Tells of the process and takes its terminal, once all but the last steps have succeeded.
     fn settle(&mut self, pid: Pid) -> Result<()>;
 
