@@ -118,7 +118,8 @@ impl Exec {
         if let Some(file) = &self.process {
             let what = || format!("read the process {}", file.display());
             let bytes = input::read_named(file).with_context(what)?;
-            return plan::config::parse(&bytes).with_context(what);
+            let user = container.record.process.as_ref().map(|process| process.user());
+            return plan::config::parse_exec(&bytes, user).with_context(what);
         }
         if self.args.is_empty() {
             return Err(Error::new("exec args cannot be empty").hint("give a program, or --process FILE"));

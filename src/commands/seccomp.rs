@@ -99,9 +99,7 @@ fn profile(file: Option<&Path>, bundle: &Path) -> Result<LinuxSeccomp> {
     let path = file.map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
     let in_file = || format!("read the profile {}", path.display());
     let bytes = if file.is_some() { super::read(&path) } else { input::read_regular(&path) }.with_context(in_file)?;
-    let mut value: serde_json::Value = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::new(format!("not JSON: {error}")))
-        .with_context(in_file)?;
+    let mut value = config::value(&bytes).with_context(in_file)?;
     if value.get("defaultAction").is_none() {
         value = match value.pointer_mut("/linux/seccomp") {
             Some(profile) if !profile.is_null() => profile.take(),

@@ -2,16 +2,45 @@
 //!
 //! Facts about oci-spec 0.10 behind the second pass: an unknown capability name, `SCHED_FLAG_RESET_ON_FORK`, an empty
 //! `execCPUAffinity.final` and numbers written as `1024.0` are parse errors, and errors give line and column but no
-//! field. One thing is not refused but read as another: `"pids": {}` as a limit of zero.
+//! field. What is not refused but read as something else ([`shape`]) needs the second pass, too: arrays for objects, and
+//! `"pids": {}` as a limit of zero.
 
 use std::path::Path;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Mount, Process, Spec, User};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Context, Error, Result};
 use crate::input;
+
+use super::shape;
+
+/// A configuration, or a part of one that is also read alone.
+pub trait Part: DeserializeOwned {
+    /// Where it stands in a configuration.
+    const POINTER: &'static str;
+}
+
+impl Part for Spec {
+    const POINTER: &'static str = "";
+}
+
+impl Part for Process {
+    const POINTER: &'static str = "/process";
+}
+
+impl Part for Vec<Mount> {
+    const POINTER: &'static str = "/mounts";
+}
+
+impl Part for LinuxResources {
+    const POINTER: &'static str = "/linux/resources";
+}
+
+impl Part for LinuxSeccomp {
+    const POINTER: &'static str = "/linux/seccomp";
+}
 
 /// Whose file a configuration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,44 +73,100 @@ pub fn interpret(text: &[u8], path: &Path) -> Result<Spec> {
 }
 
 /// Parses a document of the runtime spec, tolerating what the standard tolerates.
-pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    if has_empty_pids(bytes) {
-        return parse_patiently(bytes);
-    }
-    match serde_json::from_slice(bytes) {
-        Ok(document) => Ok(document),
-        Err(_) => parse_patiently(bytes),
-    }
+pub fn parse<T: Part>(text: &[u8]) -> Result<T> {
+    parse_with(text, || json!({}))
 }
 
-fn parse_patiently<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| Error::new(format!("not JSON: {error}")))?;
-    whole_numbers(&mut value);
-    for process in ["/process", ""] {
-        if let Some(process) = value.pointer_mut(process) {
-            tolerate_process(process);
-        }
-    }
-    for resources in ["/linux/resources", ""] {
-        if let Some(Value::Object(resources)) = value.pointer_mut(resources) {
-            resources.retain(|name, part| name != "pids" || part.get("limit").is_some_and(|limit| !limit.is_null()));
-        }
-    }
-    let text = value.to_string();
-    serde_json::from_str(&text).map_err(|error| {
-        // The position is one in our own copy of the text, which nobody has: it is told as a field.
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-        Error::new(message).field(pointer_at(text.as_bytes(), error.column()))
+/// Parses the process of an exec, which is the container's user if it names none.
+pub fn parse_exec(text: &[u8], user: Option<&User>) -> Result<Process> {
+    parse_with(text, || {
+        let text = serde_json::to_vec(&user).unwrap_or_default();
+        serde_json::from_slice(&text).ok().filter(Value::is_object).unwrap_or_else(|| json!({}))
     })
 }
 
-/// Whether there may be a `"pids": {}`, which asks for nothing and which the types read as a limit of zero. Found in the
-/// text, since afterwards the two look alike and a second parse of every configuration would cost as much as the first.
-fn has_empty_pids(text: &[u8]) -> bool {
-    const KEY: &[u8] = b"\"pids\"";
-    let after = |at: usize| text[at + KEY.len()..].iter().filter(|byte| !byte.is_ascii_whitespace());
-    memchr::memmem::find_iter(text, KEY).any(|at| after(at).take(3).eq(b":{}"))
+/// The value of a JSON document.
+pub fn value(text: &[u8]) -> Result<Value> {
+    first(text).map_err(|error| Error::new(format!("not JSON: {error}")))
+}
+
+fn parse_with<T: Part>(text: &[u8], user: impl FnOnce() -> Value) -> Result<T> {
+    if shape::is_plain(text, T::POINTER)
+        && let Ok(document) = first(text)
+    {
+        return Ok(document);
+    }
+    parse_patiently(text, user)
+}
+
+/// The first value of a text. Wrappers of runtimes rewrite a configuration in place and leave the end of the longer one
+/// behind it; the peers do not even look there.
+fn first<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    let mut values = serde_json::Deserializer::from_slice(text).into_iter();
+    let Some(value) = values.next() else { return serde_json::from_slice(text) };
+    let value = value?;
+    let end = values.byte_offset();
+    if !text[end..].trim_ascii().is_empty() {
+        log::warn!("what stands behind the JSON value is ignored, from byte {end} on");
+    }
+    Ok(value)
+}
+
+fn parse_patiently<T: Part>(text: &[u8], user: impl FnOnce() -> Value) -> Result<T> {
+    let mut value = value(text)?;
+    shape::check(&value, T::POINTER)?;
+    whole_numbers(&mut value);
+    if let Some(process) = part_of::<T>(&mut value, "/process") {
+        tolerate_process(process, user);
+    }
+    check_io_priority::<T>(&mut value)?;
+    tolerate_pids::<T>(&mut value)?;
+    let text = value.to_string();
+    serde_json::from_slice(text.as_bytes()).map_err(|error| {
+        // The position is one in our own copy of the text, which nobody has: it is told as a field.
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        shape::at(Error::new(message), &pointer_at(text.as_bytes(), error.column()))
+    })
+}
+
+/// What a pointer into a configuration is called in a part of it.
+fn pointer_in<T: Part>(pointer: &'static str) -> Option<&'static str> {
+    pointer.strip_prefix(T::POINTER)
+}
+
+fn part_of<'a, T: Part>(value: &'a mut Value, pointer: &'static str) -> Option<&'a mut Value> {
+    value.pointer_mut(pointer_in::<T>(pointer)?)
+}
+
+/// runtime-spec, "ioPriority": the class is required, and the types take one for it.
+fn check_io_priority<T: Part>(value: &mut Value) -> Result<()> {
+    const POINTER: &str = "/process/ioPriority";
+    match part_of::<T>(value, POINTER) {
+        Some(Value::Object(priority)) if priority.get("class").is_none_or(Value::is_null) => {
+            let error = Error::new("missing field `class`")
+                .hint("the class is IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE");
+            Err(shape::at(error, pointer_in::<T>(POINTER).unwrap_or_default()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes out a `pids` that asks for nothing. One that asks for something else than a limit must not end as none.
+fn tolerate_pids<T: Part>(value: &mut Value) -> Result<()> {
+    const POINTER: &str = "/linux/resources/pids";
+    let Some(Value::Object(resources)) = part_of::<T>(value, "/linux/resources") else { return Ok(()) };
+    let Some(Value::Object(pids)) = resources.get("pids") else { return Ok(()) };
+    match pids.get("limit") {
+        None if !pids.is_empty() => {
+            let error =
+                Error::new("missing field `limit`").hint("names of fields are told apart by case; -1 is no limit");
+            return Err(shape::at(error, pointer_in::<T>(POINTER).unwrap_or_default()));
+        }
+        None | Some(Value::Null) => drop(resources.remove("pids")),
+        Some(_) => {}
+    }
+    Ok(())
 }
 
 /// Writes numbers such as `1024.0` or `1e3` as the integers they are.
@@ -102,8 +187,13 @@ fn whole_numbers(value: &mut Value) {
     }
 }
 
-/// Drops or renames what the types refuse and the standard allows.
-fn tolerate_process(process: &mut Value) {
+/// Drops, renames or adds what the types refuse and the standard allows.
+fn tolerate_process(process: &mut Value, user: impl FnOnce() -> Value) {
+    if let Value::Object(process) = process
+        && process.get("user").is_none_or(Value::is_null)
+    {
+        process.insert("user".to_owned(), user());
+    }
     if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
         for (set, names) in sets {
             let Value::Array(names) = names else { continue };
@@ -166,12 +256,16 @@ fn pointer_at(text: &[u8], column: usize) -> String {
         }
         at += 1;
     }
-    // The end of an object is where a missing field is missed: the object is at fault.
-    if matches!(text.get(column.saturating_sub(1)), Some(b'}' | b']')) {
-        places.pop();
+    match (text.get(column.saturating_sub(1)), places.last_mut()) {
+        // The end of an object is where a missing field is missed: the object is at fault.
+        (Some(b'}' | b']'), _) => drop(places.pop()),
+        // An array or object is not read where a scalar belongs: the element that begins here is at fault.
+        (Some(b'['), _) => places.push(Place::Item(0)),
+        (Some(b','), Some(Place::Item(index))) => *index += 1,
+        _ => {}
     }
     let word = |place: &Place| match place {
-        Place::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Place::Key(key) => format!("/{}", shape::escape(key)),
         Place::Item(index) => format!("/{index}"),
     };
     places.iter().map(word).collect()

@@ -5,6 +5,9 @@ pub(crate) mod annotations;
 pub mod config;
 pub mod mend;
 pub mod notify;
+mod shape;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use std::collections::BTreeMap;

@@ -96,7 +96,7 @@ pub fn check(request: &Request<'_>, store: &Store) -> Report {
 
 fn look(request: &Request<'_>, store: &Store, report: &mut Report) -> Result<()> {
     let text = config::load(request.config, request.source)?;
-    let mut document = match serde_json::from_slice(&text) {
+    let mut document = match config::value(&text) {
         Ok(value) => Document::new(value),
         // It is the reader who says what is wrong.
         Err(_) => return config::interpret(&text, request.config).map(drop),
