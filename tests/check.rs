@@ -144,6 +144,12 @@ fn a_plan_that_cannot_be_made_is_told_in_the_words_of_create() {
         ("cwd", |b| b.set("/process/cwd", "relative")),
         ("no cwd", |b| b.unset("/process/cwd")),
         ("user of a wrong type", |b| b.set("/process/user/uid", "0")),
+        ("user that is a list", |b| b.set("/process/user", json!([0, 0]))),
+        ("root that is a list", |b| b.set("/root", json!(["rootfs"]))),
+        ("mount that is a list", |b| b.push("/mounts", json!(["/x"]))),
+        ("hooks that are a list", |b| b.set("/hooks", json!([]))),
+        ("limit that is a number", |b| b.set("/linux/resources/pids", 100)),
+        ("I/O priority without a class", |b| b.set("/process/ioPriority", json!({"priority": 3}))),
         ("no user that there can be", |b| b.set("/process/user/uid", u32::MAX)),
         ("variable", |b| b.set("/process/env", json!(["A=b", "NOEQ"]))),
         ("limits twice", |b| {
@@ -204,6 +210,24 @@ fn a_plan_that_cannot_be_made_is_told_in_the_words_of_create() {
         ("hook's path", |b| b.set("/hooks", json!({"prestart": [{"path": "x"}]}))),
         ("hook's time", |b| b.set("/hooks", json!({"poststop": [{"path": "/x", "timeout": 0}]}))),
     ]);
+}
+
+#[test]
+fn bytes_behind_the_configuration_are_one_warning() {
+    if peers_lack_it() {
+        return;
+    }
+    let bundle = base().set("/process/user", Value::Null);
+    bundle.write();
+    let file = bundle.path().join("config.json");
+    let text = fs::read_to_string(&file).expect("config.json");
+    let end = text.trim_end().len();
+    let behind = bundle.host_file("behind.json", &(text + "}}\n"));
+    let outcome = bundle.cmd(["check", "--format", "json", "--config", behind.to_str().expect("a plain path")]);
+    let said = outcome.cwd(bundle.path()).run().json();
+    assert_eq!((&said["errors"], &said["warnings"]), (&json!(0), &json!(1)), "{said:#}");
+    let warning = format!("what stands behind the JSON value is ignored, from byte {end} on");
+    assert_eq!(said["findings"][0]["msg"], warning, "{said:#}");
 }
 
 #[test]

@@ -111,6 +111,51 @@ fn b40_groups_are_those_of_the_process_given() {
 }
 
 #[test]
+fn a_process_without_a_user_is_the_containers() {
+    let user = json!({"uid": 7, "gid": 8, "additionalGids": [9]});
+    let container = running(Bundle::new().set("/process/user", user));
+    let mut plain = process(&["sh", "-c", "echo $(id -u):$(id -g):$(id -G)"]);
+    container.exec_process(&plain).ok().prints("0:0:0");
+    if known_difference("runc", "root, whoever the container is") {
+        return;
+    }
+    plain["user"] = serde_json::Value::Null;
+    container.exec_process(&plain).ok().prints("7:8:8 9");
+    plain.as_object_mut().expect("an object").remove("user");
+    container.exec_process(&plain).ok().prints("7:8:8 9");
+}
+
+#[test]
+fn a_process_of_another_type_is_refused_by_its_pointer() {
+    let container = running(Bundle::new());
+    if known_difference("crun", "takes some of them") {
+        return;
+    }
+    for (pointer, value, said) in [
+        ("", json!(["true"]), "must be an object, not an array"),
+        ("/user", json!([0, 0]), "/user: must be an object, not an array"),
+        ("/user", json!(0), "/user: must be an object, not a number"),
+        ("/capabilities", json!([]), "/capabilities: must be an object, not an array"),
+        ("/scheduler", json!(["SCHED_IDLE"]), "/scheduler: must be an object, not an array"),
+        ("/scheduler", json!({"policy": {"SCHED_IDLE": null}}), "/scheduler/policy: must be a string, not an object"),
+        ("/rlimits", json!([["RLIMIT_CORE", 0, 0]]), "/rlimits/0: must be an object, not an array"),
+        ("/ioPriority", json!({"priority": 3}), "/ioPriority: missing field `class`"),
+        ("/args", json!({"0": "true"}), "/args: "),
+    ] {
+        let mut process = process(&["true"]);
+        match pointer.strip_prefix('/') {
+            Some(name) => process[name] = value,
+            None => process = value,
+        }
+        let outcome = container.exec_process(&process);
+        outcome.code(255);
+        if !known_difference("runc", "words of its own") {
+            outcome.fails_with(said);
+        }
+    }
+}
+
+#[test]
 fn exec_is_in_the_containers_cgroup_and_namespaces() {
     let container = running(Bundle::new());
     let options = ["--detach", "--pid-file", "exec.pid"];

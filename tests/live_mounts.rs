@@ -296,9 +296,13 @@ fn what_only_a_new_container_can_have_is_refused_by_its_field() {
         outcome.fails_with(format!("/mounts/1/{field}").trim_end_matches('/')).fails_with(why);
         assert_eq!(table(&bundle), before, "{why}");
     }
-    for (text, why) in
-        [("{}", "not a list"), ("", "not a list"), ("[{}]", "destination"), ("[1]", "invalid type"), ("[", "not JSON")]
-    {
+    for (text, why) in [
+        ("{}", "not a list"),
+        ("", "not a list"),
+        ("[{}]", "destination"),
+        ("[1]", "/0: must be an object, not a number"),
+        ("[", "not JSON"),
+    ] {
         bundle.cmd(["mounts", "add", bundle.name(), "-"]).stdin(text).run().fails_with(why);
     }
     bundle.delete_force().ok();

@@ -42,6 +42,13 @@ fn the_io_priority_is_that_of_the_configuration() {
     both_print(with(best), &["busybox", "ionice"], "best-effort: prio 6", exec);
     both_print(with(json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0})), &["busybox", "ionice"], "idle", exec);
     with(json!({"class": "IOPRIO_CLASS_NOSUCH", "priority": 0})).args(["true"]).run().fails();
+    for none in [json!({}), json!({"priority": 3}), json!({"class": null, "priority": 3})] {
+        let outcome = with(none).args(["true"]).run();
+        outcome.fails();
+        if !known_difference("crun", "words of its own") && !known_difference("runc", "words of its own") {
+            outcome.fails_with("/process/ioPriority: missing field `class`");
+        }
+    }
 }
 
 #[test]

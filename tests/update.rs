@@ -360,6 +360,48 @@ fn what_is_no_document_is_refused() {
 }
 
 #[test]
+fn limits_of_another_type_are_refused_by_their_pointer() {
+    let bundle = Bundle::new().args(["sleep", "60"]);
+    let counts = has("pids");
+    let container = if counts { bundle.set("/linux/resources/pids", json!({"limit": 77})) } else { bundle };
+    container.run_detached().ok();
+    let unchanged = |what: &Value| assert!(!counts || holds(&container, "pids.max") == "77", "{what}");
+    for (resources, said) in [
+        (json!([]), "must be an object, not an array"),
+        (json!({"pids": 100}), "/pids: must be an object, not a number"),
+        (json!({"pids": "100"}), "/pids: must be an object, not a string"),
+        (json!({"pids": true}), "/pids: must be an object, not a boolean"),
+        (json!({"pids": [100]}), "/pids: must be an object, not an array"),
+        (json!({"pids": {"Limit": 50}}), "/pids: missing field `limit`"),
+        (json!({"memory": []}), "/memory: must be an object, not an array"),
+        (json!({"cpu": [1024]}), "/cpu: must be an object, not an array"),
+        (json!({"unified": []}), "/unified: must be an object, not an array"),
+        (json!({"devices": [[false]]}), "/devices/0: must be an object, not an array"),
+        (json!({"hugepageLimits": [["2MB", 1]]}), "/hugepageLimits/0: must be an object, not an array"),
+    ] {
+        if known_difference("crun", "takes some of them") {
+            break;
+        }
+        if said.contains("missing") && known_difference("runc", "knows fields in any case") {
+            continue;
+        }
+        let outcome = update(&container, &resources);
+        outcome.fails();
+        if !known_difference("runc", "words of its own") {
+            outcome.fails_with(said);
+        }
+        unchanged(&resources);
+    }
+    if known_difference("runc", "dereferences a null pointer") {
+        return;
+    }
+    for nothing in [json!({}), json!({"pids": {}}), json!({"pids": null})] {
+        update(&container, &nothing).ok();
+        unchanged(&nothing);
+    }
+}
+
+#[test]
 fn b81_device_rules_are_replaced_and_the_same_ones_leave_all_alone() {
     let peers = known_difference("runc", "never changes device rules") || known_difference("crun", "adds no defaults");
     if peers {

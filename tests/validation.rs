@@ -9,11 +9,15 @@ use crate::harness::{Bundle, Kind, kind, known_difference};
 fn refused(bundle: Bundle, field: &str) {
     let outcome = bundle.create();
     outcome.fails();
-    if kind() != Kind::Crun && kind() != Kind::Runc {
+    if kind_is_ours() {
         outcome.fails_with(field);
     }
     bundle.state().fails();
     assert!(!bundle.cgroup().exists(), "{field}: the cgroup is left");
+}
+
+fn kind_is_ours() -> bool {
+    kind() != Kind::Crun && kind() != Kind::Runc
 }
 
 fn base() -> Bundle {
@@ -84,6 +88,106 @@ fn b98_values_of_the_wrong_type_are_named() {
             return;
         }
         refused(base().set(pointer, value), pointer);
+    }
+}
+
+#[test]
+fn b98_an_object_is_nothing_else() {
+    if known_difference("crun", "takes some of them") {
+        return;
+    }
+    let in_list = |value: &Value| value.as_object().expect("an object").values().cloned().collect::<Value>();
+    let full = || {
+        base()
+            .set("/hooks", json!({"prestart": [{"path": "/bin/true"}]}))
+            .set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+                {"names": ["swapon"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}]}))
+            .set("/linux/resources", json!({"cpu": {}, "memory": {}, "blockIO": {}, "unified": {},
+                "devices": [{"allow": false, "access": "rwm"}]}))
+            .set("/linux/sysctl", json!({}))
+            .set("/linux/personality", json!({"domain": "LINUX"}))
+            .set("/annotations", json!({}))
+            .set("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]))
+    };
+    full().run().ok();
+    for pointer in [
+        "/annotations",
+        "/hooks",
+        "/hooks/prestart/0",
+        "/linux",
+        "/linux/namespaces/0",
+        "/linux/personality",
+        "/linux/resources",
+        "/linux/resources/blockIO",
+        "/linux/resources/cpu",
+        "/linux/resources/devices/0",
+        "/linux/resources/memory",
+        "/linux/resources/pids",
+        "/linux/resources/unified",
+        "/linux/seccomp",
+        "/linux/seccomp/syscalls/0",
+        "/linux/seccomp/syscalls/0/args/0",
+        "/linux/sysctl",
+        "/mounts/0",
+        "/process",
+        "/process/capabilities",
+        "/process/rlimits/0",
+        "/process/user",
+        "/root",
+    ] {
+        // The limit of processes is only given where it is wrong: not every machine has the controller.
+        let fields = full().config().pointer(pointer).map_or(json!([100]), in_list);
+        for (value, kind) in [
+            (fields, "an array"),
+            (json!([]), "an array"),
+            (json!(100), "a number"),
+            (json!("x"), "a string"),
+            (json!(true), "a boolean"),
+        ] {
+            let outcome = full().set(pointer, value).create();
+            outcome.fails();
+            if kind_is_ours() {
+                outcome.fails_with(&format!("{pointer}: must be an object, not {kind}"));
+            }
+        }
+    }
+    refused(full().set("/process/user", json!([1000, 1000])), "/process/user: must be an object, not an array");
+    refused(full().set("/linux/resources/pids", 100), "/linux/resources/pids: must be an object, not a number");
+}
+
+#[test]
+fn b98_the_limit_of_processes_is_never_lost() {
+    if known_difference("crun", "takes it for none") || known_difference("runc", "knows fields in any case") {
+        return;
+    }
+    let limit = |pids: Value| base().set("/linux/resources/pids", pids);
+    refused(limit(json!({"Limit": 50})), "/linux/resources/pids: missing field `limit`");
+    limit(json!({})).run().ok();
+}
+
+#[test]
+fn a_process_without_a_user_is_root() {
+    let program = || Bundle::new().sh("echo $(id -u):$(id -g)");
+    program().unset("/process/user").run().ok().prints("0:0");
+    program().set("/process/user", Value::Null).run().ok().prints("0:0");
+}
+
+#[test]
+fn bytes_behind_the_configuration_are_ignored_with_a_warning() {
+    let bundle = base();
+    for rest in ["}\n", "]}}\n}\n", "{\"ociVersion\": \"9\"}", "\0\0"] {
+        bundle.write();
+        let file = bundle.path().join("config.json");
+        let text = std::fs::read_to_string(&file).expect("config.json");
+        let end = text.trim_end().len();
+        std::fs::write(&file, text + rest).expect("write config.json");
+        let dir = bundle.path().to_str().expect("a plain path");
+        let outcome = bundle.cmd(["run", "--bundle", dir, bundle.name()]).run();
+        outcome.ok();
+        if !known_difference("crun", "says nothing") && !known_difference("runc", "says nothing") {
+            let said = format!("what stands behind the JSON value is ignored, from byte {end} on");
+            assert!(outcome.says_one_of(&[&said]), "{rest:?}: {}", outcome.log());
+        }
     }
 }
 
