@@ -32,7 +32,12 @@ pub fn give(socket: BorrowedFd<'_>, done: &Result<Vec<OwnedFd>>) -> std::result:
     let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let control = if numbers.is_empty() { &rights[..0] } else { &rights[..] };
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&body)], control, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&body)], control, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EINTR) => {}
+            done => return done.map(drop),
+        }
+    }
 }
 
 /// Hears it. `None`: the other process ended without a word.
@@ -41,7 +46,12 @@ pub fn take(socket: BorrowedFd<'_>) -> std::result::Result<Option<Result<Vec<Own
     let mut space = cmsg_space!([i32; MOST]);
     let (length, fds) = {
         let mut slices = [IoSliceMut::new(&mut body)];
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let message = loop {
+            match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+                Err(Errno::EINTR) => {}
+                done => break done?,
+            }
+        };
         let fds = message.cmsgs()?.filter_map(|part| match part {
             ControlMessageOwned::ScmRights(fds) => Some(fds),
             _ => None,

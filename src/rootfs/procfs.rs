@@ -130,7 +130,12 @@ fn clone_there(pid: u32, namespace: (u64, u64)) -> Result<OwnedFd> {
         }
         Fork::Parent { pidfd, .. } => {
             drop(theirs);
-            let said = ppoll(&mut [PollFd::new(ours.as_fd(), PollFlags::POLLIN)], Some(LIMIT.into()), None);
+            let said = loop {
+                match ppoll(&mut [PollFd::new(ours.as_fd(), PollFlags::POLLIN)], Some(LIMIT.into()), None) {
+                    Err(Errno::EINTR) => {}
+                    said => break said,
+                }
+            };
             let received = if said == Ok(1) { receive(&ours) } else { None };
             // It may hang on what is mounted there.
             let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
