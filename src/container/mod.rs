@@ -75,7 +75,11 @@ impl Container {
         let Some(pid) = self.record.init() else {
             return Ok(if self.directory.is_locked()? { Status::Creating } else { Status::Stopped });
         };
-        if self.is_init(pid)? { self.status_of_living() } else { Ok(Status::Stopped) }
+        if self.is_init(pid)? {
+            return self.status_of_living();
+        }
+        // An intermediate process has ended, and the one that it has made is not on record yet.
+        Ok(if self.directory.is_locked()? { Status::Creating } else { Status::Stopped })
     }
 
     /// [`Container::status`] of one whose init was just seen to live.

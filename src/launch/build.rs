@@ -83,7 +83,8 @@ impl Entering {
         if chooses_early(&self.entries, self.new)? {
             self.choose_pid_namespace()?;
         }
-        if !self.entries.is_empty() && !self.has_new_user() {
+        let exposed = !self.entries.is_empty() && !self.has_new_user();
+        if exposed && !outside {
             // Others in a joined namespace must not look into this process, which still holds the host's descriptors
             // (CVE-2016-9962). Root's is so from the start; where id maps are to be written, that is the host's part.
             sys::start::seclude().context("become non-dumpable")?;
@@ -97,7 +98,9 @@ impl Entering {
             sys::clone::unshare(self.new).context("make namespaces (unshare)")?;
         }
         // Before the ids change: then our files in /proc belong to the host's root, and we may not write our own offsets.
-        late.zip(own).map_or(Ok(()), |(offsets, own)| offsets.enter(&own))
+        late.zip(own).map_or(Ok(()), |(offsets, own)| offsets.enter(&own))?;
+        // Nobody sees an intermediate process in what it has joined so far, and its clocks are set.
+        if exposed && outside { sys::start::seclude().context("become non-dumpable") } else { Ok(()) }
     }
 
     /// Makes the pid namespace that is joined the one of our children.

@@ -84,6 +84,7 @@ pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<L
         return talk.until_program(false);
     }
     talk.until_successor()?;
+    talk.deliver()?;
     if awaited {
         let outcome = request.process.limit_successor(talk.pid()).phase("process");
         talk.blame(outcome)?;

@@ -5,8 +5,8 @@
 //! one needs no right: a session of its own, the terminal, the gate, `startContainer` hooks, execve. The filter is loaded
 //! by then, so it is asked beforehand whether these calls pass ([`Script::last_calls`]). A profile that forbids one of
 //! them has the filter loaded after them, by the container's process itself: an order that still works, in which others
-//! of that pid namespace can see a process without its filter and, without no_new_privs, with its capabilities, for some
-//! microseconds. It is non-dumpable then, as always until its execve.
+//! of that pid namespace can see a process without its filter and, without no_new_privs, with the runtime's capabilities
+//! until then. It is non-dumpable, as always until its execve.
 
 use std::convert::Infallible;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -67,10 +67,17 @@ impl Script {
         if counts {
             self.process.limit_own_count().phase("process")?;
         }
+        let late = early.is_none() && !self.process.no_new_privs();
+        // At once, unless the word to go on could not be received then, or the host, who is to take a listener, is busy.
+        let last = self.awaited
+            && (self.seccomp.as_ref().is_some_and(Program::notifies) || !self.filter_passes(&self.wait_calls(wire)));
+        if late && !last {
+            self.confine(wire)?;
+        }
         if self.awaited {
             wire.wait_go()?;
         }
-        if early.is_none() && !self.process.no_new_privs() {
+        if late && last {
             self.confine(wire)?;
         }
         self.load_before_gate(wire)?;
@@ -190,10 +197,15 @@ impl Script {
             calls.push((libc::SYS_ioctl, [0, libc::TIOCSCTTY, 0, 0, 0, 0]));
         }
         if self.awaited {
-            calls.extend(wire::RECEIVES.map(|flags| (libc::SYS_recvfrom, [number(wire.as_fd()), 0, 0, flags, 0, 0])));
+            calls.extend(self.wait_calls(wire));
         }
         calls.extend(self.gate_calls());
         calls
+    }
+
+    /// What is called to receive the word to go on.
+    fn wait_calls(&self, wire: &Wire) -> Vec<Call> {
+        wire::RECEIVES.map(|flags| (libc::SYS_recvfrom, [number(wire.as_fd()), 0, 0, flags, 0, 0])).to_vec()
     }
 
     /// What is called from the gate on, and before it to say that this is next.

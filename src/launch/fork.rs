@@ -175,6 +175,11 @@ impl fmt::Display for Fate {
     }
 }
 
+/// Reaps a child that has ended.
+pub fn fate_of_dead(pidfd: BorrowedFd<'_>) -> Fate {
+    Fate(sys::pid::reap_now(pidfd))
+}
+
 /// Reaps a child that has ended, or is about to.
 pub fn fate(pidfd: BorrowedFd<'_>) -> Fate {
     Fate(sys::pid::reap(pidfd).ok())

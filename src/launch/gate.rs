@@ -10,7 +10,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::stat::Mode;
@@ -116,7 +115,7 @@ impl Waiting {
             match ppoll(&mut [PollFd::new(self.gate.as_fd(), PollFlags::POLLIN)], None, None) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 // Forbidden by a filter that had to be loaded before.
-                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                Err(_) => crate::sys::process::nap(),
             }
             match nix::unistd::read(&self.gate, &mut byte) {
                 Ok(1) => return Ok(()),

@@ -294,6 +294,7 @@ impl Host<'_> {
         self.talk.succeed()?;
         let outcome = self.talk.attendant.record_successor(self.talk.launched.pid);
         self.talk.blame(outcome)?;
+        self.talk.deliver()?;
         let outcome = self.request.plan.process.limit_successor(self.talk.pid()).phase("process");
         self.talk.blame(outcome)?;
         self.settle()?;

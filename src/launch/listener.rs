@@ -9,7 +9,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
 use nix::fcntl::OFlag;
@@ -72,7 +72,11 @@ pub fn take(wire: &Wire, number: Option<u32>, pidfd: BorrowedFd<'_>) -> Result<O
     let Some(number) = number else { return receive(wire) };
     // No call of the other half may tell that the filter is loaded, so it is looked at. The load comes next there.
     const PAUSE: Duration = Duration::from_micros(100);
+    let began = Instant::now();
     while !wire.has_word_within(PAUSE)? {
+        if began.elapsed() > LIMIT {
+            return Err(missing());
+        }
         match sys::pid::descriptor_of(pidfd, number) {
             Ok(fd) if seccomp::is_listener(fd.as_fd()) => return Ok(Some(fd)),
             Ok(_) | Err(Errno::EBADF | Errno::ESRCH) => {}
@@ -85,6 +89,10 @@ pub fn take(wire: &Wire, number: Option<u32>, pidfd: BorrowedFd<'_>) -> Result<O
         }
     }
     Ok(None)
+}
+
+fn missing() -> Error {
+    Error::new("the seccomp listener that was announced does not come").field("/linux/seccomp")
 }
 
 /// Looks at the next packet first: without a descriptor it is a message like any other.
@@ -107,7 +115,7 @@ fn receive(wire: &Wire) -> Result<Option<OwnedFd>> {
     };
     // It comes when the filter is loaded. Whoever has only announced it is not waited for.
     if !wire.has_word_within(LIMIT)? {
-        return Err(Error::new("the seccomp listener that was announced does not come"));
+        return Err(missing());
     }
     match receive(MsgFlags::MSG_PEEK)? {
         Some(_) => receive(MsgFlags::empty()),

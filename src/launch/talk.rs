@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result, bail, ensure};
@@ -22,6 +21,9 @@ const MOST_WORDS: usize = 1000;
 
 /// How often whoever waits asks whether there is a reason to go on waiting.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long, in milliseconds, a process that is killed, or has closed its end of the wire, may take to be dead.
+const DEATH_MS: u16 = 10_000;
 
 /// How long a process that somebody has stopped is waited for.
 const STOPPED_LIMIT: Duration = Duration::from_secs(10);
@@ -85,16 +87,20 @@ impl Launched {
 
 impl Drop for Launched {
     fn drop(&mut self) {
-        if let Some(pidfd) = self.pidfd.take() {
-            // It may be dead already; as our child it is reaped either way.
-            let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
-            let _ = sys::pid::reap(pidfd.as_fd());
-        }
+        self.pidfd.take().iter().for_each(end);
         // After the one that made it. As our child that nobody has reaped it still has its pid.
         if let Some(pid) = self.seat.take().and_then(|seat| seat.taken()) {
             let _ = kill(pid, Signal::SIGKILL);
-            let _ = waitpid(pid, None);
+            sys::pid::open(pid).iter().for_each(end);
         }
+    }
+}
+
+/// Kills a child and reaps it. It may be dead already; one that somebody traces is not ours to reap before that one lets go.
+fn end(pidfd: &OwnedFd) {
+    let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
+    if sys::pid::ended_within(pidfd.as_fd(), DEATH_MS).unwrap_or(false) {
+        let _ = sys::pid::reap_now(pidfd.as_fd());
     }
 }
 
@@ -157,6 +163,9 @@ impl<'a> Talk<'a> {
                     if successor {
                         return Ok(None);
                     }
+                    if self.launched.seat.is_none() {
+                        self.deliver()?;
+                    }
                 }
                 Some(Message::Failed(error)) => return Err(Error::decode(&error)),
                 message => {
@@ -206,7 +215,7 @@ impl<'a> Talk<'a> {
             return Err(error);
         }
         let stopped = waited >= STOPPED_LIMIT && sys::pid::is_stopped(self.launched.pid);
-        ensure!(!stopped, "the container's process was stopped by a signal while it was set up");
+        ensure!(!stopped, "the container's process {} was stopped while it was set up", self.launched.pid);
         Ok(())
     }
 
@@ -222,9 +231,6 @@ impl<'a> Talk<'a> {
             return Ok(());
         };
         self.listener = Some(listener);
-        if self.launched.seat.is_none() {
-            self.tell_agent()?;
-        }
         if number.is_some() { self.wire.let_go() } else { Ok(()) }
     }
 
@@ -240,7 +246,7 @@ impl<'a> Talk<'a> {
         }
         let begin = Instant::now();
         while !sys::pid::ended_within(self.launched.pidfd(), PATIENCE.as_millis() as u16)
-            .context("wait for its maker")?
+            .context("wait for the intermediate process")?
         {
             self.be_patient(begin.elapsed())?;
         }
@@ -254,6 +260,11 @@ impl<'a> Talk<'a> {
         (self.launched.pid, self.launched.pidfd, self.launched.seat) = (pid, Some(pidfd), None);
         self.may_execute = true;
         ::log::trace!("container's process taken over");
+        Ok(())
+    }
+
+    /// Gives the agent the listener of the process that stays, once that is on record.
+    pub(super) fn deliver(&mut self) -> Result<()> {
         let outcome = self.tell_agent();
         self.blame(outcome)
     }
@@ -283,8 +294,13 @@ impl<'a> Talk<'a> {
 
     /// Says how the process died without a word of its own.
     pub(super) fn explain(&mut self) -> Error {
-        let Some(pidfd) = self.launched.pidfd.take() else { return Error::new("the container's process is gone") };
-        let how = fork::fate(pidfd.as_fd());
+        let Some(pidfd) = self.launched.pidfd.as_ref() else { return Error::new("the container's process is gone") };
+        if sys::pid::ended_within(pidfd.as_fd(), DEATH_MS) == Ok(false) {
+            return Error::new("the container's process has closed the socket to the runtime, and lives")
+                .hint("whoever may trace it (CAP_SYS_PTRACE) has made it do so");
+        }
+        let how = fork::fate_of_dead(pidfd.as_fd());
+        self.launched.pidfd = None;
         self.died(&how)
     }
 

@@ -32,7 +32,9 @@
 //!   rlimits                       <- Ready --  Go -> descriptors shed, filter, user
 //!                               [<- Listening]       clone ------------------------------> session, terminal
 //!   its end, the pid of init                         exit
-//!   record written again, terminal, pid file, agent of the filter               -- Go ->   [gate]
+//!   record written again, agent of the filter, terminal, pid file               -- Go ->
+//!                                                           [<- Listening, of a filter that is loaded late]
+//!                                                              <- Done                     [gate]
 //!                                                              <- end of the wire          execve
 //! ```
 //!
@@ -46,7 +48,8 @@
 //!   [rlimits]                    [<- Ready --] Go -> descriptors shed, filter, user
 //!                               [<- Listening]       clone ------------------------------> session, terminal
 //!   its end, the pid of the process                  exit
-//!   [terminal, agent of the filter]                                           [-- Go ->]
+//!   [agent of the filter, terminal]                                           [-- Go ->]
+//!                                                           [<- Listening, of a filter that is loaded late]
 //!                                                              <- end of the wire          execve
 //! ```
 //!

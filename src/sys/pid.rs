@@ -105,6 +105,15 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
     }
 }
 
+/// [`reap`] of a child that has ended, without waiting. `None`: it is not ours to reap (yet): whoever traces it is told of
+/// its end first (ptrace(2)).
+pub fn reap_now(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
+    match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+        Ok(WaitStatus::StillAlive) | Err(_) => None,
+        Ok(status) => Some(status),
+    }
+}
+
 /// Ends this process at once: no destructors, no atexit handlers. The only way out of a forked copy.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) never returns and runs no code of ours.

@@ -186,6 +186,13 @@ pub fn replace(stream: BorrowedFd<'static>, by: BorrowedFd<'_>) {
     let _ = unsafe { libc::dup2(by.as_raw_fd(), stream.as_raw_fd()) };
 }
 
+/// Does nothing for ten milliseconds, or not even that where a filter forbids it.
+pub fn nap() {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    // SAFETY: the kernel reads a live local and, with a null pointer, writes nothing.
+    let _ = unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
+}
+
 /// Was a descriptor of this number there when we started?
 pub fn descriptor_exists(number: u32) -> bool {
     // SAFETY: F_GETFD takes no argument and touches no memory; the number need not be open.
