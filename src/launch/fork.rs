@@ -177,7 +177,7 @@ impl fmt::Display for Fate {
 
 /// Reaps a child that has ended.
 pub fn fate_of_dead(pidfd: BorrowedFd<'_>) -> Fate {
-    Fate(sys::pid::reap_now(pidfd))
+    Fate(sys::pid::reap_dead(pidfd))
 }
 
 /// Reaps a child that has ended, or is about to.

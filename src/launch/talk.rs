@@ -100,7 +100,7 @@ impl Drop for Launched {
 fn end(pidfd: &OwnedFd) {
     let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
     if sys::pid::ended_within(pidfd.as_fd(), DEATH_MS).unwrap_or(false) {
-        let _ = sys::pid::reap_now(pidfd.as_fd());
+        let _ = sys::pid::reap_dead(pidfd.as_fd());
     }
 }
 

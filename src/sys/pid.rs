@@ -105,13 +105,19 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> Result<WaitStatus> {
     }
 }
 
-/// [`reap`] of a child that has ended, without waiting. `None`: it is not ours to reap (yet): whoever traces it is told of
-/// its end first (ptrace(2)).
-pub fn reap_now(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
-    match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-        Ok(WaitStatus::StillAlive) | Err(_) => None,
-        Ok(status) => Some(status),
+/// [`reap`] of a child that has ended, without waiting for more than a second. `None`: it is not ours to reap: whoever
+/// traces it is told of its end first (ptrace(2)).
+pub fn reap_dead(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
+            Ok(WaitStatus::StillAlive) => super::process::nap(),
+            Err(Errno::EINTR) => {}
+            Ok(status) => return Some(status),
+            Err(_) => return None,
+        }
     }
+    None
 }
 
 /// Ends this process at once: no destructors, no atexit handlers. The only way out of a forked copy.
