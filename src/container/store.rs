@@ -76,8 +76,7 @@ impl Store {
             done => done,
         }
         .map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => Error::new(format!("container with given ID already exists: {id}"))
-                .hint("delete it, or take another id"),
+            ErrorKind::AlreadyExists => is_taken(id),
             _ => Error::from(error).context(format!("make the state directory {}", path.display())),
         })?;
         let directory = Directory { path };
