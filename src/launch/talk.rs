@@ -14,7 +14,7 @@ use crate::trace;
 
 use super::fork::{self, Seat};
 use super::listener;
-use super::wire::{Event, Message, Wire};
+use super::wire::{Event, Last, Message, Wire};
 
 /// How many warnings and marks are taken; one more is an error.
 const MOST_WORDS: usize = 1000;
@@ -129,9 +129,14 @@ impl<'a> Talk<'a> {
         self.launched.pid
     }
 
-    /// What of ours fails on a process that has died is only a sign of that: its death is the error then.
+    /// What of ours fails on a process that has failed or died is only a sign of that: its reason, or else its death, is the
+    /// error then.
     pub(super) fn blame<T>(&mut self, outcome: Result<T>) -> Result<T> {
-        outcome.map_err(|error| if self.wire.ended_silently() && self.has_died() { self.explain() } else { error })
+        outcome.map_err(|error| match self.wire.last_word() {
+            Last::Failed(reason) => Error::decode(&reason),
+            Last::End if self.has_died() => self.explain(),
+            Last::End | Last::Done | Last::StillOpen => error,
+        })
     }
 
     /// Whether the end of the wire is that of the process, which comes right after it, and not its execve.

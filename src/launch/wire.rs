@@ -121,6 +121,19 @@ pub enum Event {
     Notified,
 }
 
+/// What is left to be heard of the other half.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Last {
+    /// It may say more.
+    StillOpen,
+    /// It has done its part. The end of the stream after that may be its execve.
+    Done,
+    /// It has said why it failed: an encoded [`Error`].
+    Failed(Vec<u8>),
+    /// The stream ended without a reason.
+    End,
+}
+
 /// One end of the socket. It closes on exec, so that the end of the stream with a living child is success.
 #[derive(Debug)]
 pub struct Wire(OwnedFd, Cell<bool>);
@@ -152,16 +165,18 @@ impl Wire {
         }
     }
 
-    /// What the host's half can still hear of one that has ended: whether it died without saying why. False while it
-    /// lives, and when it had done its part, after which the end may be that of its execve.
-    pub fn ended_silently(&self) -> bool {
-        let mut packet = [0; 1];
+    /// What the other half has said last, if something of ours has failed meanwhile. Never waits.
+    pub fn last_word(&self) -> Last {
         loop {
-            match recv(self.0.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => return true,
-                Ok(_) if matches!(packet[0], DONE | FAILED) => return false,
-                Ok(_) | Err(Errno::EINTR | Errno::ECONNRESET) => {}
-                Err(_) => return false,
+            if !self.has_word_within(Duration::ZERO).unwrap_or(false) {
+                return Last::StillOpen;
+            }
+            match self.receive() {
+                Ok(None) => return Last::End,
+                Ok(Some(Message::Done)) => return Last::Done,
+                Ok(Some(Message::Failed(error))) => return Last::Failed(error),
+                Ok(Some(_)) => {}
+                Err(_) => return Last::StillOpen,
             }
         }
     }
@@ -348,13 +363,18 @@ mod tests {
             assert_eq!(host.receive().unwrap(), Some(word));
             assert_eq!(host.receive().unwrap(), None);
         }
-        for (word, silently) in [(Message::Ready, true), (Message::Done, false), (Message::Failed(vec![1]), false)] {
+        for (word, last) in [
+            (Message::Ready, Last::End),
+            (Message::Done, Last::Done),
+            (Message::Failed(vec![1; SHORT + 1]), Last::Failed(vec![1; SHORT + 1])),
+        ] {
             let (host, child) = Wire::pair().unwrap();
-            assert!(!host.ended_silently());
+            assert_eq!(host.last_word(), Last::StillOpen);
             host.let_go().unwrap();
+            child.send(&Message::Warning("before it".into())).unwrap();
             child.send(&word).unwrap();
             drop(child);
-            assert_eq!(host.ended_silently(), silently);
+            assert_eq!(host.last_word(), last);
         }
     }
 

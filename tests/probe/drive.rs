@@ -66,6 +66,20 @@ pub fn drive_one(pid: i32, canary: &str, dir: &str) {
     }
 }
 
+/// `hold look|stop SECONDS`: seizes one process before its execve and never lets go of it: neither runs it on nor reaps it.
+pub fn hold(catch: &str, seconds: u64) {
+    let programs = Programs::new();
+    let mut held = None;
+    chase(Catch::named(catch), seconds, |pid| {
+        if held.is_none() && seize(pid, &programs) == Ok(true) {
+            println!("traced {pid} ({}), {}", name(pid), rights(pid));
+            held = Some(pid);
+        }
+        if held.is_some() || !programs.run_by(pid).is_before() { Then::Enough } else { Then::Again }
+    });
+    println!("done: {held:?} was held");
+}
+
 /// Traces a process and stops it; false, and it is let go, if it runs a program of the container by then.
 fn seize(pid: i32, programs: &Programs) -> Result<bool, Errno> {
     let process = Pid::from_raw(pid);

@@ -43,6 +43,7 @@ fn main() {
         ["init"] => watcher::keep_the_rule(),
         ["drive", catch, seconds, canary, dir] => drive::drive(catch, number(seconds), canary, dir),
         ["drive-one", pid, canary, dir] => drive::drive_one(number(pid) as i32, canary, dir),
+        ["hold", catch, seconds] => drive::hold(catch, number(seconds)),
         ["tap", way, seconds] => tap::tap(way, number(seconds)),
         ["overwrite", seconds, mark] => attack::overwrite(number(seconds), mark),
         ["groups", groups, command @ ..] => with_groups(groups, command),

@@ -46,6 +46,22 @@ fn a_process_that_enters_and_is_traced_does_nothing_that_the_container_may_not()
     host.is_untouched();
 }
 
+/// A tracer that never lets go holds up neither the runtime, nor those that enter later, nor the end of the container.
+#[test]
+fn a_process_that_enters_and_is_held_by_a_tracer_is_given_up() {
+    if peers_finish_later() {
+        return;
+    }
+    let _alone = alone();
+    let attacker = Attacker::new(usual(&["CAP_SYS_PTRACE"]), &["probe", "hold", "look", "600"].map(str::to_owned));
+    let held = (0..2000).map(|_| enter(&attacker.bundle, false)).find(|entered| !entered.succeeded());
+    let held = held.expect("one of so many is caught");
+    assert!(has_traced(&attacker.told()), "{}", held.stderr());
+    held.fails_with("was stopped while it was set up");
+    enter(&attacker.bundle, false).ok();
+    assert!(attacker.ends().contains("done: Some("));
+}
+
 /// S2: root of a user namespace, who has all capabilities there and none outside, waits for a container that joins the user
 /// and pid namespace, or for a process that enters, to have it write a file as the host's root.
 #[test]
