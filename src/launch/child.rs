@@ -74,8 +74,9 @@ pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     // Before the host's half closes the last one, which takes its time.
     sys::exe::let_go();
     // A panic must end this copy of the process here: the frames below are the host's.
-    std::panic::set_hook(Box::new(|info| {
-        log::say(&format!("corten: the container's half broke off: {info}"));
+    let told = wire.of_a_panic();
+    std::panic::set_hook(Box::new(move |info| {
+        told(&Error::new(format!("internal error: the setup of the container panicked: {info}")));
         sys::pid::exit_now(70)
     }));
     let Err(error) = set_up(entrance, &mut script, &wire);

@@ -108,7 +108,11 @@ fn listen(plan: &Plan, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Re
 /// The other side. It says [`Message::Hooks`] when its end is no failure any more, and [`Message::Done`] if it can.
 fn container(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> ! {
     // A panic must end this copy of the process here: the frames below are the host's.
-    std::panic::set_hook(Box::new(|_| sys::pid::exit_now(70)));
+    let told = wire.of_a_panic();
+    std::panic::set_hook(Box::new(move |info| {
+        told(&Error::new(format!("internal error: the check panicked: {info}")));
+        sys::pid::exit_now(70)
+    }));
     log::take_gathered();
     if let Err(error) = try_all(plan, entries, wire) {
         say(wire, &error);

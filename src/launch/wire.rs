@@ -217,6 +217,18 @@ impl Wire {
         }
     }
 
+    /// Sends the error of a panic, for a hook, which outlives every borrow: the descriptor has to stay open.
+    pub fn of_a_panic(&self) -> impl Fn(&Error) + Send + Sync + use<> {
+        let fd = self.0.as_raw_fd();
+        move |error| {
+            let mut packet = vec![FAILED];
+            packet.extend(error.encode());
+            packet.truncate(LIMIT);
+            // Whether anybody is there to hear it does not matter any more.
+            let _ = send(fd, &packet, MsgFlags::MSG_NOSIGNAL);
+        }
+    }
+
     /// Waits for a message; `None` at the end of the stream.
     pub fn receive(&self) -> Result<Option<Message>> {
         // Most are one byte. Room for the longest costs three pages, which are copied or cleared.
@@ -376,6 +388,16 @@ mod tests {
             drop(child);
             assert_eq!(host.last_word(), last);
         }
+    }
+
+    #[test]
+    fn a_panic_of_the_container_is_its_error() {
+        let (host, child) = Wire::pair().unwrap();
+        child.of_a_panic()(&Error::new("x".repeat(2 * LIMIT)));
+        assert!(matches!(host.last_word(), Last::Failed(error) if error.len() == LIMIT - 1));
+        child.of_a_panic()(&Error::new("index out of bounds"));
+        let Last::Failed(error) = host.last_word() else { panic!("no word") };
+        assert_eq!(Error::decode(&error).to_string(), "index out of bounds");
     }
 
     #[test]
