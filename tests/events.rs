@@ -1,8 +1,9 @@
 //! `events`: statistics in the types that callers parse, lack of memory, and the end of the stream.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{Bundle, eventually, known_difference, skip, systemd_makes_them};
@@ -113,6 +114,27 @@ fn the_stream_ends_with_the_container() {
         assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!(container.name())));
     }
     assert_eq!(outcome.stderr().lines().filter(|line| !line.contains("memory.events")).count(), 0);
+}
+
+#[test]
+fn statistics_that_were_missed_are_not_made_up_for() {
+    if known_difference("runc", "has no stream without the memory controller") {
+        return;
+    }
+    let Some(container) = running() else { return };
+    let interval = Duration::from_millis(100);
+    let stream = container.cmd(["events", "--interval", "100ms", container.name()]).spawn();
+    eventually("the stream has begun", || stream.stdout().lines().count() >= 1);
+    stream.signal(Signal::SIGSTOP);
+    std::thread::sleep(20 * interval);
+    let (before, since) = (stream.stdout().lines().count(), Instant::now());
+    stream.signal(Signal::SIGCONT);
+    eventually("the stream goes on", || stream.stdout().lines().count() > before + 1);
+    let due = since.elapsed().as_millis() / interval.as_millis();
+    let came = (stream.stdout().lines().count() - before) as u128;
+    assert!(came <= due + 2, "{came} lines instead of {due}");
+    container.kill("KILL").ok();
+    stream.wait().ok();
 }
 
 #[test]

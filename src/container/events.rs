@@ -52,7 +52,9 @@ pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&E
             return Ok(());
         }
         if let Some(moment) = next.filter(|&moment| Instant::now() >= moment) {
-            next = moment.checked_add(interval);
+            // What was missed, by a process that was stopped or on a machine that slept, is not made up for.
+            let missed = moment.elapsed() > interval;
+            next = if missed { Instant::now() } else { moment }.checked_add(interval);
             match cgroup.stats(record.resctrl.as_ref()) {
                 Ok(data) => tell(&Event { kind: "stats", id: &record.id, data: Some(data) })?,
                 // Deleted meanwhile.
