@@ -18,6 +18,9 @@ const AHEAD: i32 = 6;
 /// After so many looks a process is one that stays, and is looked at less often.
 const STAYS: u32 = 40;
 
+/// After so long, too: the runtime gives up a process that stands still, and on a slow machine a look takes its time.
+const HELD: Duration = Duration::from_secs(2);
+
 /// How processes are caught.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Catch {
@@ -71,18 +74,18 @@ pub enum Then {
 pub fn chase(catch: Catch, seconds: u64, mut look: impl FnMut(i32) -> Then) {
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut newest = last_pid();
-    let mut caught: Vec<(i32, u32)> = Vec::new();
+    let mut caught: Vec<(i32, u32, Instant)> = Vec::new();
     println!("ready");
     for sweep in 0_u64.. {
         for pid in newest + 1..=newest + AHEAD {
             if catch.finds(pid) {
                 newest = pid;
-                caught.insert(0, (pid, 0));
+                caught.insert(0, (pid, 0, Instant::now()));
             }
         }
-        caught.retain_mut(|(pid, looks)| {
+        caught.retain_mut(|(pid, looks, since)| {
             *looks += 1;
-            if *looks > STAYS && !sweep.is_multiple_of(500) {
+            if (*looks > STAYS || since.elapsed() > HELD) && !sweep.is_multiple_of(500) {
                 return true;
             }
             let there = catch.finds(*pid);

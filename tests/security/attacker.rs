@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::attack::{CANARY, Outside};
-use crate::harness::{Bundle, Cmd, Outcome, Terminal, eventually, known_difference, reaper};
+use crate::harness::{Bundle, Cmd, Outcome, Terminal, eventually, known_difference, reaper, systemd_makes_them};
 
 /// All that this machine gives, so that nothing but the runtime's own care stands between two processes.
 pub fn all() -> Vec<&'static str> {
@@ -157,13 +157,17 @@ impl Host {
     }
 }
 
-/// A pid namespace in place of the machine's, for runtimes whose containers have none of their own.
+/// A pid namespace in place of the machine's, for runtimes whose containers have none of their own. With the systemd driver it
+/// is that of the machine, the lab's, since systemd is told pids.
 pub struct PidHost {
-    first: i32,
+    first: Option<i32>,
 }
 
 impl PidHost {
     pub fn of(bundle: &Bundle) -> PidHost {
+        if systemd_makes_them() {
+            return PidHost { first: None };
+        }
         // A shell reaps what is left to it.
         let inner = "while :; do busybox sleep 1; done";
         let script = format!(
@@ -181,12 +185,15 @@ impl PidHost {
                 fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with("busybox"))
             })
         });
-        PidHost { first: child().expect("it was there") }
+        PidHost { first: Some(child().expect("it was there")) }
     }
 
     /// What starts a runtime in it.
     pub fn words(&self) -> Vec<String> {
-        ["/usr/bin/nsenter", "--target", &self.first.to_string(), "--pid", "--mount", "--"].map(str::to_owned).to_vec()
+        let enter = |first: i32| {
+            ["/usr/bin/nsenter", "--target", &first.to_string(), "--pid", "--mount", "--"].map(str::to_owned)
+        };
+        self.first.map(enter).into_iter().flatten().collect()
     }
 }
 
