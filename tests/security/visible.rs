@@ -105,6 +105,16 @@ fn a_container_that_joins_a_user_namespace_and_its_pids_is_seen_there_when_it_is
     joins_watched(true, &[&["user", "pid"], &["user", "pid", "ipc", "network", "uts"]]);
 }
 
+/// The host's mounts below a directory, as PATH and type.
+fn mounts_below(directory: &str) -> impl Iterator<Item = String> {
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").expect("the mounts of the host");
+    let below = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        Some((words.next()?, words.next()?)).filter(|(path, _)| path.starts_with(directory))
+    });
+    below.map(|(path, kind)| format!("{path} {kind}")).collect::<Vec<_>>().into_iter()
+}
+
 /// The same, where the new container has a user namespace of its own, which belongs to whoever has its creator's uid.
 #[test]
 fn a_container_with_a_new_user_namespace_is_seen_in_a_joined_pid_namespace_when_it_is_made() {
@@ -119,6 +129,8 @@ fn a_container_with_a_new_user_namespace_is_seen_in_a_joined_pid_namespace_when_
             let beside = with_new_user_namespace(passing(false));
             let mut words = host.watch(catch, &[&beside]);
             words.extend(["Uid", "Gid"].map(|name| format!("also={name}:{}", format!(" {HOST_ID}").repeat(4))));
+            // The host's procfs is bound there, with what is mounted below it.
+            words.extend(mounts_below("/proc/").map(|mount| format!("also={mount}")));
             let attacker = Attacker::new(powerful(false), &words);
             let beside = attacker.joined_by(beside, kinds);
             attacker.provoke(starts() / 4, has_seen, |round| come_and_go(&[], &beside, round % 2 == 0));
