@@ -6,26 +6,45 @@
 // These macros panic when a stream takes no more.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+#[forbid(unsafe_code)]
 mod cgroup;
+#[forbid(unsafe_code)]
 mod cli;
+#[forbid(unsafe_code)]
 mod commands;
+#[forbid(unsafe_code)]
 mod container;
+#[forbid(unsafe_code)]
 mod error;
+#[forbid(unsafe_code)]
 mod hooks;
+#[forbid(unsafe_code)]
 mod host;
+#[forbid(unsafe_code)]
 mod input;
+#[forbid(unsafe_code)]
 mod launch;
+#[forbid(unsafe_code)]
 mod log;
+#[forbid(unsafe_code)]
 mod namespaces;
 #[cfg(feature = "pages")]
+#[forbid(unsafe_code)]
 mod pages;
+#[forbid(unsafe_code)]
 mod plan;
+#[forbid(unsafe_code)]
 mod process;
+#[forbid(unsafe_code)]
 mod rootfs;
+#[forbid(unsafe_code)]
 mod seccomp;
+#[forbid(unsafe_code)]
 mod selfexe;
 mod sys;
+#[forbid(unsafe_code)]
 mod time;
+#[forbid(unsafe_code)]
 mod trace;
 
 use std::ffi::OsString;
