@@ -40,9 +40,25 @@ apt_get() {
     rm -f "$log"
 }
 
-# A rustc that links needs a C compiler as linker driver and libc's static half.
+# at_least WANTED FOUND: whether a version is one or a later one.
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+# Whether the toolchain is Debian's copy of a new one, which is kept for web browsers.
+debian_web() { installed rustc-web && [ "$(command -v rustc)" = /usr/bin/rustc ]; }
+
+# An old cargo fails for .cargo/config.toml, with words that do not name the version. A rustc that links needs a C compiler
+# as linker driver and libc's static half.
 need_toolchain() {
-    command -v cargo >/dev/null || die "cargo is missing: install Rust (https://rustup.rs) or Debian's cargo"
+    local wanted tool found
+    local remedy="install Rust by rustup (https://rustup.rs), or on Debian 12 and 13: apt-get install cargo-web rustc-web"
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    for tool in cargo rustc; do
+        command -v $tool >/dev/null || die "$tool is missing, $wanted or newer is needed: $remedy"
+        # rustup's own cargo fails where rustup has no toolchain, and says so.
+        found=$($tool --version) || die "$tool does not run, $wanted or newer is needed: $remedy"
+        found=$(cut -d ' ' -f 2 <<<"$found")
+        at_least "$wanted" "$found" || die "$(command -v $tool) is $found, $wanted or newer is needed: $remedy"
+    done
     need gcc libc6-dev
 }
 
@@ -54,12 +70,22 @@ target_dir() {
 
 # rustup's minimal profile and Debian's cargo come without these two.
 need_lints() {
-    cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return 0
+    cargo fmt --version >/dev/null 2>&1 && { has_clippy || debian_web; } && return 0
     if command -v rustup >/dev/null; then
         rustup component add rustfmt clippy >&2
+    elif debian_web; then
+        need rustfmt-web
     else
         need rustfmt rust-clippy
     fi
+}
+
+# Whether there is a clippy, and of this rustc: 0.1.95 is that of 1.95.
+has_clippy() { cargo clippy --version 2>/dev/null | grep -q "^clippy 0\.1\.$(rustc --version | cut -d . -f 2)"; }
+
+# Debian has no clippy for its rustc-web. Anywhere else one that is missing is an error.
+no_clippy() {
+    debian_web && ! has_clippy && say "without clippy, which Debian does not have for its rustc-web: the lints are skipped"
 }
 
 # runtime NAME|PATH: the absolute path of a runtime: a peer by its name, ours for the empty name.
