@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 
-use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator as Operator};
+use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator as Operator, LinuxSyscall};
 use serde_json::json;
 
 use super::judge::Data;
@@ -98,6 +98,13 @@ fn operator(op: Operator) -> u32 {
     }
 }
 
+/// The conditions of a rule: several on one argument apart, as in runc.
+fn alternatives(rule: &LinuxSyscall) -> Vec<&[LinuxSeccompArg]> {
+    let args = rule.args().as_deref().unwrap_or_default();
+    let repeated = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
+    if repeated { args.chunks(1).collect() } else { vec![args] }
+}
+
 /// The calls of runc for a profile: no rule for what happens anyway, several conditions on one argument apart.
 pub(super) fn lines(profile: &LinuxSeccomp, native: &Arch) -> String {
     // libseccomp's numbers of actions are the kernel's.
@@ -113,12 +120,8 @@ pub(super) fn lines(profile: &LinuxSeccomp, native: &Arch) -> String {
     };
     for rule in profile.syscalls().iter().flatten() {
         let action = rule.action().as_u32(rule.errno_ret());
-        let args = rule.args().as_deref().unwrap_or_default();
-        let repeated = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
-        let alternatives: Vec<String> = match repeated {
-            true => args.iter().map(words).collect(),
-            false => vec![args.iter().map(words).collect()],
-        };
+        let alternatives: Vec<String> =
+            alternatives(rule).iter().map(|args| args.iter().map(words).collect()).collect();
         for name in rule.names().iter().filter(|name| action != default && Call::named(name).is_some()) {
             for args in &alternatives {
                 let _ = writeln!(text, "rule {action:x} {name}{args}");
@@ -187,6 +190,10 @@ enum Reason {
     /// is then decided by the rule that came first. Of `1 != 0` and `1 != 5` with different actions, the argument
     /// 0x1_0000_0005: it takes the first, although of equal lower halves it would take the second.
     JoinedHalves,
+    /// A new rule whose conditions but for the first ones are those of an older one, the last of them turned into its
+    /// opposite, it takes for a part of the older one, and drops. Of `3 == 2` and then `0 != 7 && 3 != 2`, all arguments 0:
+    /// no rule holds.
+    LostRule,
 }
 
 impl Reason {
@@ -194,6 +201,7 @@ impl Reason {
         match self {
             Reason::SharedEnd => "that no rule has: it goes on in another rule whose first condition does not hold",
             Reason::ForgottenLoad => "that no rule has: it compares a word that it has not loaded",
+            Reason::LostRule => "of a profile without a rule that it takes for a part of another, and drops",
             Reason::JoinedHalves => "of another rule that holds too: it asks once for two rules' upper half",
         }
     }
@@ -230,6 +238,72 @@ fn halves_join(profile: &Profile, arch: &Arch, number: u32) -> bool {
     let all: Vec<(u32, Condition)> = entries.flat_map(conditions).collect();
     let upper = |condition: &Condition| (condition.arg, condition.value >> 32, condition.mask >> 32);
     all.iter().any(|(verdict, one)| all.iter().any(|(other, two)| verdict != other && upper(one) == upper(two)))
+}
+
+/// The profile with each of its names and alternatives in a rule of its own, without those that change nothing.
+fn singles(profile: &LinuxSeccomp) -> LinuxSeccomp {
+    let default = profile.default_action().as_u32(profile.default_errno_ret());
+    let mut single = Vec::new();
+    for rule in profile.syscalls().iter().flatten() {
+        if rule.action().as_u32(rule.errno_ret()) == default {
+            continue;
+        }
+        for name in rule.names() {
+            for args in alternatives(rule) {
+                let mut rule = serde_json::to_value(rule).unwrap();
+                (rule["names"], rule["args"]) = (json!([name]), json!(args));
+                single.push(rule);
+            }
+        }
+    }
+    let mut value = serde_json::to_value(profile).unwrap();
+    value["syscalls"] = single.into();
+    serde_json::from_value(value).unwrap()
+}
+
+/// What is asked of the arguments before a rule decides about a number; none for a rule that is not about it.
+fn asked(call: Call, rule: &[Condition], arch: &Arch, number: u32) -> Option<Vec<Condition>> {
+    let carried = call.carried(arch).filter(|(carrier, _)| *carrier == number).map(|(_, first)| first);
+    if carried.is_none() && call.number(arch) != Some(number) {
+        return None;
+    }
+    let which = carried.map(|first| Condition { arg: 0, test: Test::Equal, mask: u64::MAX, value: first.into() });
+    let rest = rule.iter().filter(|condition| carried.is_none() || condition.arg > 0).copied();
+    Some(which.into_iter().chain(rest).filter_map(|condition| condition.on(arch.wide)).collect())
+}
+
+/// Whether two conditions ask the same and go on at different answers.
+fn are_opposite(one: &Condition, other: &Condition) -> bool {
+    let tests = [(Test::Equal, Test::NotEqual), (Test::Less, Test::AtLeast), (Test::AtMost, Test::Greater)];
+    (one.arg, one.mask, one.value) == (other.arg, other.mask, other.value)
+        && tests.iter().any(|&(this, that)| [(this, that), (that, this)].contains(&(one.test, other.test)))
+}
+
+/// Whether libseccomp drops a rule when the other one is there: see [`Reason::LostRule`].
+fn is_lost(rule: &[Condition], beside: &[Condition]) -> bool {
+    (1..rule.len()).any(|from| {
+        let pairs = || rule[from..].iter().zip(beside);
+        let alike = pairs().take_while(|(new, old)| new == old).count();
+        pairs().nth(alike).is_some_and(|(new, old)| are_opposite(new, old))
+    })
+}
+
+/// The profile without the rules of a number that libseccomp loses.
+fn without_lost(profile: &LinuxSeccomp, native: &'static Arch, arch: &Arch, number: u32) -> LinuxSeccomp {
+    let single = singles(profile);
+    let read = Profile::read(&single, native).unwrap();
+    let mut before: Vec<Vec<Condition>> = Vec::new();
+    let mut keep = Vec::new();
+    for &(call, entry) in &read.named {
+        let rule = asked(call, &read.entries[usize::from(entry)].alternatives[0], arch, number);
+        keep.push(!rule.as_ref().is_some_and(|rule| before.iter().any(|other| is_lost(rule, other))));
+        before.extend(rule);
+    }
+    let rules = single.syscalls().iter().flatten().zip(keep).filter(|(_, keep)| *keep).map(|(rule, _)| rule.clone());
+    let rules = rules.collect();
+    let mut kept = single.clone();
+    kept.set_syscalls(Some(rules));
+    kept
 }
 
 /// What [`marked`] puts where libseccomp forgot a load: no verdict of any profile.
@@ -334,6 +408,11 @@ fn same(
                     true => (arch.wide && halves_join(&read, arch, number)).then_some(Reason::JoinedHalves),
                     false => may_err,
                 };
+                let is_without_lost = || {
+                    let kept = without_lost(profile, native, arch, number);
+                    expected(&kept, &read.archs, arch.audit, number, args).contains(&their)
+                };
+                let reason = reason.or_else(|| is_without_lost().then_some(Reason::LostRule));
                 let Some(reason) = reason.filter(|_| open.contains(&own)) else {
                     panic!(
                         "number {number:#x} of {:?}, {args:x?}: {own:#x}, libseccomp says {their:#x}, the standard \
@@ -392,6 +471,35 @@ fn every_operator_means_what_libseccomp_makes_of_it() {
         same(profile, native, &theirs.unwrap(), false, 20, &mut dice, &mut tally);
         assert!(tally.alike > 100 && tally.differ() == 0);
     }
+}
+
+#[test]
+fn a_rule_that_libseccomp_loses_holds() {
+    let native = arch(Listed::ScmpArchX86_64);
+    let profile: LinuxSeccomp = serde_json::from_value(json!({
+        "defaultAction": "SCMP_ACT_LOG", "architectures": ["SCMP_ARCH_X86"], "syscalls": [
+            {"names": ["exit_group"], "action": "SCMP_ACT_TRAP", "args": [{"index": 3, "value": 2, "op": "SCMP_CMP_EQ"}]},
+            {"names": ["exit_group"], "action": "SCMP_ACT_TRAP", "args": [
+                {"index": 3, "value": 2, "op": "SCMP_CMP_NE"}, {"index": 0, "value": 7, "op": "SCMP_CMP_NE"}
+            ]},
+        ]
+    }))
+    .unwrap();
+    let ours = Program::compile_on(&profile, native).unwrap();
+    let theirs = filters(&[lines(&profile, native)]).remove(0).unwrap();
+    for (audit, number) in [(native.audit, 231), (arch(Listed::ScmpArchX86).audit, 252)] {
+        for (args, verdict) in [
+            ([0, 0, 0, 2, 0, 0], libc::SECCOMP_RET_TRAP),
+            ([0; 6], libc::SECCOMP_RET_TRAP),
+            ([7, 0, 0, 0, 0, 0], libc::SECCOMP_RET_LOG),
+        ] {
+            let data = Data::new(audit, number, args, false);
+            assert_eq!(judge::run_all(&ours.parts, &data).verdict, verdict, "{number} {args:?}");
+        }
+    }
+    let mut tally = Tally::default();
+    same(&profile, native, &theirs, false, 50, &mut Dice(11), &mut tally);
+    assert!(tally.others.keys().all(|reason| *reason == Reason::LostRule), "{tally}");
 }
 
 /// Compares generated profiles on all machines, so many as `rounds`.
