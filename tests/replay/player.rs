@@ -37,6 +37,8 @@ struct Container {
     rootfs: PathBuf,
     /// None where only the runtime knew it.
     pid: Option<i32>,
+    /// From when on its process was born.
+    born: reaper::Ticks,
     /// It runs until it is killed.
     sleeps: bool,
     args: Value,
@@ -134,6 +136,7 @@ impl<'a> Player<'a> {
         }
 
         let Fitted { mut config, rootfs, refusals, hook_states, sleeps } = fitted;
+        let born = reaper::Ticks::now();
         let Made { outcome, terminal, leaks } =
             self.until_taken(call, &mut config, refusals, &bundle.join("config.json"));
         if let Some((_, words)) = wrong {
@@ -166,7 +169,7 @@ impl<'a> Player<'a> {
             "made of a like config"
         });
         let args = config["process"]["args"].clone();
-        let container = Container { rootfs, pid, sleeps, args, preserved, lost: false, _terminal: terminal };
+        let container = Container { rootfs, pid, born, sleeps, args, preserved, lost: false, _terminal: terminal };
         self.containers.insert(id, container);
     }
 
@@ -389,8 +392,12 @@ impl<'a> Player<'a> {
     }
 
     fn ends(&self, id: &str) {
-        if let Some(pid) = self.containers.get(id).and_then(|container| container.pid) {
-            assert!(reaper::wait(pid, Duration::from_secs(10)).is_some(), "the process of {id} lives on");
+        let Some(container) = self.containers.get(id) else { return };
+        if let Some(pid) = container.pid {
+            assert!(
+                reaper::wait_for(pid, container.born, Duration::from_secs(10)).is_some(),
+                "the process of {id} lives on"
+            );
         }
     }
 
@@ -399,7 +406,7 @@ impl<'a> Player<'a> {
         let container = &self.containers[id];
         let Some(pid) = container.pid else { return };
         let patience = Duration::from_millis(if container.sleeps { 0 } else { 700 });
-        let Some(end) = reaper::wait(pid, patience) else {
+        let Some(end) = reaper::wait_for(pid, container.born, patience) else {
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             return self.ends(id);
         };
