@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::harness::{Bundle, known_difference};
+use crate::harness::{Bundle, Kind, kind, known_difference};
 
 // B01: the target of a mount is a link whose own target is not there.
 
@@ -607,4 +607,104 @@ fn dest_nofollow_does_not_reach_into_proc_behind_a_link() {
     let bundle = Bundle::new().link("/innocent", "/proc").args(["true"]);
     let source = bundle.host_file("file", "host");
     bundle.bind(source, "/innocent/self", &["bind", "dest-nofollow"]).run().fails_with("proc");
+}
+
+// What a bind makes of the flags of its source.
+
+/// Flags of a source, options of a bind of it, flags of the mount in the container; the peers that have others.
+type Case = (&'static [&'static str], &'static [&'static str], &'static str, &'static [Kind]);
+
+const ALL: &[&str] = &["ro", "nosuid", "nodev", "noexec", "nosymfollow"];
+const CAREFUL: &[&str] = &["nosuid", "nodev", "noexec"];
+
+/// A word that names a flag makes the words all the flags. Words for whole trees and access times are left to themselves.
+const FLAGS: &[Case] = &[
+    (ALL, &["rbind", "rprivate"], "ro,nosuid,nodev,noexec,relatime,nosymfollow", &[Kind::Crun]),
+    (ALL, &["bind", "rw"], "rw,relatime", &[]),
+    (CAREFUL, &["rbind", "rw", "rprivate"], "rw,relatime", &[]),
+    (CAREFUL, &["rbind", "ro", "rprivate"], "ro,relatime", &[Kind::Crun]),
+    (CAREFUL, &["rbind", "nosuid", "suid"], "rw,relatime", &[Kind::Crun]),
+    (&["ro", "noexec"], &["rbind", "nosuid", "nodev", "rprivate"], "rw,nosuid,nodev,relatime", &[]),
+    (&["ro", "nosuid"], &["bind", "exec"], "rw,relatime", &[]),
+    (&["nosuid", "noatime"], &["bind", "rw"], "rw,noatime", &[]),
+    (&["nosuid", "nodiratime"], &["bind", "noexec"], "rw,noexec,nodiratime,relatime", &[]),
+    (&["nosuid"], &["bind", "noatime"], "rw,noatime", &[]),
+    (&["nosuid", "noexec"], &["rbind", "rro"], "ro,nosuid,noexec,relatime", &[]),
+    (&["nosuid", "noexec"], &["rbind", "rro", "nodev"], "ro,nodev,relatime", &[Kind::Crun]),
+    (&["noatime"], &["bind", "atime"], "rw,noatime", &[]),
+    (&["noatime"], &["bind", "norelatime"], "rw,noatime", &[]),
+    (&["noatime"], &["bind", "nostrictatime"], "rw,noatime", &[]),
+    (&["strictatime"], &["bind", "norelatime"], "rw", &[]),
+    (&["noatime"], &["bind", "noatime", "atime"], "rw,noatime", &[Kind::Crun]),
+    (&["nosuid", "noatime"], &["bind", "atime"], "rw,nosuid,noatime", &[Kind::Crun, Kind::Runc]),
+];
+
+/// In a user namespace what the source has stays.
+const FLAGS_IN_A_USER_NAMESPACE: &[Case] = &[
+    (CAREFUL, &["rbind", "rw", "rprivate"], "rw,nosuid,nodev,noexec,relatime", &[Kind::Crun]),
+    (CAREFUL, &["rbind", "ro", "rprivate"], "ro,nosuid,nodev,noexec,relatime", &[]),
+    (&["ro", "noexec"], &["rbind", "nosuid", "nodev"], "ro,nosuid,nodev,noexec,relatime", &[Kind::Crun]),
+    (&["noatime"], &["bind", "atime"], "rw,noatime", &[]),
+    (&["noatime"], &["bind", "norelatime"], "rw,noatime", &[]),
+    (&["nosuid", "noatime"], &["bind", "nostrictatime"], "rw,nosuid,noatime", &[Kind::Crun]),
+];
+
+/// A tmpfs of the host with these flags.
+fn source_with(bundle: &Bundle, words: &[&str]) -> PathBuf {
+    use nix::mount::{MsFlags, mount};
+    let flag = |word: &&str| match *word {
+        "ro" => MsFlags::MS_RDONLY,
+        "nosuid" => MsFlags::MS_NOSUID,
+        "nodev" => MsFlags::MS_NODEV,
+        "noexec" => MsFlags::MS_NOEXEC,
+        "noatime" => MsFlags::MS_NOATIME,
+        "nodiratime" => MsFlags::MS_NODIRATIME,
+        "strictatime" => MsFlags::MS_STRICTATIME,
+        "nosymfollow" => MsFlags::from_bits_retain(nix::libc::MS_NOSYMFOLLOW),
+        other => panic!("{other} is no flag"),
+    };
+    let dir = bundle.host_dir("source");
+    mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+    let flags = words.iter().map(flag).fold(MsFlags::MS_REMOUNT | MsFlags::MS_BIND, |all, flag| all | flag);
+    mount(None::<&str>, &dir, None::<&str>, flags, None::<&str>).expect("set its flags");
+    dir
+}
+
+#[track_caller]
+fn binds_have(cases: &[Case], change: impl Fn(Bundle) -> Bundle) {
+    let mut wrong = Vec::new();
+    for &(source, options, flags, unlike) in cases {
+        if unlike.contains(&kind()) {
+            known_difference("crun", "drops the flags without a word, or keeps them beside one");
+            known_difference("runc", "takes atime for a flag");
+            continue;
+        }
+        let bundle = change(Bundle::new());
+        let source_dir = source_with(&bundle, source);
+        let bundle = bundle.bind(source_dir, "/m", options);
+        let seen = bundle.args(["awk", "$5==\"/m\"{print $6}", "/proc/self/mountinfo"]).run();
+        if seen.stdout().trim() != flags {
+            let (found, error) = (seen.stdout(), seen.stderr());
+            wrong.push(format!("{options:?} of {source:?}: {}{}, not {flags}", found.trim(), error.trim()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn flags_of_a_bind_take_the_place_of_its_sources() {
+    binds_have(FLAGS, |bundle| bundle);
+}
+
+#[test]
+fn flags_of_a_bind_are_added_to_its_sources_in_a_user_namespace() {
+    binds_have(FLAGS_IN_A_USER_NAMESPACE, Bundle::userns);
+}
+
+#[test]
+fn a_program_of_a_noexec_source_runs_where_the_bind_is_writable() {
+    let bundle = Bundle::new().args(["/m/busybox", "echo", "ran"]);
+    let source = source_with(&bundle, CAREFUL);
+    fs::copy(bundle.rootfs().join("bin/busybox"), source.join("busybox")).expect("copy a program");
+    bundle.bind(source, "/m", &["rbind", "rprivate", "rw"]).run().prints("ran");
 }

@@ -435,6 +435,21 @@ fn a_container_without_a_user_namespace_inside_an_outer_one() {
     as_outer_root(&container, "--map-root-user --map-auto").ok();
 }
 
+#[test]
+fn flags_that_an_outer_user_namespace_has_locked_stay_where_words_name_others() {
+    if known_difference("runc", "wants the cgroup") || known_difference("crun", "keeps them beside no other word") {
+        return;
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let container = single();
+    let source = container.bundle.host_dir("locked");
+    mount(Some("tmpfs"), &source, Some("tmpfs"), flags, None::<&str>).expect("mount a tmpfs");
+    let container = container.with(without_user_namespace);
+    let container = container.with(|bundle| bundle.args(["awk", "$5==\"/m\"{print $6}", "/proc/self/mountinfo"]));
+    let container = container.with(|bundle| bundle.bind(source, "/m", &["rbind", "rw"]));
+    as_outer_root(&container, "--map-root-user").prints("rw,nosuid,nodev,noexec,relatime");
+}
+
 /// Its own pid namespace is of a user namespace further out, so that nothing leads back there from another one.
 #[test]
 fn in_an_outer_user_namespace_pid_namespaces_are_joined_and_hooks_stay_outside() {

@@ -75,6 +75,8 @@ pub(super) struct Mount {
     parameters: Vec<Parameter>,
     own: Attributes,
     all: Attributes,
+    /// Flags that the source of a bind may have, and that are taken away unless they are locked.
+    replaced: u64,
     /// Propagation to set, before and, where a shared mount may have been covered, after attaching.
     spread: Vec<(u64, bool)>,
     /// Some of that is what the entry says.
@@ -146,7 +148,22 @@ impl Mount {
         let has_spread = !options.spread.is_empty();
         let (own, all, links) = (options.own, options.all, options.links);
         let locked = request.user_namespace;
-        Ok(Mount { index, target, source, parameters, own, all, spread, has_spread, plain, locked, idmap, links })
+        let replaced = if matches!(source, Source::Bind { .. }) && !locked { options.replaced() } else { 0 };
+        Ok(Mount {
+            index,
+            target,
+            source,
+            parameters,
+            own,
+            all,
+            replaced,
+            spread,
+            has_spread,
+            plain,
+            locked,
+            idmap,
+            links,
+        })
     }
 
     /// The destination.
@@ -414,11 +431,14 @@ impl Mount {
     /// Attributes and propagation of a detached tree, in as few calls as they fit in.
     fn dress(&self, tree: &OwnedFd, recursive: bool) -> Result<()> {
         let mut steps: Vec<(bool, Change)> = Vec::with_capacity(2);
-        let changes = |attributes: Attributes| Change { set: attributes.set, clear: attributes.clear, propagation: 0 };
+        let changes = |attributes: Attributes, replaced: u64| {
+            let clear = attributes.clear | replaced;
+            Change { set: attributes.set, clear, propagation: 0 }
+        };
         if recursive {
-            steps.extend([(true, changes(self.all)), (false, changes(self.own))]);
+            steps.extend([(true, changes(self.all, 0)), (false, changes(self.own, self.replaced))]);
         } else {
-            steps.push((false, changes(self.all.then(self.own))));
+            steps.push((false, changes(self.all.then(self.own), self.replaced)));
         }
         for &(kind, all) in &self.spread {
             let free = steps.iter_mut().find(|(deep, step)| *deep == (all && recursive) && step.propagation == 0);
@@ -429,10 +449,20 @@ impl Mount {
         }
         for (deep, step) in steps {
             if !step.is_empty() {
-                change(tree, deep, step).context("set its attributes")?;
+                self.change(tree, deep, step).context("set its attributes")?;
             }
         }
         Ok(())
+    }
+
+    /// Flags that a more privileged mount namespace has locked stay, unless a word says to take them away.
+    fn change(&self, tree: &OwnedFd, deep: bool, step: Change) -> crate::sys::Result<()> {
+        match change(tree, deep, step) {
+            Err(Errno::EPERM) if step.clear & self.replaced != 0 => {
+                change(tree, deep, Change { clear: step.clear & !self.replaced, ..step })
+            }
+            done => done,
+        }
     }
 
     /// A detached mount of a new file system; `place` is what it covers, once that is known.

@@ -112,6 +112,9 @@ const WORDS: &[(&str, Effect)] = &[
     ("dest-nofollow", Link(|links| links.cover_destination = true)),
 ];
 
+/// The flags of a bind that take the place of its source's.
+const FLAGS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+
 /// The words that are understood, for `corten features`.
 pub(crate) fn words() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|&(word, _)| word)
@@ -146,10 +149,20 @@ impl Attributes {
         self.set = self.set & !attr::ATIME | mode;
     }
 
-    /// Drops a mode. What was never chosen becomes the default, since the source of a bind may have it.
+    fn chosen_atime(&self) -> Option<u64> {
+        (self.clear & attr::ATIME != 0).then_some(self.set & attr::ATIME)
+    }
+
+    /// Drops a mode that was chosen, so that the source's or the default holds.
     fn not_atime(&mut self, mode: u64) {
-        let chosen = (self.clear & attr::ATIME != 0).then_some(self.set & attr::ATIME);
-        match chosen {
+        if self.chosen_atime() == Some(mode) {
+            self.forget(attr::ATIME);
+        }
+    }
+
+    /// Drops a mode, of the sources as well: it becomes the default unless another one was chosen.
+    fn not_atime_of_sources(&mut self, mode: u64) {
+        match self.chosen_atime() {
             Some(other) if other != mode => {}
             None if mode == attr::RELATIME => {}
             _ => self.atime(attr::RELATIME),
@@ -207,6 +220,8 @@ pub(super) struct Options {
     pub(super) own: Attributes,
     /// For all mounts of the tree.
     pub(super) all: Attributes,
+    /// A word says something of this mount alone, other than to drop an access time mode.
+    own_said: bool,
     /// Propagation, in order; true goes for all mounts of the tree.
     pub(super) spread: Vec<(u64, bool)>,
     /// A bind mount; true takes the mounts below the source along.
@@ -241,6 +256,7 @@ impl Options {
             self.parameters.push(Parameter::new(word)?);
             return Ok(());
         };
+        self.own_said |= matches!(effect, Set(_) | Clear(_) | Atime(_));
         match effect {
             Set(flag) => self.own.set(flag),
             Clear(flag) => self.own.clear(flag),
@@ -260,7 +276,7 @@ impl Options {
                 self.own.forget(attr::ATIME);
             }
             NotAtimeAll(mode) => {
-                self.all.not_atime(mode);
+                self.all.not_atime_of_sources(mode);
                 self.own.forget(attr::ATIME);
             }
             Spread(kind, all) => self.spread.push((kind, all)),
@@ -273,6 +289,13 @@ impl Options {
             Nothing => {}
         }
         Ok(())
+    }
+
+    /// What a bind does not take over from its source: as soon as a word names a flag, the words are all the flags, for
+    /// runc and crun. No word for an access time mode does that to the mode of the source.
+    pub(super) fn replaced(&self) -> u64 {
+        let said = self.own.set | self.own.clear | self.all.set | self.all.clear;
+        if self.own_said { FLAGS & !said } else { 0 }
     }
 
     /// The attributes of a single mount: what goes for all, then what goes for this one.
@@ -307,9 +330,10 @@ mod tests {
     #[test]
     fn a_negated_access_time_word_only_takes_back_its_own_mode() {
         assert_eq!(parse(&["noatime", "nostrictatime"]).own.set, attr::NOATIME);
-        assert_eq!(parse(&["strictatime", "nostrictatime"]).own, Attributes { set: 0, clear: attr::ATIME });
-        assert_eq!(parse(&["atime"]).own, Attributes { set: 0, clear: attr::ATIME });
-        assert_eq!(parse(&["norelatime"]).own, Attributes::default());
+        for words in [&["strictatime", "nostrictatime"][..], &["noatime", "atime"], &["atime"], &["norelatime"]] {
+            assert_eq!(parse(words).own, Attributes::default(), "{words:?}");
+        }
+        assert_eq!(parse(&["ratime"]).all, Attributes { set: 0, clear: attr::ATIME });
         assert_eq!(parse(&["noatime", "norelatime"]).own.set, attr::NOATIME);
     }
 

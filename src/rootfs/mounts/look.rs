@@ -94,7 +94,8 @@ impl Mount {
 
     fn tree(&self, fd: OwnedFd) -> Tree {
         let wanted = self.all.then(self.own);
-        let as_wanted = |bit: u64, now: bool| wanted.set & bit != 0 || (now && wanted.clear & bit == 0);
+        let clear = wanted.clear | self.replaced;
+        let as_wanted = |bit: u64, now: bool| wanted.set & bit != 0 || (now && clear & bit == 0);
         let tree = Tree::new(fd);
         Tree {
             read_only: as_wanted(attr::RDONLY, tree.read_only),
