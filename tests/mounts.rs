@@ -283,6 +283,31 @@ fn filesystem_data_reaches_the_filesystem() {
 }
 
 #[test]
+fn options_in_one_string_are_parted() {
+    let container =
+        Bundle::new().mount("/m", "tmpfs", "tmpfs", &["size=64k,nr_inodes=50", "nosuid", "mode=0700,uid=5"]);
+    let seen = container.args(["awk", "$5==\"/m\"{print $6 \" \" $NF}", "/proc/self/mountinfo"]).run();
+    seen.prints("rw,nosuid,relatime rw,size=64k,nr_inodes=50,mode=700,uid=5");
+}
+
+#[test]
+fn an_option_for_a_file_system_is_an_error_on_a_bind() {
+    if known_difference("crun", "drops it without a word") {
+        return;
+    }
+    for (option, name) in [("size=10m", "size"), ("mode=755", "mode"), ("readonly", "readonly"), ("ro,uid=5", "uid")] {
+        let bundle = Bundle::new().args(["true"]);
+        let source = bundle.host_dir("d");
+        let outcome = bundle.bind(source, "/m", &["rbind", option]).run();
+        outcome.fails_with(name);
+        match kind() {
+            Kind::Runc => outcome.fails_with("bind mounts cannot have any filesystem-specific options"),
+            _ => outcome.fails_with(&format!("/mounts/7/options: a bind has no option {name}")),
+        };
+    }
+}
+
+#[test]
 fn an_rbind_takes_what_is_mounted_below_and_a_bind_does_not() {
     use nix::mount::{MsFlags, mount};
     for (option, seen) in [("rbind", "in"), ("bind", "")] {

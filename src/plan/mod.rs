@@ -278,7 +278,7 @@ fn delegate_to(namespaces: &Namespaces, process: &SpecProcess) -> Option<Uid> {
 /// Whether the container has its own view of cgroups and may write it.
 fn steers_cgroups(spec: &Spec, namespaces: &Namespaces) -> bool {
     let writable = |mount: &Mount| {
-        let read_only = mount.options().iter().flatten().any(|option| option == "ro");
+        let read_only = mount.options().iter().flatten().any(|option| option.split(',').any(|word| word == "ro"));
         mount.destination() == Path::new("/sys/fs/cgroup") && mount.typ().as_deref() == Some("cgroup") && !read_only
     };
     namespaces.origin(libc::CLONE_NEWCGROUP as u64) == Origin::New && spec.mounts().iter().flatten().any(writable)

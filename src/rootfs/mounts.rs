@@ -43,8 +43,8 @@ const PROC_FILES: &[&str] = &[
 /// cgroup2 and mqueue share with others.
 const KERNEL_TYPES: &[&str] = &["tmpfs", "ramfs", "proc", "sysfs", "devpts", "mqueue", "cgroup2", "overlay", "debugfs"];
 
-/// Parameters of a tmpfs that engines leave in the options of a bind.
-const TMPFS_PARAMETERS: &[&str] = &["mode", "size", "uid", "gid", "nr_inodes", "nr_blocks"];
+/// Words for a file system that runc takes in the options of a bind.
+const SUPERBLOCK: &[&str] = &["sync", "async", "dirsync", "lazytime", "nolazytime"];
 
 /// The type of a cgroup file system, and what the table of mounts has as its source.
 const CGROUP: &CStr = c"cgroup2";
@@ -660,13 +660,14 @@ pub(super) fn is_proc_root(tree: &OwnedFd) -> Result<bool> {
     Ok(fstatfs(tree)?.filesystem_type() == PROC_SUPER_MAGIC && fstat(tree)?.st_ino == ROOT)
 }
 
-/// A bind takes no parameters. Those of a tmpfs do no harm; any other may be a misspelt `ro`.
+/// A bind makes no file system, so that a parameter is without effect, or a misspelt `ro`.
 fn check_bind_parameters(parameters: &[Parameter], field: impl Fn() -> String) -> Result<()> {
     for Parameter { key, value } in parameters {
         let key = key.to_string_lossy();
-        let harmless = value.is_some() && TMPFS_PARAMETERS.contains(&&*key)
-            || matches!(&*key, "sync" | "async" | "dirsync" | "lazytime" | "nolazytime");
-        ensure!(harmless, "a bind has no option {key}");
+        if value.is_some() || !SUPERBLOCK.contains(&&*key) {
+            return Err(Error::new(format!("a bind has no option {key}"))
+                .hint("a bind shows a file system that is there already: options for a new one go with its type"));
+        }
         log::warn!("{}: the option {key} has no effect on a bind", field());
     }
     Ok(())

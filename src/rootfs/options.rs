@@ -115,6 +115,31 @@ const WORDS: &[(&str, Effect)] = &[
 /// The flags of a bind that take the place of its source's.
 const FLAGS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
 
+/// The options in one string, as mount(2) parts them: at each comma but one that is escaped (overlayfs), between quotes
+/// (SELinux), or in a list of numbers (`mpol` of a tmpfs). Layers of an overlay that are given one by one come by
+/// fsconfig(2) alone, where a comma is a comma.
+pub(super) fn parts(word: &str) -> impl Iterator<Item = &str> {
+    let whole = ["lowerdir+=", "datadir+="].iter().any(|key| word.starts_with(key));
+    let mut rest = Some(word);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let end = if whole { None } else { comma(text.as_bytes()) };
+        rest = end.map(|end| &text[end + 1..]);
+        Some(end.map_or(text, |end| &text[..end]))
+    })
+}
+
+/// Where the first option of a list ends, unless it is the only one.
+fn comma(text: &[u8]) -> Option<usize> {
+    let (mut escaped, mut quoted) = (false, false);
+    text.iter().enumerate().position(|(index, &byte)| {
+        let literal = escaped;
+        escaped = byte == b'\\' && !literal;
+        quoted ^= byte == b'"' && !literal;
+        byte == b',' && !literal && !quoted && !text.get(index + 1).is_some_and(u8::is_ascii_digit)
+    })
+}
+
 /// The words that are understood, for `corten features`.
 pub(crate) fn words() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|&(word, _)| word)
@@ -238,7 +263,7 @@ impl Options {
     pub(super) fn parse(words: &[String], field: &str) -> Result<Options> {
         let mut options = Options::default();
         for (index, word) in words.iter().enumerate() {
-            options.add(word).field(|| format!("{field}/{index}"))?;
+            parts(word).try_for_each(|part| options.add(part)).field(|| format!("{field}/{index}"))?;
         }
         Ok(options)
     }
@@ -350,6 +375,23 @@ mod tests {
         let expected = ["mode=755", "newinstance", "size="].map(|text| Parameter::new(text).unwrap());
         assert_eq!(parameters, expected);
         assert_eq!(parameters[2].value.as_deref(), Some(c""));
+    }
+
+    #[test]
+    fn options_in_one_string_are_parted_as_the_kernel_does() {
+        for (word, expected) in [
+            ("size=1m,nr_inodes=50", &["size=1m", "nr_inodes=50"][..]),
+            ("mode=755,", &["mode=755", ""]),
+            ("mpol=bind:0-1,3,size=1m", &["mpol=bind:0-1,3", "size=1m"]),
+            (r#"context="u:r:t:s0:c1,c2",size=1m"#, &[r#"context="u:r:t:s0:c1,c2""#, "size=1m"]),
+            (r"lowerdir=/a\,b:/c\\,index=on", &[r"lowerdir=/a\,b:/c\\", "index=on"]),
+            ("lowerdir+=/a,b", &["lowerdir+=/a,b"]),
+            ("", &[""]),
+        ] {
+            assert_eq!(parts(word).collect::<Vec<_>>(), expected, "{word}");
+        }
+        let options = parse(&["size=1m,ro,nr_inodes=50"]);
+        assert_eq!((options.own.set, options.parameters.len()), (attr::RDONLY, 2));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, stat};
 use nix::unistd::{chdir, fchdir};
 
 use super::filesystem::{complain, finish, set, start};
-use super::options::{Options, Parameter};
+use super::options::{Options, Parameter, parts};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
 use crate::sys::mount::Filesystem;
@@ -92,7 +92,7 @@ impl Overlay {
     ) -> Result<Overlay> {
         let mut overlay = Overlay { name, ..Overlay::default() };
         for (index, word) in words.iter().enumerate() {
-            if let Some((key, value)) = word.split_once('=') {
+            for (key, value) in parts(word).filter_map(|part| part.split_once('=')) {
                 overlay.add(key, value, bundle).field(|| format!("{field}/{index}"))?;
             }
         }
