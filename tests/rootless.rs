@@ -267,19 +267,32 @@ fn the_default_state_root_lies_in_the_users_runtime_directory() {
 }
 
 #[test]
-fn without_limits_no_cgroup_is_needed_and_no_word_lost() {
-    let outcome = single().with(|bundle| bundle.args(["true"])).run();
-    assert_eq!(outcome.ok().stderr(), "");
+fn without_limits_no_cgroup_is_needed_and_a_warning_tells() {
+    let container = single().with(|bundle| bundle.args(["grep", "^0:", "/proc/self/cgroup"]).without_ns("cgroup"));
+    let caller = format!("0::{}/caller", container.bundle.sandbox().cgroup_name());
+    container.bundle.write();
+    let log = container.bundle.sandbox().dir().join("run/log");
+    let run = ["--log", log.to_str().expect("a plain path"), "run", container.bundle.name()];
+    container.cmd(&run).run().ok().prints(&caller);
+    if kind() == Kind::Corten {
+        let log = fs::read_to_string(log).expect("read the log");
+        let said = "no cgroup of its own and stays in its caller's: make cgroup /";
+        assert!(log.contains("level=warning") && log.contains(said), "{log}");
+    }
 }
 
 #[test]
-fn a_cgroup_that_cannot_be_made_is_done_without_when_nothing_is_limited() {
+fn a_named_cgroup_that_cannot_be_made_is_an_error() {
     let named = |bundle: Bundle| {
         let path = format!("{}/mine", bundle.sandbox().cgroup_name());
         bundle.set("/linux/cgroupsPath", path).args(["true"])
     };
+    let container = single().with(named);
+    let outcome = container.run();
+    outcome.fails_with("permission denied");
     if kind() == Kind::Corten {
-        assert_eq!(single().with(named).run().ok().stderr(), "");
+        outcome.fails_with("/linux/cgroupsPath: make cgroup").fails_with("delegated to this user");
+        container.cmd(&["state", container.bundle.name()]).run().fails_with("does not exist");
     }
 }
 
@@ -347,6 +360,7 @@ fn a_second_container_of_the_user_joins_the_first_ones_namespaces() {
     let detached = ["run", "--detach", "--pid-file", "pid", first.bundle.name()];
     first.cmd(&detached).run().ok();
     let mut bundle = Bundle::inside(first.bundle.sandbox().clone()).ns("user").unset("/hostname");
+    bundle = bundle.unset("/linux/cgroupsPath");
     bundle = bundle.mount_options("/dev/pts", |options| options.retain(|option| option != "gid=5"));
     chown_all(bundle.path(), USER);
     for (word, kind) in [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")] {
@@ -503,7 +517,7 @@ fn an_outer_user_namespace_that_maps_all_ids_to_themselves() {
 }
 
 #[test]
-fn a_delegated_cgroup_is_used_and_one_out_of_reach_done_without() {
+fn a_delegated_cgroup_is_used_and_one_out_of_reach_refused() {
     let named = |bundle: Bundle, below: &str| {
         let path = format!("{}/{below}", bundle.sandbox().cgroup_name());
         bundle.set("/linux/cgroupsPath", path).without_ns("cgroup").sh("grep ^0: /proc/self/cgroup")
@@ -513,7 +527,7 @@ fn a_delegated_cgroup_is_used_and_one_out_of_reach_done_without() {
             chown(dir.join(file), Some(USER), Some(USER)).expect("delegate a cgroup");
         }
     };
-    if known_difference("crun", "leaves it for want of bpf") || known_difference("runc", "will not do without") {
+    if known_difference("crun", "leaves it for want of bpf") {
         return;
     }
     let container = single().with(|bundle| named(bundle, "mine/x"));
@@ -521,7 +535,11 @@ fn a_delegated_cgroup_is_used_and_one_out_of_reach_done_without() {
     let mine = sandbox.cgroup().join("mine");
     fs::create_dir(&mine).expect("make a cgroup");
     delegate(&mine);
-    container.run().ok().prints(&format!("0::{}/caller", sandbox.cgroup_name()));
+    let outcome = container.run();
+    outcome.fails_with("permission denied");
+    if kind() == Kind::Corten {
+        outcome.fails_with("/linux/cgroupsPath: go from cgroup");
+    }
     assert!(!mine.join("x").exists());
     delegate(sandbox.cgroup());
     container.run().ok().prints(&format!("0::{}/mine/x", sandbox.cgroup_name()));
@@ -606,7 +624,7 @@ fn an_image_directory_is_shared_through_an_overlay_made_by_the_user() {
         for (form, kept) in [("tmpfs", false), ("dir=kept", true)] {
             let cover = json!({"run.corten.rootfs.overlay": form});
             let script = "echo new >/made; rm /etc/group; cat /made; ls /etc";
-            let bundle = Bundle::inside(container.bundle.sandbox().clone());
+            let bundle = Bundle::inside(container.bundle.sandbox().clone()).unset("/linux/cgroupsPath");
             chown_all(bundle.path(), USER);
             let map = container.bundle.config()["linux"]["uidMappings"].clone();
             let bundle = bundle.ns("user").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);

@@ -48,20 +48,28 @@ impl Request {
     }
 
     /// What becomes of a cgroup that could not be made: an unprivileged runtime to which none was delegated goes on without
-    /// one, unless a limit is asked for.
+    /// one, and says so, unless a limit is asked for or a place is named (runtime-spec, config-linux.md, "Cgroups Path":
+    /// "the runtime MUST consistently attach to the same place").
     pub fn forgo(&self, error: Error) -> Result<()> {
         let denied =
             matches!(error.errno(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS)) || Mount::find().is_err();
         if !denied || !host::is_unprivileged() {
             return Err(error);
         }
-        match self.limits.first_needed() {
-            None => Ok(()),
-            Some(write) => Err(error.field(write.field()).hint(
+        if self.named {
+            return Err(error.field("/linux/cgroupsPath").hint(
+                "name one below a cgroup that is delegated to this user (systemd's user session has one), or leave it \
+                 out: without limits the container then stays in its caller's cgroup",
+            ));
+        }
+        if let Some(write) = self.limits.first_needed() {
+            return Err(error.field(write.field()).hint(
                 "limits need a cgroup that is delegated to this user: run in a systemd user session or name one in \
                  linux.cgroupsPath, or leave linux.resources out",
-            )),
+            ));
         }
+        log::warn!("the container has no cgroup of its own and stays in its caller's: {error}");
+        Ok(())
     }
 
     /// Makes what is missing of the cgroup's directories. Until [`Cgroup::keep`] the result undoes that when dropped.

@@ -61,6 +61,8 @@ pub enum Manager {
 pub struct Request {
     id: String,
     path: Wanted,
+    /// `linux.cgroupsPath` says where it is to be.
+    named: bool,
     limits: Limits,
     devices: Option<Program>,
     /// What systemd is asked for, when it makes the cgroup; `path` then says nothing.
@@ -101,7 +103,8 @@ impl Request {
                 (Wanted::Absolute(String::new()), limits, Some(Rc::new(unit)))
             }
         };
-        Ok(Some(Request { id: id.to_owned(), path: wanted, limits, devices: Program::plan(rules)?, unit }))
+        let (id, named, devices) = (id.to_owned(), !path.as_os_str().is_empty(), Program::plan(rules)?);
+        Ok(Some(Request { id, path: wanted, named, limits, devices, unit }))
     }
 
     /// The number of the device rules, by which an `update` that brings the same ones is known.
