@@ -176,6 +176,23 @@ fn nothing_starts_a_thread() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// dockerd looks for these words in what a runtime says, and takes them for a program that cannot be executed; so they are
+/// an error's number alone.
+#[test]
+fn no_text_has_the_words_by_which_an_engine_knows_another_error() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        if path.file_stem().is_some_and(|name| name.to_str().unwrap().contains("test")) {
+            continue;
+        }
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let found = lines.filter(|line| ["is a directory", "permission denied"].iter().any(|word| line.contains(word)));
+        wrong.extend(found.map(|line| format!("{}: {}", path.display(), line.trim())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn no_file_has_grown_into_two_rooms() {
     let wrong: Vec<_> = sources()

@@ -64,7 +64,7 @@ pub fn load(path: &Path, source: Source) -> Result<Vec<u8>> {
     };
     read(path)
         .with_context(|| format!("read the configuration {}", path.display()))
-        .hint("a bundle is a directory with a config.json and a root filesystem; `corten spec` writes a config.json")
+        .hint("a bundle has a config.json and a root filesystem in it; `corten spec` writes a config.json")
 }
 
 /// Parses the text of a configuration, which is that of a file.

@@ -605,11 +605,12 @@ fn found(tree: crate::sys::Result<OwnedFd>, path: &Path) -> Result<OwnedFd> {
     tree.with_context(|| format!("open {}", path.display()))
 }
 
-/// That of source and destination one alone is a directory.
+/// That of source and destination one alone is a directory. dockerd takes that last phrase for a program that cannot be
+/// executed, so no text of ours has it.
 fn misfit(source: bool) -> Error {
     Error::from(Errno::ENOTDIR).hint(match source {
-        true => "the source is a directory, the destination in the image is not",
-        false => "the destination in the image is a directory, the source is not",
+        true => "a directory cannot cover a file: the destination must be a directory, too, or not be there yet",
+        false => "a file cannot cover a directory: the destination must be a file, too, or not be there yet",
     })
 }
 

@@ -515,12 +515,12 @@ fn what_goes_wrong_is_told_with_object_and_cause() {
     );
     let error = fails(Trial::new().mount("/bin/busybox", "bind", "/etc", &["bind"]));
     assert!(
-        error.ends_with(": not a directory (the source is a directory, the destination in the image is not)"),
+        error.ends_with(": not a directory (a directory cannot cover a file: the destination must be a directory, too, or not be there yet)"),
         "{error}"
     );
     let error = fails(Trial::new().mount("/bin", "bind", base.base.join("file"), &["bind"]));
     assert!(
-        error.ends_with(": not a directory (the destination in the image is a directory, the source is not)"),
+        error.ends_with(": not a directory (a file cannot cover a directory: the destination must be a file, too, or not be there yet)"),
         "{error}"
     );
     let error = fails(Trial::new().mount("/x", "tmpfs", "tmpfs", &["size=1k", "colour=red"]));
