@@ -23,8 +23,9 @@ pub fn in_user_namespace() -> bool {
 fn has_mapped_ids() -> bool {
     static FACT: OnceLock<bool> = OnceLock::new();
     *FACT.get_or_init(|| {
-        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        !map.split_whitespace().eq(["0", "0", "4294967295"])
+        let map = fs::read_to_string("/proc/self/uid_map");
+        // Without user namespaces, or without a procfs, there is none.
+        map.is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
     })
 }
 

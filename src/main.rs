@@ -82,7 +82,7 @@ fn corten() -> u8 {
     let (global, failure) = (&cli.global, cli.command.failure_code());
     let done = log::init(global.log.as_deref(), global.log_format.into(), global.level())
         .and_then(|()| global.trace.as_deref().map_or(Ok(()), log::trace_to))
-        .and(protected)
+        .and_then(|()| if cli.command.looks_at_the_host_alone() { Ok(()) } else { protected })
         .and_then(|()| cli.command.run(global));
     conclude(done, failure)
 }
@@ -95,6 +95,9 @@ fn conclude(done: Result<u8>, failure: u8) -> u8 {
             code
         }
         Err(error) => {
+            let bare = !sys::proc::is_mounted();
+            let error =
+                if bare { error.hint("no procfs is mounted on /proc: mount -t proc proc /proc") } else { error };
             log::failure(&error);
             failure
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Outcome, by_systemd, peers_lack_it, skip};
+use crate::harness::{Bundle, Kind, Outcome, by_systemd, kind, peers_lack_it, skip};
 
 /// What `check` says of a bundle; a second time, since the first could have left something.
 #[track_caller]
@@ -593,4 +593,53 @@ fn the_host_is_told_as_a_table_and_as_json() {
     let dir = bundle.path().to_str().expect("a plain path");
     let both = bundle.cmd(["check", "--host", "--format", "json", "--bundle", dir]).run().json();
     assert_eq!((&both["create"], both["host"]["suffices"] == true), (&json!(true), true));
+}
+
+/// What a sandbox around the runtime may keep from it, in its own mount namespace; what `run` and `check --host` say.
+const BROKEN: [(&str, &str, &str); 3] = [
+    ("mount -o remount,bind,ro /sys/fs/cgroup", "make cgroup /", "cgroup: delegation fatal"),
+    ("mount -t tmpfs none /sys/fs/cgroup", "no cgroup v2 is mounted", "cgroup: layout fatal"),
+    ("mount -t tmpfs none /proc", "no procfs is mounted on /proc: mount -t proc proc /proc", "kernel: procfs fatal"),
+];
+
+#[test]
+fn a_host_that_cannot_have_a_container_is_told_so() {
+    let bundle = base().args(["true"]);
+    bundle.write();
+    for (breakage, error, fact) in BROKEN {
+        let script = format!("{breakage} && exec \"$0\" \"$@\"");
+        let broken = |args: &[&str]| {
+            bundle.cmd(args).started_by(["unshare", "-m", "sh", "-c", &script]).cwd(bundle.path()).run()
+        };
+        let run = broken(&["run", bundle.name()]);
+        run.fails();
+        if kind() != Kind::Corten {
+            continue;
+        }
+        run.fails_with(error);
+        let told = broken(&["check", "--host"]);
+        let text = told.code(1).stdout();
+        let facts = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        assert!(facts.into_iter().any(|line| line.starts_with(fact)), "{breakage}: {text}");
+        assert!(text.ends_with("corten cannot work on this host\n"), "{breakage}: {text}");
+    }
+}
+
+#[test]
+fn without_a_procfs_no_container_is_taken_for_stopped() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = base().args(["sleep", "100"]);
+    container.run_detached().ok();
+    let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
+    let blind = |command: &str| {
+        let command = container.cmd([command, container.name()]);
+        command.started_by(["unshare", "-m", "sh", "-c", script]).run()
+    };
+    for command in ["state", "kill", "delete", "pause", "ps", "events"] {
+        blind(command).fails_with("no procfs is mounted on /proc");
+    }
+    assert_eq!(container.status(), "running");
+    container.delete_force().ok();
 }

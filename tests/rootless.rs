@@ -404,9 +404,15 @@ fn user_namespaces_switched_off_are_told_with_the_setting() {
     let words = outer.into_iter().chain(["/bin/sh", "-c", off]);
     let outcome = container.cmd(&["run", container.bundle.name()]).started_by(words).run();
     outcome.fails();
-    if kind() == Kind::Corten {
-        outcome.fails_with("sysctl user.max_user_namespaces");
+    if kind() != Kind::Corten {
+        return;
     }
+    outcome.fails_with("sysctl user.max_user_namespaces");
+    // One who is not root has no other way.
+    let outer = ["/usr/bin/setpriv", &user[0], &user[1], "--clear-groups", "/usr/bin/unshare", "--user", "--keep-caps"];
+    let words = outer.into_iter().chain(["/bin/sh", "-c", off]);
+    let told = container.cmd(&["check", "--host"]).started_by(words).run();
+    assert!(told.code(1).stdout().ends_with("corten cannot work on this host\n"), "{}", told.stdout());
 }
 
 #[test]

@@ -104,6 +104,11 @@ impl Command {
         if matches!(self, Command::Exec(_)) { 255 } else { 1 }
     }
 
+    /// Whether no process of it comes near a container, which `check` makes a trial of otherwise.
+    pub fn looks_at_the_host_alone(&self) -> bool {
+        matches!(self, Command::Check(check) if !check.wants_report())
+    }
+
     /// Does it; the exit code on success.
     pub fn run(self, global: &Global) -> Result<u8> {
         match self {

@@ -134,6 +134,11 @@ fn joined_up(mut ranges: Vec<Range>) -> Vec<Range> {
 
 /// The setting of the host that switches user namespaces off, as a remedy.
 pub fn switched_off() -> Option<&'static str> {
+    off_for_users().or_else(restricted)
+}
+
+/// The same of the settings that leave a user other than root no way to one.
+pub fn off_for_users() -> Option<&'static str> {
     let is_zero = |path: &str| fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
     if is_zero("/proc/sys/user/max_user_namespaces") {
         return Some("user namespaces are switched off: sysctl user.max_user_namespaces=15000");
@@ -142,7 +147,11 @@ pub fn switched_off() -> Option<&'static str> {
     if is_zero("/proc/sys/kernel/unprivileged_userns_clone") {
         return Some("user namespaces are switched off for all but root: sysctl kernel.unprivileged_userns_clone=1");
     }
-    // Of Ubuntu's, from 23.10 on: the namespace is made, with no capability in it.
+    None
+}
+
+/// Of Ubuntu's kernels, from 23.10 on: the namespace is made, with no capability in it.
+fn restricted() -> Option<&'static str> {
     let restricted = fs::read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
     restricted.is_ok_and(|value| value.starts_with(b"1")).then_some(
         "AppArmor keeps user namespaces from all but root: give this program a profile that has `userns,`, \

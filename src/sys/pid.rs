@@ -144,12 +144,16 @@ pub struct Stat {
 }
 
 /// Looks at a process; `None` when it is gone or a zombie.
+///
+/// # Errors
+/// `ENOENT` where no procfs is mounted: nothing is known of any process then, least of all that it is gone.
 pub fn stat(pid: Pid) -> Result<Option<Stat>> {
     // One read(2) of a buffer that holds it all: procfs makes the text anew for each.
     let mut buffer = [0; 1024];
     match fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)) {
         Ok(length) => Ok(parse_stat(&buffer[..length])),
         Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
+            Errno::ENOENT if !super::proc::is_mounted() => Err(Errno::ENOENT),
             Errno::ENOENT | Errno::ESRCH => Ok(None),
             errno => Err(errno),
         },

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 
 use super::{Errno, Result};
 
@@ -15,6 +16,11 @@ const FSMOUNT_CLOEXEC: u32 = 1;
 const MOUNT_ATTR_NOSUID: u32 = 2;
 const MOUNT_ATTR_NODEV: u32 = 4;
 const MOUNT_ATTR_NOEXEC: u32 = 8;
+
+/// Whether `/proc` is a procfs at all.
+pub fn is_mounted() -> bool {
+    statfs("/proc").is_ok_and(|fs| fs.filesystem_type() == PROC_SUPER_MAGIC)
+}
 
 /// A detached procfs mount of the caller's pid namespace.
 ///

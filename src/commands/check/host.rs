@@ -100,6 +100,10 @@ pub(super) fn document(facts: &[Fact]) -> Value {
 /// Looks at the host; changes nothing.
 pub(super) fn survey() -> Vec<Fact> {
     let mut facts = Vec::new();
+    if !sys::proc::is_mounted() {
+        let fact = Fact::new("kernel", "procfs", State::Fatal, "not mounted on /proc");
+        return vec![fact.or("no container can be made, and nothing else can be told: mount -t proc proc /proc")];
+    }
     kernel(&mut facts);
     modules(&mut facts);
     cgroups(&mut facts);
@@ -196,6 +200,8 @@ fn cgroups(facts: &mut Vec<Fact>) {
         |feature: &str, state, seen: String, cost| facts.push(Fact::new("cgroup", feature, state, seen).or(cost));
     let survey = Survey::take(CONTROLLERS.iter().map(|(name, _)| *name));
     let unprivileged = host::is_unprivileged();
+    // Without privilege containers do without.
+    let needed = if unprivileged { State::Missing } else { State::Fatal };
     match &survey.mount {
         Ok(place) if survey.hybrid => {
             let cost = "controllers that version 1 holds cannot limit";
@@ -203,13 +209,8 @@ fn cgroups(facts: &mut Vec<Fact>) {
         }
         Ok(place) => add("layout", State::Good, format!("version 2 at {place}"), ""),
         Err(error) => {
-            let state = if unprivileged { State::Missing } else { State::Fatal };
-            add(
-                "layout",
-                state,
-                error.sentence(),
-                "containers have no cgroup: none for root, none with limits for others",
-            );
+            let cost = "containers have no cgroup: none for root, none with limits for others";
+            add("layout", needed, error.sentence(), cost);
         }
     }
     for (name, lack) in &survey.controllers {
@@ -225,14 +226,19 @@ fn cgroups(facts: &mut Vec<Fact>) {
         let down = if down.is_empty() { "no controller is handed down".to_owned() } else { down };
         let (state, seen) = match &survey.delegated {
             Ok(()) => (State::Good, down),
-            Err(error) => (State::Missing, error.sentence()),
+            Err(error) => (needed, error.sentence()),
         };
-        let cost = "containers stay in the caller's cgroup, and those with limits are refused, unless systemd makes it";
+        let cost = match unprivileged {
+            true => {
+                "containers stay in the caller's cgroup, and those with limits are refused, unless systemd makes it"
+            }
+            false => "containers are refused, but with --cgroup-manager=disabled",
+        };
         add("delegation", state, seen, cost);
     }
     let (state, seen) = match &survey.devices {
         Ok(()) => (State::Good, "the kernel takes them".to_owned()),
-        Err(error) => (State::Missing, error.sentence()),
+        Err(error) => (needed, error.sentence()),
     };
     let cost = if unprivileged { "they are not enforced; nor can devices be made" } else { "containers are refused" };
     add("device rules (eBPF)", state, seen, cost);
@@ -287,8 +293,13 @@ fn rights(facts: &mut Vec<Fact>) {
     let off = user::switched_off();
     let most = read("/proc/sys/user/max_user_namespaces").unwrap_or_default();
     let seen = off.map_or_else(|| format!("at most {most}"), str::to_owned);
+    let level = match off {
+        None => State::Good,
+        Some(_) if !user.is_root() && user::off_for_users().is_some() => State::Fatal,
+        Some(_) => State::Missing,
+    };
     let cost = "containers with a user namespace, and all of users other than root, may be refused";
-    facts.push(Fact::new("rights", "user namespaces", state(off.is_none()), seen).or(cost));
+    facts.push(Fact::new("rights", "user namespaces", level, seen).or(cost));
     for delegated::Grant { program, path, has_power, file, ranges } in delegated::grants() {
         let (level, seen) = match path {
             None => (State::Missing, "not in PATH".to_owned()),

@@ -56,7 +56,7 @@ const NOBODY: &str = "check";
 impl Check {
     pub(super) fn run(self, global: &Global) -> Result<u8> {
         let facts = self.host.then(host::survey);
-        let wanted = !self.host || self.bundle.is_some() || self.config.is_some() || self.id.is_some();
+        let wanted = self.wants_report();
         let report = if wanted { Some(self.report(global)?) } else { None };
         let sound = report.as_ref().is_none_or(Report::starts) && facts.as_deref().is_none_or(host::suffices);
         let text = match self.format {
@@ -75,6 +75,11 @@ impl Check {
         };
         super::print(&text)?;
         Ok((!sound).into())
+    }
+
+    /// Whether it is about a bundle, too.
+    pub(super) fn wants_report(&self) -> bool {
+        !self.host || self.bundle.is_some() || self.config.is_some() || self.id.is_some()
     }
 
     fn report(&self, global: &Global) -> Result<Report> {
