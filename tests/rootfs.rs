@@ -410,6 +410,39 @@ fn masked_paths_are_empty_and_read_only_ones_refuse_writes() {
     assert!(!container_made("no") && !container_made("nor"));
 }
 
+#[test]
+fn a_path_that_is_listed_twice_is_masked_once() {
+    if known_difference("runc", "twice, up to 1.4") || known_difference("crun", "twice") {
+        return;
+    }
+    let container = Bundle::new()
+        .file("/secret/f", "secret", 0o644)
+        .file("/fixed/f", "fixed", 0o644)
+        .set("/linux/maskedPaths", json!(["/secret", "/secret/", "/secret"]))
+        .set("/linux/readonlyPaths", json!(["/fixed", "//fixed"]));
+    container.sh("ls -A /secret; grep -cE ' /(secret|fixed) ' /proc/self/mountinfo").run().prints("2");
+}
+
+#[test]
+fn the_links_of_dev_lead_somewhere() {
+    if known_difference("crun", "core leads nowhere without a /proc/kcore") {
+        return;
+    }
+    let core = if Path::new("/proc/kcore").exists() { "core\n" } else { "" };
+    let container =
+        Bundle::new().sh("cd /dev; for link in core fd stderr stdin stdout; do [ -L $link ] && echo $link; done; true");
+    container.run().ok().prints(format!("{core}fd\nstderr\nstdin\nstdout").as_str());
+}
+
+#[test]
+fn devices_of_the_host_are_bound_without_rights_and_programs() {
+    if known_difference("runc", "with the flags of the host's /dev") {
+        return;
+    }
+    let container = Bundle::new().userns().sh("awk '$5 ~ \"^/dev/(null|zero|full|random|urandom|tty)$\"{print $6}' /proc/self/mountinfo | sort | uniq -c; echo x >/dev/null");
+    container.run().ok().prints("6 rw,nosuid,noexec,relatime");
+}
+
 fn container_made(name: &str) -> bool {
     Path::new("/").join(name).exists()
 }

@@ -1,11 +1,12 @@
 //! Terminals: console sockets, the foreground, sizes and owners.
 
+use std::fs;
 use std::os::fd::AsFd;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{Bundle, ConsoleSocket, HOST_ID, Terminal, host_command, known_difference};
+use crate::harness::{Bundle, ConsoleSocket, HOST_ID, Kind, Terminal, host_command, kind, known_difference};
 
 fn with_terminal() -> Bundle {
     Bundle::new().set("/process/terminal", true)
@@ -119,6 +120,47 @@ fn the_descriptor_sent_is_the_master_of_the_containers_console() {
     terminal.until("/dev/");
     terminal.types("word\n");
     terminal.until("got word\r\n");
+}
+
+/// Where a directory is bound as `/dev`, and nobody has thought of a console.
+#[test]
+fn a_dev_that_is_bound_gets_a_console() {
+    if known_difference("crun", "an error, though it could be made") {
+        return;
+    }
+    // Masks are made of the null device.
+    let container = with_terminal().without_mount("/dev").unset("/linux/maskedPaths");
+    let dev = container.host_dir("dev");
+    let at = container.config()["mounts"]
+        .as_array()
+        .expect("mounts")
+        .iter()
+        .position(|mount| mount["destination"] == "/dev/pts");
+    let mut mounts = container.config()["mounts"].clone();
+    let bind = |options: Value| json!({"destination": "/dev", "type": "bind", "source": dev, "options": options});
+    mounts.as_array_mut().expect("mounts").insert(at.expect("a devpts"), bind(json!(["rbind", "rprivate"])));
+    let container = container.set("/mounts", mounts);
+    let script = "read x </dev/console; echo got $x >/dev/console; grep -c ' /dev/console ' /proc/self/mountinfo";
+    let container = container.sh(script);
+    let mut terminal = Terminal::new();
+    let running = container.run_cmd().on_terminal(terminal.replica()).spawn();
+    container.until("running");
+    terminal.types("word\n");
+    terminal.until("got word\r\n1\r\n");
+    running.wait().code(0);
+    assert_eq!(fs::metadata(dev.join("console")).expect("the file below").len(), 0);
+    for made in ["pts", "shm", "mqueue"] {
+        fs::create_dir_all(dev.join(made)).expect("make a directory");
+    }
+    fs::remove_file(dev.join("console")).expect("remove it");
+    let at = at.expect("a devpts");
+    let container = container.set(&format!("/mounts/{at}"), bind(json!(["rbind", "ro"])));
+    let socket = ConsoleSocket::at(container.host("sock"));
+    let refused = container.create_cmd(&["--console-socket", socket.path()]).run();
+    refused.fails_with("read-only file system");
+    if kind() == Kind::Corten {
+        refused.fails_with("/dev/console").fails_with("make an empty file console");
+    }
 }
 
 // The foreground.

@@ -16,7 +16,7 @@ use super::mounts::device_number;
 use super::path::{Inside, Root, format};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{attach, clone_fd, clone_path};
+use crate::sys::mount::{Change, attach, attr, change, clone_fd, clone_path};
 use crate::sys::path::{Links, open_in};
 
 /// The devices that every container has; all are character devices with mode 0666.
@@ -29,8 +29,10 @@ const LINKS: &[(&CStr, &CStr)] = &[
     (c"stdin", c"/proc/self/fd/0"),
     (c"stdout", c"/proc/self/fd/1"),
     (c"stderr", c"/proc/self/fd/2"),
-    (c"core", c"/proc/kcore"),
 ];
+
+/// The link to the kernel's memory, where the kernel shows that.
+const CORE: (&CStr, &CStr) = (c"core", c"/proc/kcore");
 
 /// One node to make.
 #[derive(Debug)]
@@ -116,7 +118,8 @@ impl Devices {
             })?;
         }
         if self.proc_mounted || root.find(&Inside::new("proc/self/fd".as_ref())?).is_ok() {
-            for (name, target) in LINKS {
+            let core = root.find(&Inside::new("proc/kcore".as_ref())?).is_ok().then_some(&CORE);
+            for (name, target) in LINKS.iter().chain(core) {
                 match symlinkat(*target, &dev, *name) {
                     Ok(()) | Err(Errno::EEXIST) => {}
                     Err(error) => return Err(error).with_context(|| format!("make the link /dev/{}", text(name))),
@@ -166,8 +169,12 @@ impl Device {
         }))
     }
 
+    /// A detached mount of the host's node: it gives nobody rights, and holds no program.
     fn open(&self, path: &Path) -> Result<OwnedFd> {
-        self.checked(path, clone_path(path, false))
+        let node = self.checked(path, clone_path(path, false))?;
+        change(&node, false, Change::set(attr::NOSUID | attr::NOEXEC))
+            .with_context(|| format!("set the attributes of the device {}", path.display()))?;
+        Ok(node)
     }
 
     fn look(&self, path: &Path) -> Result<()> {
@@ -261,8 +268,9 @@ fn link_ptmx(dev: &OwnedFd) -> Result<()> {
     Ok(symlinkat(TARGET, dev, c"ptmx")?)
 }
 
-/// Puts a terminal on `/dev/console`. Links are refused (CVE-2025-52565, CVE-2026-88264); where the host's own `/dev`
-/// is bound, nothing is made there, and a console that is missing stays so.
+/// Puts a terminal on `/dev/console`. Links are refused (CVE-2025-52565, CVE-2026-88264). Where a directory of the host is
+/// bound as `/dev`, it has an empty file for that afterwards (runtime-spec, config-linux.md, "Default Devices": a console
+/// is supplied with a terminal).
 pub(super) fn console(root: &Root, dev: Option<&OwnedFd>, terminal: BorrowedFd<'_>) -> Result<()> {
     let place = match dev {
         Some(dev) => plain_file(dev.as_fd(), c"console")?,
@@ -270,7 +278,11 @@ pub(super) fn console(root: &Root, dev: Option<&OwnedFd>, terminal: BorrowedFd<'
             let directory = root.find(&Inside::new("dev".as_ref())?).context("open /dev")?.fd;
             match openat(&directory, c"console", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
                 Ok(place) => place,
-                Err(Errno::ENOENT) => return Ok(()),
+                Err(Errno::ENOENT) => plain_file(directory.as_fd(), c"console").map_err(|error| {
+                    error.hint(
+                        "make an empty file console in the directory that is bound as /dev, or leave out the terminal",
+                    )
+                })?,
                 Err(error) => return Err(error.into()),
             }
         }

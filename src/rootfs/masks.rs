@@ -2,6 +2,7 @@
 //!
 //! A path that is not there needs no mask. Whatever else goes wrong is an error: a mask that is missing is a hole.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -86,7 +87,11 @@ fn paths(list: &[String], field: &str, check: impl Fn(&Inside) -> Result<()>) ->
         };
         compile().field(|| format!("{field}/{index}"))
     };
-    list.iter().enumerate().map(one).collect()
+    let mut paths = list.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?;
+    // Once is enough.
+    let mut seen = HashSet::with_capacity(paths.len());
+    paths.retain(|path| seen.insert(path.bytes().to_owned()));
+    Ok(paths)
 }
 
 /// Where a path begins, and what is left of it from there.
@@ -164,5 +169,14 @@ mod tests {
         assert_eq!(plan("proc/kcore").field_name(), Some("/linux/maskedPaths/1"));
         assert_eq!(plan("/x/..").field_name(), Some("/linux/maskedPaths/1"));
         assert!(Masks::plan(&[], &["/".into()]).is_ok());
+    }
+
+    #[test]
+    fn a_path_that_is_listed_twice_counts_once() {
+        let list = ["/a", "/b", "//a/", "/a/b", "/a"].map(str::to_owned);
+        let masks = Masks::plan(&list, &list).unwrap();
+        for paths in [masks.masked, masks.read_only] {
+            assert_eq!(paths.iter().map(Inside::to_string).collect::<Vec<_>>(), ["/a", "/b", "/a/b"]);
+        }
     }
 }

@@ -444,4 +444,11 @@ fn a_default_unit_is_called_after_the_container() {
     let start = manager.calls().remove(0);
     assert_eq!(start.body[0], json!(format!("corten-{}.scope", container.name())));
     assert_eq!(start.property("Slice"), Some(("s".to_owned(), json!("system.slice"))));
+    container.delete_force().ok();
+    // An empty prefix is one, as in runc and crun.
+    manager.calls();
+    let path = format!("a-b.slice::{}", container.name());
+    let container = container.set("/linux/cgroupsPath", path);
+    container.create().ok();
+    assert_eq!(manager.calls().remove(0).body[0], json!(format!("-{}.scope", container.name())));
 }

@@ -34,7 +34,7 @@ impl Unit {
         ensure!(!name.is_empty(), "{path:?} has no name for the unit");
         let name = match prefix {
             _ if name.ends_with(".slice") => name.to_owned(),
-            "" => format!("{name}.scope"),
+            // Also where it is empty, as for runc and crun.
             prefix => format!("{prefix}-{name}.scope"),
         };
         Unit { name, slice: Some(slice).filter(|slice| !slice.is_empty()).map(str::to_owned) }.checked()
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(cgroup("machine.slice:libpod:c1"), "machine.slice/libpod-c1.scope");
         assert_eq!(cgroup("a-b-c.slice:cri:x"), "a.slice/a-b.slice/a-b-c.slice/cri-x.scope");
         assert_eq!(cgroup("-.slice:p:n"), "p-n.scope");
-        assert_eq!(cgroup("a.slice::n"), "a.slice/n.scope");
+        assert_eq!(cgroup("a.slice::n"), "a.slice/-n.scope");
     }
 
     #[test]
