@@ -37,6 +37,7 @@ mod procfs;
 mod resources;
 mod rootfs;
 mod rootless;
+mod salvage;
 mod schedule;
 mod seccomp;
 mod sessions;

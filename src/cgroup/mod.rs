@@ -43,7 +43,7 @@ pub use create::{Cgroup, Inner};
 pub use files::MemoryEvents;
 pub use location::Location;
 pub use mount::Mount;
-pub use owner::Holder;
+pub use owner::{Holder, find_marked};
 pub use update::Change;
 
 /// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).

@@ -4,9 +4,11 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::Global;
 use crate::container::Container;
+use crate::container::id::Id;
 use crate::container::state::Shown;
 use crate::container::store::Store;
 use crate::error::{Context, Error, Result};
+use crate::log;
 
 /// List containers
 #[derive(Args, Debug)]
@@ -32,12 +34,11 @@ impl List {
     pub(super) fn run(self, global: &Global) -> Result<u8> {
         let store = super::store(global)?;
         let ids = store.ids().context("list")?;
+        let found: Vec<(Container, String)> = ids.iter().filter_map(|(id, owner)| open(&store, id, *owner)).collect();
         if self.quiet {
-            let lines: String = ids.iter().map(|(id, _)| format!("{id}\n")).collect();
+            let lines: String = found.iter().map(|(container, _)| format!("{}\n", container.record.id)).collect();
             return super::print(&lines).map(|()| 0);
         }
-        let found: Vec<(Container, String)> =
-            ids.iter().filter_map(|(id, owner)| open(&store, id.as_str(), *owner)).collect();
         // A container that ends while it is looked at is left out, as if it had been gone before.
         let shown: Vec<Shown<'_>> =
             found.iter().filter_map(|(container, owner)| Shown::of(container, owner.clone()).ok()).collect();
@@ -49,8 +50,15 @@ impl List {
     }
 }
 
-fn open(store: &Store, id: &str, owner: u32) -> Option<(Container, String)> {
-    store.open(id).ok().map(|container| (container, user_name(owner)))
+/// A container that cannot be read is named on stderr, in the words of runc, and keeps no other from being listed.
+fn open(store: &Store, id: &Id, owner: u32) -> Option<(Container, String)> {
+    match store.look_up(id) {
+        Ok(found) => found.map(|container| (container, user_name(owner))),
+        Err(error) => {
+            log::say(&format!("load container {id}: {error}"));
+            None
+        }
+    }
 }
 
 fn table(shown: &[Shown<'_>]) -> String {

@@ -103,10 +103,13 @@ impl Pieces {
     /// Makes what a container has beside its process, and its record, which is there before anything else.
     fn make(id: &Id, bundle: PathBuf, plan: &Plan, store: &Store) -> Result<(Pieces, Record)> {
         let place = |request: &cgroup::Request| or_forgo(request, cgroup::Mount::find().and_then(|m| request.place(m)));
-        let place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
+        let mut place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
         let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
-        let record = Record { resctrl, ..intent(id, bundle, plan, place.clone()) };
-        let mut pieces = Pieces { reserved: Some(store.reserve(id, &record)?), cgroup: None, resctrl: None };
+        let (reserved, record) = store.reserve(id, |home| {
+            place.iter_mut().for_each(|place| place.belong_to(home));
+            Record { resctrl, ..intent(id, bundle, plan, place.clone()) }
+        })?;
+        let mut pieces = Pieces { reserved: Some(reserved), cgroup: None, resctrl: None };
         log::trace!("id reserved");
         let make = |(request, place): (&cgroup::Request, _)| or_forgo(request, request.create(place));
         pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();

@@ -11,7 +11,8 @@ use crate::sys;
 use super::claim::Claim;
 use super::create::sweep;
 use super::record::Record;
-use super::store::{Store, does_not_exist};
+use super::salvage::Remains;
+use super::store::{Directory, Store, does_not_exist};
 use super::{Container, Status, id::Id, state};
 
 /// How long a killed init may take to be gone.
@@ -21,17 +22,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DYING: Duration = Duration::from_secs(1);
 
 /// Deletes a container. Only a stopped one goes without `force`, and a created one, which engines rely on. With
-/// `force` a missing container is no error.
+/// `force` a missing container is no error, and one whose record is broken goes with all that is found of it.
 pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let id = Id::new(id)?;
     let directory = store.directory(&id);
-    let Some(record) = directory.read()? else {
-        return match directory.exists() && !directory.is_locked()? {
-            // A create was killed before its first record: nothing exists but the directory.
-            true => directory.remove().and(if force { Ok(()) } else { Err(does_not_exist(id.as_str())) }),
-            false if force => Ok(()),
-            false => Err(does_not_exist(id.as_str())),
-        };
+    let record = match directory.read() {
+        Ok(Some(record)) => record,
+        Ok(None) if directory.exists() && !directory.is_locked()? => return delete_unrecorded(directory, &id, force),
+        Ok(None) if force && directory.exists() => return Ok(()),
+        Ok(None) if force => return directory.remove(),
+        Ok(None) => return Err(does_not_exist(id.as_str())),
+        Err(error) if force => {
+            log::warn!("{error}");
+            return destroy(Remains::find(directory, &id)?.reduce()?);
+        }
+        Err(error) => return Err(error),
     };
     let container = Container { directory, record };
     match container.status()? {
@@ -44,6 +49,18 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
         }
     }
     destroy(container)
+}
+
+/// Deletes what has no record: mostly nothing but the directory, of a `create` that was killed before it wrote one.
+fn delete_unrecorded(directory: Directory, id: &Id, force: bool) -> Result<()> {
+    let remains = Remains::find(directory, id)?;
+    let nothing = remains.are_none()?;
+    if !nothing && !force {
+        return Err(Error::new("its record is lost, and something of it is left")
+            .hint("`delete --force` ends the container and takes away what is left of it"));
+    }
+    destroy(remains.reduce()?)?;
+    if nothing && !force { Err(does_not_exist(id.as_str())) } else { Ok(()) }
 }
 
 /// Ends and removes a container. Goes on after a failure, so that one broken part keeps no other alive, and tells the

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nix::unistd::Pid;
 use oci_spec::runtime as spec;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::cgroup::{Location, rdt};
 use crate::hooks::Hooks;
@@ -69,6 +70,46 @@ pub struct Record {
 }
 
 impl Record {
+    /// What can be read of a record that is broken off, of a newer form, or no record at all: every member that is
+    /// understood by itself. What is not there is as in an intent, of a container with nothing of its own.
+    pub fn salvage(bytes: &[u8], id: &str) -> Record {
+        let blank = Record {
+            version: VERSION,
+            id: id.to_owned(),
+            oci_version: String::new(),
+            bundle: PathBuf::from("/"),
+            rootfs: PathBuf::new(),
+            created: String::new(),
+            pid: 0,
+            start_time: 0,
+            cgroup: None,
+            device_rules: None,
+            resctrl: None,
+            namespaces: Vec::new(),
+            own_pid_namespace: true,
+            seccomp: false,
+            seccomp_agent: None,
+            process: None,
+            personality: None,
+            memory_policy: None,
+            poststart: Hooks::default(),
+            poststop: Hooks::default(),
+            annotations: BTreeMap::new(),
+        };
+        let members = members(bytes);
+        // One that was copied from elsewhere tells nothing about this container.
+        if members.get("id").is_some_and(|other| other != id) {
+            return blank;
+        }
+        members.into_iter().filter(|(name, _)| name != "version").fold(blank, |record, (name, value)| {
+            let with_it = serde_json::to_value(&record).and_then(|mut all| {
+                all[&name] = value;
+                serde_json::from_value(all)
+            });
+            with_it.unwrap_or(record)
+        })
+    }
+
     /// The pid of the first process; `None` in an intent.
     pub fn init(&self) -> Option<Pid> {
         (self.pid > 0).then(|| Pid::from_raw(self.pid))
@@ -78,5 +119,59 @@ impl Record {
     pub fn kinds(&self) -> u64 {
         let own = KINDS.iter().filter(|kind| self.namespaces.iter().any(|file| file == kind.file));
         own.fold(0, |flags, kind| flags | kind.flag)
+    }
+}
+
+/// The members of a JSON object, of which the end may be missing.
+fn members(bytes: &[u8]) -> Map<String, Value> {
+    let whole = |bytes: &[u8]| serde_json::from_slice(bytes).ok();
+    whole(bytes).or_else(|| whole(&up_to_last_member(bytes)?)).unwrap_or_default()
+}
+
+/// A broken object up to the last comma between two members of its own, and an end.
+fn up_to_last_member(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (mut depth, mut last, mut quoted, mut escaped) = (0_usize, None, false, false);
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            b',' if depth == 1 => last = Some(at),
+            _ => {}
+        }
+    }
+    Some([&bytes[..last?], b"}"].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_broken_off_tells_what_comes_before() {
+        let mut whole = Record::salvage(b"", "web");
+        (whole.pid, whole.start_time, whole.bundle) = (7, 42, "/b,\"{[\\".into());
+        whole.annotations.insert("a".into(), "}".into());
+        let bytes = serde_json::to_vec(&whole).unwrap();
+        for length in 0..=bytes.len() {
+            let found = Record::salvage(&bytes[..length], "web");
+            let with = |text: &str| bytes[..length].windows(text.len()).any(|part| part == text.as_bytes());
+            assert_eq!(found.pid, if with("\"pid\":7,") { 7 } else { 0 }, "{length}");
+            assert_eq!(found.start_time, if with("\"start_time\":42,") { 42 } else { 0 }, "{length}");
+        }
+        assert_eq!(serde_json::to_vec(&Record::salvage(&bytes, "web")).unwrap(), bytes);
+    }
+
+    #[test]
+    fn of_other_forms_and_of_no_record_only_what_is_understood_is_taken() {
+        let text = br#"{"version":2,"id":"web","pid":7,"start_time":"soon","cgroup":{"driver":"x"},"new":[1]}"#;
+        let found = Record::salvage(text, "web");
+        assert_eq!((found.version, found.pid, found.start_time, found.cgroup), (VERSION, 7, 0, None));
+        for text in [&b"\xff\x00{,}"[..], b"[1,2", b"}", b"{\"id\":\"other\",\"pid\":7}"] {
+            assert_eq!(Record::salvage(text, "web").pid, 0, "{text:?}");
+        }
     }
 }

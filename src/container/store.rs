@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,9 @@ pub struct Store {
     /// Whether `--root` named it; a default root that is not there is simply empty.
     named: bool,
 }
+
+/// A state directory by device and inode.
+pub type Home = (u64, u64);
 
 /// A container's state directory.
 #[derive(Debug)]
@@ -65,8 +68,8 @@ impl Store {
         Ok(Store { root, named: false })
     }
 
-    /// Makes the directory of a new container, with its intent on record.
-    pub fn reserve(&self, id: &Id, intent: &Record) -> Result<Reserved> {
+    /// Makes the directory of a new container, with its intent on record: what that is depends on which directory it is.
+    pub fn reserve(&self, id: &Id, intent: impl FnOnce(Home) -> Record) -> Result<(Reserved, Record)> {
         let path = self.root.join(id.as_str());
         match make_dir(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -81,9 +84,11 @@ impl Store {
         })?;
         let directory = Directory { path };
         let lock = directory.lock().inspect_err(|_| drop(directory.remove()))?;
+        let home = lock.metadata().with_context(|| format!("look at the state directory of {id}"));
         let reserved = Reserved { directory: Some(directory), _lock: lock };
-        reserved.write(intent)?;
-        Ok(reserved)
+        let record = intent(home.map(|meta| (meta.dev(), meta.ino()))?);
+        reserved.write(&record)?;
+        Ok((reserved, record))
     }
 
     /// Refuses an id that is taken, before anything else about the new container is looked at. It is [`Store::reserve`]
@@ -109,6 +114,21 @@ impl Store {
         let directory = self.directory(&Id::new(id)?);
         let record = directory.read()?.ok_or_else(|| does_not_exist(id))?;
         Ok(Container { directory, record })
+    }
+
+    /// Opens a container that [`Store::ids`] names. `None`: it is gone by now, or it is only being made.
+    pub fn look_up(&self, id: &Id) -> Result<Option<Container>> {
+        let directory = self.directory(id);
+        match directory.read()? {
+            Some(record) => Ok(Some(Container { directory, record })),
+            None if !directory.exists() || directory.is_locked()? => Ok(None),
+            // Between the first look and the second its creator may have come to its end.
+            None => match directory.read()? {
+                Some(record) => Ok(Some(Container { directory, record })),
+                None if !directory.exists() => Ok(None),
+                None => Err(does_not_exist(id.as_str())),
+            },
+        }
     }
 
     /// The directory of a container, which need not be there.
@@ -176,20 +196,42 @@ impl Directory {
 
     /// Reads the record; `None` when there is none.
     pub fn read(&self) -> Result<Option<Record>> {
-        let path = self.file(RECORD);
-        let what = || format!("read the record {}", path.display());
-        let bytes = match fs::read(&path) {
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-            bytes => bytes.with_context(what)?,
+        let what = || format!("read the record {}", self.file(RECORD).display());
+        let read = || match self.read_bytes() {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            bytes => self.understand(&bytes?).map(Some),
         };
-        let record: Record =
-            serde_json::from_slice(&bytes).map_err(|error| Error::new(error.to_string())).with_context(what)?;
+        let remedy = "`delete --force` ends the container and takes away what is left of it";
+        read().with_context(what).hint(remedy)
+    }
+
+    fn understand(&self, bytes: &[u8]) -> Result<Record> {
+        let record: Record = serde_json::from_slice(bytes).map_err(|error| Error::new(error.to_string()))?;
         if record.version > VERSION {
-            return Err(Error::new(format!("is of form {}, this binary knows {VERSION}", record.version)))
-                .with_context(what)
-                .hint("use the newer corten that made the container");
+            return Err(Error::new(format!("is of form {}, this binary knows {VERSION}", record.version))
+                .hint("use the newer corten that made the container"));
         }
-        Ok(Some(record))
+        ensure!(self.path.file_name() == Some(record.id.as_ref()), "is that of container {:?}", record.id);
+        Ok(record)
+    }
+
+    /// The bytes of the record, whatever they are.
+    fn read_bytes(&self) -> std::io::Result<Vec<u8>> {
+        // Nobody is waited for: there may be a FIFO in its place.
+        let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.file(RECORD))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// As much of the record as can be read.
+    pub fn salvage(&self, id: &Id) -> Record {
+        Record::salvage(&self.read_bytes().unwrap_or_default(), id.as_str())
+    }
+
+    /// Which directory it is; `None` when it is not there.
+    pub fn home(&self) -> Option<Home> {
+        fs::metadata(&self.path).ok().map(|meta| (meta.dev(), meta.ino()))
     }
 
     /// Writes the record in one step: a reader sees the old or the new one.
@@ -214,9 +256,13 @@ impl Directory {
         fs::read(&path).with_context(|| format!("read {}", path.display()))
     }
 
-    /// Removes it with all it holds; a missing one is fine.
+    /// Removes it with all it holds, or what lies in its place; a missing one is fine.
     pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
+        let removed = fs::remove_dir_all(&self.path).or_else(|error| match error.kind() {
+            ErrorKind::NotADirectory => fs::remove_file(&self.path),
+            _ => Err(error),
+        });
+        match removed {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             done => done.with_context(|| format!("remove the state directory {}", self.path.display())),
         }

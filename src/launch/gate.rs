@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::stat::Mode;
@@ -48,14 +48,19 @@ impl Gate {
         Ok(Waiting { gate: open(GATE, false)?, answer: open(ANSWER, true)? })
     }
 
+    /// Where the gate is as long as it is shut.
+    pub fn path(directory: &Path) -> PathBuf {
+        directory.join(GATE)
+    }
+
     /// Whether init has not been started yet.
     pub fn is_shut(directory: &Path) -> Result<bool> {
-        fs::exists(directory.join(GATE)).context("look at the gate")
+        fs::exists(Gate::path(directory)).context("look at the gate")
     }
 
     /// Lets init go and waits until its program runs. Only one of several callers gets to do it.
     pub fn open(directory: &Path) -> Result<()> {
-        let path = directory.join(GATE);
+        let path = Gate::path(directory);
         // Before the gate: of an init that dies in between, a FIFO opened later would never show the end.
         let answer = OpenOptions::new()
             .read(true)

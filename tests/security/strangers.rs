@@ -246,6 +246,51 @@ fn the_cgroup_of_a_container_of_an_older_corten_is_emptied_only_of_what_can_be_i
     assert!(!container.cgroup().exists(), "the cgroup is left");
 }
 
+/// Where a record is lost, the cgroup is found by its mark: never that of another container, the same id or not.
+#[test]
+fn a_container_whose_record_is_lost_takes_no_other_along() {
+    if peers_lack_it() || systemd_makes_them() {
+        return;
+    }
+    let break_it = |container: &Bundle| {
+        fs::write(container.sandbox().root().join(container.name()).join("record.json"), "").expect("empty it");
+    };
+    // The same id in another state root.
+    let lost = Bundle::new().args(["sleep", "1000"]);
+    let root = lost.host_dir("other-root");
+    let other = Bundle::inside(lost.sandbox().clone()).args(["sleep", "60"]).id(lost.name());
+    let other = other.global("--root").global(root.to_str().expect("a plain path"));
+    lost.run_detached().ok();
+    other.run_detached().ok();
+    break_it(&lost);
+    lost.delete_force().ok();
+    assert!(!lost.cgroup().exists(), "the cgroup is left");
+    eventually("the other runs", || processes(&other, "sleep 60") == [other.pid()]);
+    assert_eq!(other.status(), "running");
+    other.delete_force().ok();
+    // One that has taken the cgroup.
+    let first = ended(Bundle::new());
+    let other = heir(&first);
+    other.run_detached().ok();
+    eventually("it runs", || processes(&other, "sleep 60") == [other.pid()]);
+    break_it(&first);
+    first.delete_force().ok();
+    assert!(lives(other.pid()), "the other container was killed");
+    other.delete_force().ok();
+    // One whose record lies there.
+    let lost = Bundle::new().args(["sleep", "1000"]);
+    let other = Bundle::inside(lost.sandbox().clone()).args(["sleep", "60"]);
+    lost.run_detached().ok();
+    other.run_detached().ok();
+    let record = |container: &Bundle| lost.sandbox().root().join(container.name()).join("record.json");
+    fs::copy(record(&other), record(&lost)).expect("copy the record");
+    lost.state().fails_with(&format!("is that of container {:?}", other.name()));
+    lost.delete_force().ok();
+    assert!(!lives(lost.pid()) && lives(other.pid()));
+    assert_eq!(other.status(), "running");
+    other.delete_force().ok();
+}
+
 /// One that lives elsewhere by now does nothing to who has its cgroup.
 #[test]
 fn a_container_that_was_moved_out_of_its_cgroup_has_none_to_act_on() {
