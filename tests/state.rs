@@ -279,6 +279,60 @@ fn b55_state_list_and_ps_never_stumble_over_an_ending_container() {
     });
 }
 
+// ps and its options.
+
+#[test]
+fn ps_shows_the_container_and_nobody_else_whatever_its_columns_are() {
+    if known_difference("crun", "hands no options to ps") {
+        return;
+    }
+    let script = "sleep 1000 & echo up; exec sleep 1001";
+    let container = Bundle::new().sh(script);
+    container.run_detached().ok();
+    container.until_output("up");
+    let procs = || fs::read_to_string(container.cgroup().join("cgroup.procs")).expect("the processes");
+    let line = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    eventually("both are there", || {
+        let both = procs();
+        both.lines().count() == 2 && both.lines().all(|pid| line(pid).starts_with(b"sleep\x00100"))
+    });
+    let text = procs();
+    let (first, second) = text.split_once('\n').expect("two lines");
+    // Somebody else, in whose command line a pid of the container's stands in every place.
+    let words = [first, second.trim(), "1002", first, second.trim(), first, first];
+    let other = Cmd::bare(container.sandbox(), words).program("/bin/sleep").spawn();
+    let ps = |options: &[&str]| {
+        let outcome = container.cmd([&["ps", container.name()], options].concat()).run();
+        outcome.ok().lines()
+    };
+    let shows = |options: &[&str], head: &[&str]| {
+        let lines = ps(options);
+        let words: Vec<&str> = lines[0].split_whitespace().collect();
+        assert_eq!(words, head, "{options:?}");
+        let has = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+        assert_eq!((lines.len(), has("sleep 1000"), has("sleep 1001")), (3, 1, 1), "{options:?}: {lines:#?}");
+    };
+    let full = &["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
+    shows(&[], full);
+    shows(&["-ef"], full);
+    shows(&["aux"], &["USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND"]);
+    shows(&["-eo", "pid,args"], &["PID", "COMMAND"]);
+    shows(&["-e", "-O", "cmd"], &["PID", "CMD", "S", "TTY", "TIME", "COMMAND"]);
+    if known_difference("runc", "takes the words of a command for columns, and wants a column PID") {
+        return;
+    }
+    shows(&["-eo", "cmd,ppid,pid"], &["CMD", "PPID", "PID"]);
+    shows(&["axo", "args,pid"], &["COMMAND", "PID"]);
+    shows(&["-e", "--format", "lstart,pid,args"], &["STARTED", "PID", "COMMAND"]);
+    shows(&["-eo", "user,args"], &["USER", "COMMAND"]);
+    shows(&["-eo", "pid=NUMBER,args"], &["NUMBER", "COMMAND"]);
+    assert_eq!(ps(&["-e", "-o", "args=", "--sort=-args"]), ["sleep 1001", "sleep 1000"]);
+    assert_eq!(ps(&["-C", "nosuch", "-o", "args"]).len(), 1);
+    container.cmd(["ps", container.name(), "-eo", "nosuch"]).run().fails_with("ps: error: unknown user-defined format");
+    other.signal(Signal::SIGKILL);
+    other.wait();
+}
+
 // B58: ids.
 
 #[test]
