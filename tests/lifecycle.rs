@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Bundle, known_difference};
+use crate::harness::{Bundle, Kind, eventually, kind, known_difference, peers_lack_it};
 
 #[test]
 fn run_passes_on_output_and_exit_code() {
@@ -152,4 +152,30 @@ fn one_id_asked_for_by_many_at_once_is_given_to_one() {
     assert_eq!(container.status(), "created");
     container.start().ok();
     assert_eq!(container.status(), "running");
+}
+
+#[test]
+fn a_start_while_create_is_at_work_waits_for_it() {
+    let container = Bundle::new().args(["echo", "started"]).hook("createRuntime", "sleep 1");
+    let creator = container.create_cmd(&[]).spawn();
+    eventually("there is a state", || container.state().succeeded());
+    // The peers tell of a state only after these hooks.
+    assert!(creator.is_running() || kind() != Kind::Corten);
+    container.start().ok();
+    let created = creator.wait();
+    created.ok();
+    eventually("the program runs", || created.stdout() == "started\n");
+}
+
+#[test]
+fn a_start_while_a_create_fails_tells_that_it_is_gone() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = Bundle::new().args(["true"]).hook("createRuntime", "sleep 1; exit 3");
+    let creator = container.create_cmd(&[]).spawn();
+    eventually("there is a state", || container.state().succeeded());
+    container.start().fails_with("does not exist");
+    creator.wait().fails();
+    container.state().fails_with("does not exist");
 }

@@ -15,8 +15,7 @@ pub struct Start {
 
 impl Start {
     pub(super) fn run(self, global: &Global) -> Result<u8> {
-        let start =
-            || container::start::start(super::store(global)?.open(&self.id)?, super::notify_socket().as_deref());
+        let start = || container::start::start(&super::store(global)?, &self.id, super::notify_socket().as_deref());
         start().with_context(|| format!("start {}", self.id))?;
         Ok(0)
     }

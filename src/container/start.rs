@@ -2,23 +2,33 @@
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use crate::error::{Context, Result, bail};
+use crate::error::{Context, Error, Result, bail};
 use crate::hooks::{Stage, Surroundings};
 use crate::launch::gate::Gate;
 
 use super::notify::{self, Relay};
+use super::store::Store;
 use super::{Container, Status, delete, state};
+
+/// How long a `create` that is at work may take to come to its end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts a created container and runs its poststart hooks. A program that cannot be run is this call's error; a
 /// failing poststart hook destroys the container (runtime-spec 1.3, "Lifecycle").
 /// With the socket of a service manager it returns when the container is ready, or has ended.
-pub fn start(container: Container, notify: Option<&OsStr>) -> Result<()> {
-    match container.status()? {
+pub fn start(store: &Store, id: &str, notify: Option<&OsStr>) -> Result<()> {
+    let (container, status) = open_made(store, id)?;
+    match status {
         Status::Created => {}
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Running => bail!("cannot start an already running container"),
-        other => bail!("cannot start a container in the {} status", other.word()),
+        Status::Creating => {
+            return Err(Error::new("cannot start a container in the creating status")
+                .hint("another process is still at work on it, or on a hook: start it when that has ended"));
+        }
+        Status::Paused => bail!("cannot start a container in the paused status"),
     }
     // A container made without a manager in mind has no place for it.
     let notify = notify.filter(|_| notify::place(&container.directory).is_dir());
@@ -30,6 +40,19 @@ pub fn start(container: Container, notify: Option<&OsStr>) -> Result<()> {
     after_or_destroy(container)?;
     let (Some(relay), Some((pid, pidfd))) = (relay, init) else { return Ok(()) };
     relay.until_ready(pidfd.as_fd(), pid.as_raw())
+}
+
+/// Opens a container, once the `create` is over that is at work on it: who has learned by `state` that it is there need
+/// not know when that is.
+fn open_made(store: &Store, id: &str) -> Result<(Container, Status)> {
+    let begin = Instant::now();
+    loop {
+        let container = store.open(id)?;
+        match container.status()? {
+            Status::Creating if begin.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(2)),
+            status => return Ok((container, status)),
+        }
+    }
 }
 
 /// [`after`]; a container whose poststart hook fails is gone when this returns.
