@@ -192,6 +192,33 @@ fn bytes_behind_the_configuration_are_ignored_with_a_warning() {
 }
 
 #[test]
+fn bytes_behind_other_documents_are_ignored_with_a_warning() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.run_detached().ok();
+    let process = json!({"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["/bin/echo", "hello"]}).to_string();
+    let limits = json!({"cpu": {}, "memory": {}, "pids": {}}).to_string();
+    let mounts = json!([{"destination": "/added", "type": "tmpfs", "source": "tmpfs"}]).to_string();
+    let (exec, update, add) = (&["exec", "--process"][..], &["update", "--resources"], &["mounts", "add"]);
+    for (words, text, prints) in [(exec, &process, "hello"), (update, &limits, ""), (add, &mounts, "")] {
+        if words == add && known_difference("runc", "has no such command") {
+            continue;
+        }
+        let file = container.host_file("document", &format!("{text}]}}\n"));
+        let file = file.to_str().expect("a plain path");
+        let words = match words == add {
+            true => [words, &[container.name(), file]].concat(),
+            false => [words, &[file, container.name()]].concat(),
+        };
+        let outcome = container.cmd(words).run();
+        outcome.prints(prints);
+        if !known_difference("crun", "says nothing") && !known_difference("runc", "says nothing") {
+            let said = format!("what stands behind the JSON value is ignored, from byte {} on", text.len());
+            assert!(outcome.says_one_of(&[&said]), "{}", outcome.log());
+        }
+    }
+}
+
+#[test]
 fn b98_a_process_or_root_that_is_missing_is_named() {
     refused(base().unset("/root"), "root");
     if known_difference("crun", "lets it be missing") {
