@@ -231,6 +231,27 @@ fn bytes_behind_the_configuration_are_one_warning() {
 }
 
 #[test]
+fn unknown_names_are_warnings_of_check_alone() {
+    let bundle = base()
+        .set("/proces", json!({}))
+        .set("/linux/resources/cpu", json!({"cpuss": "0"}))
+        .set("/annotations", json!({"run.corten.landlok": "read=/"}));
+    let created = bundle.create();
+    assert_eq!((created.ok().stderr(), created.log()), (String::new(), String::new()));
+    bundle.delete_force().ok();
+    if peers_lack_it() {
+        return;
+    }
+    let outcome = bundle.cmd(["check"]).cwd(bundle.path()).run();
+    outcome.prints(
+        "warning: /linux/resources/cpu/cpuss: the field is unknown and ignored\n  hint: did you mean \"cpus\"?\n\
+         warning: /proces: the field is unknown and ignored\n  hint: did you mean \"process\"?\n\
+         warning: /annotations/run.corten.landlok: corten has no such annotation\n  \
+         hint: did you mean \"run.corten.landlock\"?\ncreate would succeed: 3 warnings",
+    );
+}
+
+#[test]
 fn what_the_kernel_refuses_is_learnt_from_the_kernel() {
     agree_on(&[
         ("no such sysctl", |b| b.set("/linux/sysctl", json!({"net.ipv4.no_such": "1"}))),

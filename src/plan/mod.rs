@@ -4,6 +4,7 @@
 pub(crate) mod annotations;
 pub mod config;
 pub mod mend;
+pub mod names;
 pub mod notify;
 mod shape;
 #[cfg(test)]

@@ -155,6 +155,11 @@ fn a_field_of_another_type_is_refused_by_its_pointer() {
 }
 
 #[test]
+fn every_field_has_a_known_name() {
+    assert_eq!(super::names::unknown(&everything()).len(), 0);
+}
+
+#[test]
 fn a_field_that_is_null_is_none() {
     let parse = |document: &Value| config::parse::<Spec>(document.to_string().as_bytes()).map_err(|e| e.to_string());
     let sound = everything();

@@ -18,7 +18,7 @@ use crate::launch::trial;
 use crate::log;
 use crate::namespaces::Origin;
 use crate::plan::mend::{Document, MAPS};
-use crate::plan::{self, Plan, config};
+use crate::plan::{self, Plan, config, names};
 use crate::process::console;
 use crate::rootfs::{Sight, View};
 use crate::sys::Errno;
@@ -97,7 +97,12 @@ pub fn check(request: &Request<'_>, store: &Store) -> Report {
 fn look(request: &Request<'_>, store: &Store, report: &mut Report) -> Result<()> {
     let text = config::load(request.config, request.source)?;
     let mut document = match config::value(&text) {
-        Ok(value) => Document::new(value),
+        Ok(value) => {
+            for error in names::unknown(&value) {
+                report.put(Severity::Warning, None, error, None);
+            }
+            Document::new(value)
+        }
         // It is the reader who says what is wrong.
         Err(_) => return config::interpret(&text, request.config).map(drop),
     };
