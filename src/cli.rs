@@ -146,16 +146,29 @@ const VALUED: [&str; 8] = [
 
 /// Whether the arguments only ask for the version.
 pub fn asks_version(arguments: &[OsString]) -> bool {
-    let mut words = arguments.iter().skip(1);
+    let before = &arguments[1.min(arguments.len())..command_at(arguments)];
+    let mut words = before.iter();
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("-v" | "-V" | "--version") => return true,
             Some(word) if VALUED.contains(&word) => drop(words.next()),
-            Some(word) if word.starts_with('-') => {}
-            _ => return false,
+            _ => {}
         }
     }
     false
+}
+
+/// The place of the command among the arguments; behind them if there is none.
+fn command_at(arguments: &[OsString]) -> usize {
+    let mut at = 1.min(arguments.len());
+    while let Some(word) = arguments.get(at) {
+        match word.to_str() {
+            Some(word) if VALUED.contains(&word) => at += 2,
+            Some(word) if word.starts_with('-') => at += 1,
+            _ => break,
+        }
+    }
+    at.min(arguments.len())
 }
 
 /// Whether the command makes a container, or a process that enters the namespaces of one. Seen before the arguments are
@@ -168,8 +181,25 @@ pub fn makes_container(arguments: &[OsString]) -> bool {
 /// Reads the arguments. go-runc writes one long option with a single dash, as Go's flag parser allows.
 pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let normal = |word: OsString| if word == OsStr::new("-no-subreaper") { "--no-subreaper".into() } else { word };
-    let arguments: Vec<OsString> = arguments.into_iter().map(normal).collect();
+    let mut arguments: Vec<OsString> = arguments.into_iter().map(normal).collect();
+    name_signal(&mut arguments);
     parse_lean(&arguments).map_or_else(|| Cli::try_parse_from(&arguments), Ok)
+}
+
+/// Writes the signal of `kill -9 ID` and `kill -TERM ID`, as kill(1) has it, as an option. Behind `--` it is an id.
+fn name_signal(arguments: &mut [OsString]) {
+    let command = command_at(arguments);
+    if arguments.get(command).is_none_or(|word| word != "kill") {
+        return;
+    }
+    for word in arguments[command + 1..].iter_mut().take_while(|word| *word != "--") {
+        let signal = word.to_str().and_then(|text| text.strip_prefix('-'));
+        // Names in lower case are flags.
+        let signal = signal.filter(|name| name.starts_with(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase()));
+        if let Some(signal) = signal {
+            *word = format!("--signal={signal}").into();
+        }
+    }
 }
 
 /// Reads the arguments knowing only the command that is asked for: to describe all of them to the parser takes longer
@@ -207,6 +237,15 @@ mod tests {
             "--allow-annotation a --allow-annotation=b.* run -b /b c",
             "kill --all c 9",
             "kill c SIGTERM",
+            "kill -9 c",
+            "kill -a -KILL c",
+            "kill c -SIGRTMIN+3",
+            "kill -s 9 c",
+            "kill --signal TERM c",
+            "kill -- -9 -9",
+            "exec -it c sh",
+            "exec -tid c sh -it",
+            "exec --interactive --tty c sh",
             "delete --force c",
             "delete -f a b",
             "list --format=json",
@@ -250,6 +289,25 @@ mod tests {
         let Ok(Cli { command: Command::Exec(exec), .. }) = parse(words("exec c sh -c -t --detach")) else { panic!() };
         assert_eq!(exec.args, ["sh", "-c", "-t", "--detach"]);
         assert!(!exec.tty && !exec.detach);
+    }
+
+    #[test]
+    fn a_signal_may_be_given_as_to_kill() {
+        for (line, expected) in [
+            ("kill -9 c", "kill --signal=9 c"),
+            ("--root kill --debug kill -a c -KILL", "--root kill --debug kill -a c --signal=KILL"),
+            ("kill -ar c", "kill -ar c"),
+            ("kill -- -9 9", "kill -- -9 9"),
+            ("exec kill -9", "exec kill -9"),
+            ("--root /r", "--root /r"),
+        ] {
+            let mut arguments = words(line);
+            name_signal(&mut arguments);
+            assert_eq!(arguments, words(expected));
+        }
+        for line in ["kill -9 c 9", "kill -9 -KILL", "kill -z c"] {
+            assert!(parse(words(line)).is_err(), "{line}");
+        }
     }
 
     #[test]

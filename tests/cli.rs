@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Bundle, Cmd, Kind, Sandbox, eventually, kind, known_difference, skip};
+use crate::harness::{Bundle, Cmd, End, Kind, Sandbox, eventually, kind, known_difference, skip};
 
 #[test]
 fn options_may_come_after_the_id() {
@@ -22,6 +22,32 @@ fn options_may_come_after_the_id() {
     }
     container.cmd(["run", "--detach", "--bundle", bundle, container.name()]).run().ok();
     container.cmd(["kill", "--all", container.name(), "KILL"]).run().ok();
+}
+
+#[test]
+fn the_options_of_other_tools_are_understood() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.run_detached().ok();
+    let run = |words: &[&str]| container.cmd(words).run();
+    // As of kill(1), and of engines.
+    if known_difference("runc", "knows no such option") || known_difference("crun", "knows no such option") {
+        for words in [&["kill", "-9", container.name()][..], &["exec", "-it", container.name(), "true"]] {
+            run(words).fails();
+        }
+        return;
+    }
+    run(&["exec", "-it", container.name(), "sh", "-c", "tty"]).prints("/dev/pts/0");
+    container.cmd(["exec", "-i", container.name(), "cat"]).stdin("hello").run().prints("hello");
+    for words in
+        [&["-0"][..], &["-s", "0"], &["--signal", "0"], &["--signal=SIGWINCH"], &["-WINCH"], &["-a", "-SIGWINCH"]]
+    {
+        run(&[&["kill"], words, &[container.name()]].concat()).ok();
+    }
+    run(&["kill", container.name(), "-BOGUS"]).fails_with("unknown signal \"BOGUS\"");
+    run(&["kill", "-9", container.name(), "TERM"]).fails_with("cannot be used with");
+    assert_eq!(container.status(), "running");
+    run(&["kill", "-9", container.name()]).ok();
+    assert_eq!(container.wait(), End::Signal(9));
 }
 
 #[test]
@@ -394,11 +420,39 @@ fn descriptors_of_the_caller_do_not_leak_unless_asked_for() {
     let seen = container.cmd(args).after(&open).run();
     seen.ok().shows("3 ").shows("4 ").hides("7 ");
     assert_eq!(seen.lines().len(), 5, "{}", seen.stdout());
-    if known_difference("crun", "a descriptor to preserve need not be there") {
+}
+
+#[test]
+fn a_descriptor_to_preserve_need_not_be_open() {
+    let container = Bundle::new().args(["probe", "fds"]);
+    container.write();
+    let file = container.host_file("secret", "x");
+    let bundle = container.path().to_str().expect("a plain path");
+    let open = format!("exec 4<{0} 7<{0} 8<{0}", file.display());
+    let sleeper = Bundle::inside(container.sandbox().clone()).args(["sleep", "60"]);
+    sleeper.run_detached().ok();
+    if known_difference("runc", "says that it cannot stat it") {
         return;
     }
-    let args = ["run", "--preserve-fds", "5", "--bundle", bundle, container.name()];
-    container.cmd(args).after("exec 3<&-").run().fails();
+    let run = container.cmd(["run", "--preserve-fds", "5", "--bundle", bundle, container.name()]);
+    let exec = sleeper.exec_cmd(&["--preserve-fds", "5"], &["probe", "fds"]);
+    for command in [run, exec] {
+        let seen = command.clone().after(&open).run();
+        let numbers = seen.ok().lines().iter().map(|line| line[..2].to_owned()).collect::<Vec<_>>();
+        assert_eq!(numbers, ["0 ", "1 ", "2 ", "4 ", "7 "], "{}", seen.stdout());
+        assert_eq!(seen.stdout().matches("secret").count(), 2, "{}", seen.stdout());
+        if !known_difference("crun", "says nothing") {
+            assert!(
+                seen.says_one_of(&["--preserve-fds 5: of the descriptors from 3 on only 2 are open"]),
+                "{}",
+                seen.log()
+            );
+        }
+        // However many that would be.
+        if !known_difference("crun", "counts") {
+            assert_eq!(command.after("exec 3<&-").run().code(0).lines().len(), 3);
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::container::{self, id::Id};
 use crate::error::{Context, Result};
 use crate::plan;
 use crate::plan::config::Source;
-use crate::process::check_preserved;
+use crate::process::{check_preserved, preserved};
 
 /// Create a container; its program waits for `start`
 #[derive(Args, Debug)]
@@ -74,7 +74,8 @@ impl Options {
     pub(super) fn request(self, global: &Global, detached: bool) -> Result<container::create::Request> {
         let id = Id::new(&self.id)?;
         let listen_fds = super::listen_fds();
-        check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
+        check_preserved(listen_fds)?;
+        let preserve_fds = preserved(listen_fds, self.preserve_fds)?;
         let bundle = open_bundle(&self.bundle)?;
         let (config, source) = config(self.config, &bundle)?;
         let spec = plan::config::read(&config, source)?;
@@ -94,7 +95,7 @@ impl Options {
                 no_pivot: self.no_pivot,
                 new_keyring: !self.no_new_keyring,
                 listen_fds,
-                preserve_fds: self.preserve_fds,
+                preserve_fds: &preserve_fds,
                 notify: directory.as_deref(),
                 allowed_annotations: &global.allow_annotation,
             },

@@ -10,7 +10,7 @@ use crate::container::{self, Container};
 use crate::error::{Context, Error, Result};
 use crate::input;
 use crate::plan;
-use crate::process::{Options, check_preserved, parse_user};
+use crate::process::{Options, check_preserved, parse_user, preserved};
 use crate::selfexe;
 
 /// Run another program in a container
@@ -28,6 +28,9 @@ pub struct Exec {
     /// Give the program a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
+    /// Accepted as by engines: standard input is always the program's
+    #[arg(short, long, hide = true)]
+    interactive: bool,
     /// User, and group, by number
     #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
@@ -91,12 +94,11 @@ impl Exec {
     fn request(self, container: &Container) -> Result<container::exec::Request> {
         // Engines that were activated themselves leave the variables to their execs, with nothing behind them.
         let listen_fds = Some(super::listen_fds()).filter(|&count| check_preserved(count).is_ok()).unwrap_or(0);
-        check_preserved(listen_fds.saturating_add(self.preserve_fds))?;
+        let preserve_fds = preserved(listen_fds, self.preserve_fds)?;
         let pid_file = self.pid_file.clone().map(super::absolute).transpose()?;
         let (detach, ignore_paused, cgroup) = (self.detach, self.ignore_paused, self.cgroup.clone());
         let pidfd_socket = self.pidfd_socket.clone().map(super::absolute).transpose()?;
         let socket = self.console_socket.clone().map(super::absolute).transpose()?;
-        let preserve_fds = self.preserve_fds;
         let spec = self.spec(container)?;
         let console = Console::choose(spec.terminal().unwrap_or(false), detach, socket)?;
         let joined = plan::Joined {
@@ -106,7 +108,7 @@ impl Exec {
             memory_policy: container.record.memory_policy.as_ref(),
             user_namespace: container.record.namespaces.iter().any(|file| file == "user"),
             listen_fds,
-            preserve_fds,
+            preserve_fds: &preserve_fds,
         };
         let process = plan::compile_exec(&spec, &joined)?;
         Ok(container::exec::Request { process, console, detach, pid_file, pidfd_socket, cgroup, ignore_paused })

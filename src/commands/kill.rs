@@ -19,6 +19,9 @@ pub struct Kill {
     /// Send it to what an exec started, by a name or pid of `ps --sessions`
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["all", "regex"])]
     session: Option<String>,
+    /// The signal as an option, which `-9` and `-TERM` stand for, too
+    #[arg(short, long = "signal", value_name = "SIGNAL", conflicts_with = "signal")]
+    signal_option: Option<String>,
     /// The container's id
     id: String,
     /// Name, with or without SIG, or number
@@ -28,7 +31,7 @@ pub struct Kill {
 
 impl Kill {
     pub(super) fn run(self, global: &Global) -> Result<u8> {
-        let number = signal(&self.signal)?;
+        let number = signal(self.signal_option.as_ref().unwrap_or(&self.signal))?;
         let store = super::store(global)?;
         if self.regex {
             let mut first = None;

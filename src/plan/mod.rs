@@ -41,8 +41,8 @@ pub struct Options<'a> {
     pub new_keyring: bool,
     /// Descriptors from 3 on that the caller passes by socket activation.
     pub listen_fds: u32,
-    /// Descriptors after those that the program gets.
-    pub preserve_fds: u32,
+    /// Numbers of descriptors after those that the program gets.
+    pub preserve_fds: &'a [u32],
     /// The directory of the host with the socket on which the container says that it is ready.
     pub notify: Option<&'a Path>,
     /// Annotations that are obeyed though an image may not say them, by name or `PREFIX*`.
@@ -232,8 +232,8 @@ pub struct Joined<'a> {
     pub user_namespace: bool,
     /// Descriptors from 3 on that the caller passes by socket activation.
     pub listen_fds: u32,
-    /// Descriptors after those that the program gets.
-    pub preserve_fds: u32,
+    /// Numbers of descriptors after those that the program gets.
+    pub preserve_fds: &'a [u32],
 }
 
 /// Compiles the program of an exec.

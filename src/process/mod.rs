@@ -58,8 +58,8 @@ pub struct Facts<'a> {
     pub keyring: Option<&'a str>,
     /// How many descriptors from 3 up the caller passes by socket activation (`LISTEN_FDS`).
     pub listen_fds: u32,
-    /// How many more descriptors after those it passes with `--preserve-fds`.
-    pub preserve_fds: u32,
+    /// The numbers of those after them that it passes with `--preserve-fds`.
+    pub preserve_fds: &'a [u32],
     /// Variables that the runtime adds, such as `NOTIFY_SOCKET=…`; they win over the config.
     pub env: Vec<String>,
     /// `linux.personality`.
@@ -94,7 +94,7 @@ pub struct Process {
     rootless: Option<fn() -> bool>,
     listen_pid: bool,
     /// Descriptors from 3 up that the program gets.
-    preserved: u32,
+    preserved: Vec<u32>,
     /// Where the program lies; known once it was looked up.
     program: Option<CString>,
     /// Nothing is open any more that is not the program's.
@@ -133,7 +133,7 @@ impl Process {
             user_namespace: facts.user_namespace,
             rootless: facts.rootless,
             listen_pid: facts.listen_fds > 0,
-            preserved: facts.listen_fds.saturating_add(facts.preserve_fds),
+            preserved: (3..).take(facts.listen_fds as usize).chain(facts.preserve_fds.iter().copied()).collect(),
             program: None,
             closed: false,
         })
@@ -314,11 +314,10 @@ impl Process {
     /// the reason. Whoever owns one of the closed descriptors must not drop it any more: the only ways on are execve
     /// and `_exit`.
     pub fn close_descriptors(&mut self, keep: &[BorrowedFd<'_>]) -> Result<()> {
-        let first = 3 + self.preserved;
-        for number in 3..first {
+        for &number in &self.preserved {
             kernel::keep_over_exec(number).with_context(|| format!("pass descriptor {number} on"))?;
         }
-        kernel::close_all_from(first, keep).context("close descriptors")?;
+        kernel::close_all_from(3, keep, &self.preserved).context("close descriptors")?;
         self.closed = true;
         Ok(())
     }
@@ -350,12 +349,30 @@ impl Process {
     }
 }
 
-/// Are all descriptors that the caller wants to pass on really there? To be asked before we open any of our own.
+/// Are all descriptors that a service manager passes (sd_listen_fds(3)) really there? To be asked before any is marked
+/// close-on-exec.
 pub fn check_preserved(count: u32) -> Result<()> {
     for number in 3..count.saturating_add(3) {
-        ensure!(kernel::descriptor_exists(number), "unable to stat preserved-fd {number} of {count}: it is not open");
+        ensure!(kernel::is_inherited(number), "unable to stat preserved-fd {number} of {count}: it is not open");
     }
     Ok(())
+}
+
+/// Which of the descriptors that the caller wants to pass on there are, of so many after the first ones. To be asked
+/// before any is marked close-on-exec.
+pub fn preserved(after: u32, count: u32) -> Result<Vec<u32>> {
+    let first = after.saturating_add(3);
+    let wanted = first..first.saturating_add(count);
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir("/proc/self/fd").context("list /proc/self/fd")?;
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let found: Vec<u32> = numbers.filter(|&number| wanted.contains(&number) && kernel::is_inherited(number)).collect();
+    if found.len() < wanted.len() {
+        log::warn!("--preserve-fds {count}: of the descriptors from {first} on only {} are open", found.len());
+    }
+    Ok(found)
 }
 
 fn read_landlock(document: &str) -> Result<Option<landlock::Landlock>> {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 use nix::pty::{OpenptyResult, openpty};
@@ -338,10 +338,20 @@ fn every_rule_of_the_description_names_its_field() {
 }
 
 #[test]
-fn descriptors_to_pass_on_have_to_be_there() {
+fn descriptors_of_socket_activation_have_to_be_there() {
     check_preserved(0).unwrap();
     let text = check_preserved(500).unwrap_err().to_string();
     assert!(text.starts_with("unable to stat preserved-fd "), "{text}");
+}
+
+#[test]
+fn of_descriptors_to_pass_on_those_are_found_that_are_there_and_not_our_own() {
+    let [own, passed] = [(); 2].map(|()| std::fs::File::open("/dev/null").unwrap());
+    kernel::keep_over_exec(passed.as_raw_fd() as u32).unwrap();
+    let found = preserved(0, u32::MAX).unwrap();
+    assert!(found.contains(&(passed.as_raw_fd() as u32)) && !found.contains(&(own.as_raw_fd() as u32)), "{found:?}");
+    assert!(!preserved(passed.as_raw_fd() as u32 - 2, 9).unwrap().contains(&(passed.as_raw_fd() as u32)));
+    assert!(preserved(u32::MAX, 9).unwrap().is_empty());
 }
 
 /// A runtime in the foreground, in a child of the test: `script` runs on the container's terminal, or on none.

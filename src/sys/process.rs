@@ -153,9 +153,10 @@ pub fn working_directory(buffer: &mut [u8]) -> Result<&[u8]> {
     Ok(&buffer[..length.saturating_sub(1)])
 }
 
-/// Closes every descriptor from `first` up, except those to keep.
-pub fn close_all_from(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|&fd| fd >= first).collect();
+/// Closes every descriptor from `first` up, except those to keep, and others by their numbers.
+pub fn close_all_from(first: u32, keep: &[BorrowedFd<'_>], others: &[u32]) -> Result<()> {
+    let kept = keep.iter().map(|fd| fd.as_raw_fd() as u32).chain(others.iter().copied());
+    let mut kept: Vec<u32> = kept.filter(|&fd| fd >= first).collect();
     kept.sort_unstable();
     let mut from = first;
     for fd in kept {
@@ -193,10 +194,11 @@ pub fn nap() {
     let _ = unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
 }
 
-/// Was a descriptor of this number there when we started?
-pub fn descriptor_exists(number: u32) -> bool {
+/// Was a descriptor of this number there when we started? Ours are all close-on-exec, and what came over our execve is not.
+pub fn is_inherited(number: u32) -> bool {
     // SAFETY: F_GETFD takes no argument and touches no memory; the number need not be open.
-    !super::exe::holds(number) && unsafe { libc::fcntl(number as RawFd, libc::F_GETFD) != -1 }
+    let flags = unsafe { libc::fcntl(number as RawFd, libc::F_GETFD) };
+    !super::exe::holds(number) && flags != -1 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// Lets a descriptor, given by its number, survive execve.

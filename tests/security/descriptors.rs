@@ -78,6 +78,32 @@ fn cve_2024_21626_a_descriptor_that_is_passed_on_is_no_working_directory() {
     }
 }
 
+/// Of what the runtime has open itself, such as its log, nothing is passed on in the place of a descriptor that is not there.
+#[test]
+fn cve_2024_21626_descriptors_of_the_runtime_are_not_among_those_to_pass_on() {
+    let container = Bundle::new().args(["probe", "fds"]);
+    let running = Bundle::new().args(["sleep", "100"]);
+    running.run_detached().ok();
+    container.write();
+    let path = container.path().to_str().expect("a plain path");
+    if known_difference("runc", "says that there is none, as it should") {
+        return;
+    }
+    for count in ["1", "2", "6"] {
+        for command in [
+            container.cmd(["run", "--preserve-fds", count, "--bundle", path, container.name()]),
+            running.exec_cmd(&["--preserve-fds", count], &["probe", "fds"]),
+        ] {
+            let seen = command.run();
+            let numbers = seen.ok().lines().iter().map(|line| line[..2].to_owned()).collect::<Vec<_>>();
+            if known_difference("crun", "passes its log on") {
+                continue;
+            }
+            assert_eq!(numbers, ["0 ", "1 ", "2 "], "{}", seen.stdout());
+        }
+    }
+}
+
 #[test]
 fn cve_2024_21626_no_program_is_found_through_a_descriptor_of_the_runtime() {
     let first = Bundle::new();

@@ -107,7 +107,7 @@ impl Check {
                 no_pivot: false,
                 new_keyring: true,
                 listen_fds: 0,
-                preserve_fds: 0,
+                preserve_fds: &[],
                 notify: None,
                 allowed_annotations: &global.allow_annotation,
             },
