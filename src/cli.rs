@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, FromArgMatches, Parser, ValueEnum};
 
 use crate::commands::{self, Command};
-use crate::log::Format;
+use crate::log::{Format, Wish};
 
 /// A low-level OCI container runtime for Linux
 #[derive(Debug, Parser)]
@@ -38,13 +38,13 @@ pub struct Global {
     /// File to which messages are appended [default: stderr]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// Form of the messages
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-    /// The least important messages that are written
-    #[arg(long, value_name = "LEVEL", value_enum)]
+    /// Form of the messages [default: text; on a terminal sentences]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// The least important messages that are written [default: warning]
+    #[arg(long, value_name = "LEVEL", value_enum, ignore_case = true)]
     pub log_level: Option<LogLevel>,
-    /// Write messages for debugging, too
+    /// Write messages for debugging, too: a line for each step
     #[arg(long)]
     pub debug: bool,
     /// File to which is appended how long each step took
@@ -92,12 +92,21 @@ impl From<LogFormat> for Format {
 /// `--log-level`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogLevel {
-    /// Failures of commands
+    /// Failures of commands, which are always told
     Error,
+    /// The same
+    Fatal,
+    /// The same
+    Panic,
     /// What was ignored or changed
+    #[value(alias = "warn")]
     Warning,
-    /// Everything
+    /// The same
+    Info,
+    /// Each step
     Debug,
+    /// The same
+    Trace,
 }
 
 /// `--cgroup-manager`.
@@ -121,14 +130,17 @@ impl Global {
         }
     }
 
-    /// Which messages are written.
-    pub fn level(&self) -> log::LevelFilter {
-        match self.log_level {
+    /// Which messages are written, and how.
+    pub fn wish(&self) -> Wish {
+        let level = match self.log_level {
             _ if self.debug => log::LevelFilter::Debug,
             None | Some(LogLevel::Warning) => log::LevelFilter::Warn,
-            Some(LogLevel::Error) => log::LevelFilter::Error,
-            Some(LogLevel::Debug) => log::LevelFilter::Debug,
-        }
+            Some(LogLevel::Error | LogLevel::Fatal | LogLevel::Panic) => log::LevelFilter::Error,
+            Some(LogLevel::Info) => log::LevelFilter::Info,
+            Some(LogLevel::Debug | LogLevel::Trace) => log::LevelFilter::Debug,
+        };
+        let asked = self.debug || self.log_level.is_some();
+        Wish { format: self.log_format.map(Format::from), level, warnings: asked && level >= log::LevelFilter::Warn }
     }
 }
 

@@ -100,6 +100,12 @@ impl Error {
         Error(Box::new(bare)).to_string()
     }
 
+    /// The sentence with the field, without the remedy.
+    pub fn without_hint(&self) -> String {
+        let bare = Detail { hint: None, ..(*self.0).clone() };
+        Error(Box::new(bare)).to_string()
+    }
+
     /// The error as bytes, for the way from the container's side to the host's.
     pub fn encode(&self) -> Vec<u8> {
         let detail = &self.0;

@@ -2,11 +2,14 @@
 //!
 //! Engines read the log of a failed command: the shim keeps the last record of level `error`, Podman decodes the whole
 //! file as one object. So a failing command writes exactly one record, and warnings are held back until the command
-//! has succeeded. Nothing but the error of a failed command goes to stderr, which may be the container's own.
+//! has succeeded. Without a log they go to stderr, which may be the container's own: nothing is written there from the
+//! moment on in which its program may run. A terminal gets sentences, anything else records.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -15,21 +18,37 @@ use crate::error::{Context, Error, Result, printable, printable_lines};
 use crate::trace;
 
 /// The form of a record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `time="…" level=error msg="…"`, as logfmt has it.
-    #[default]
     Text,
     /// One JSON object a line.
     Json,
 }
 
+/// What is written, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The form of a record, where one was asked for.
+    pub format: Option<Format>,
+    /// The least important messages that are written.
+    pub level: LevelFilter,
+    /// Whether warnings were asked for, and not only not forbidden.
+    pub warnings: bool,
+}
+
 /// The one logger of the process.
 struct Logger {
     file: Option<File>,
-    format: Format,
-    level: LevelFilter,
-    held: Mutex<Vec<String>>,
+    wish: Wish,
+    held: Mutex<Vec<Message>>,
+}
+
+/// A message on its way.
+struct Message {
+    level: Level,
+    text: String,
+    time: String,
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -37,23 +56,33 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// Warnings as they were given, of a command whose result they are part of.
 static GATHERED: Mutex<Option<Vec<String>>> = Mutex::new(None);
 
+/// Whose stderr is, and who writes: one of the numbers below.
+static STATE: AtomicU8 = AtomicU8::new(OURS);
+/// Nothing but the runtime writes to its stderr.
+const OURS: u8 = 0;
+/// The container's program may write to it, so that messages for it are held back.
+const LENT: u8 = 1;
+/// This is the container's half, before anything else of the container runs: it writes to stderr by itself.
+const DIRECT: u8 = 2;
+/// This is the container's half, and the host's half is told.
+const APART: u8 = 3;
+
 /// Opens the log (created 0644, appended to) and makes it the backend of the `log` macros. Called once, before any
-/// fork and before the working directory can change.
-pub fn init(path: Option<&Path>, format: Format, level: LevelFilter) -> Result<()> {
-    let file = path
-        .map(|path| {
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .with_context(|| format!("open the log {}", path.display()))
-        })
-        .transpose()?;
-    // Without a file, records would land on stderr: only a wish for more than the default puts them there.
-    let level = if file.is_none() && level == LevelFilter::Warn { LevelFilter::Error } else { level };
-    let logger = LOGGER.get_or_init(|| Logger { file, format, level, held: Mutex::default() });
-    log::set_max_level(logger.level);
-    log::set_logger(logger).map_err(|_| Error::new("the logger is set twice"))
+/// fork and before the working directory can change. That it cannot be opened is told on stderr, as all that follows.
+pub fn init(path: Option<&Path>, wish: Wish) -> Result<()> {
+    let open = |path: &Path| {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.with_context(|| format!("open the log {}", path.display()))
+    };
+    let (file, outcome) = match path.map(open).transpose() {
+        Ok(file) => (file, Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    let logger = LOGGER.get_or_init(|| Logger { file, wish, held: Mutex::default() });
+    // A line for each step is made of the marks of a trace.
+    log::set_max_level(if logger.tells_steps() { LevelFilter::Trace } else { wish.level });
+    log::set_logger(logger).map_err(|_| Error::new("the logger is set twice"))?;
+    outcome
 }
 
 /// Writes how long each step took to a file, beside what is logged.
@@ -66,79 +95,152 @@ pub fn trace_to(path: &Path) -> Result<()> {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        metadata.level() <= self.wish.level
     }
 
     fn log(&self, record: &Record<'_>) {
-        if record.level() == Level::Trace {
-            return trace::mark(record.args());
+        let mut level = record.level();
+        if level == Level::Trace {
+            trace::mark(record.args());
+            level = Level::Debug;
         }
-        if record.level() == Level::Warn && gathers(record) {
+        if (level == Level::Warn && gathers(record)) || level > self.wish.level {
             return;
         }
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let message = record.args().to_string();
-        match (record.level(), self.held.lock()) {
-            (Level::Warn, Ok(mut held)) => held.push(message),
-            (level, _) => self.put(&self.line(level, &printable(&message), None)),
+        let side = if level == Level::Debug && is_containers() { "container: " } else { "" };
+        let message = Message::new(level, &format!("{side}{}", record.args()));
+        match (self.is_held(level), self.held.lock()) {
+            (true, Ok(mut held)) => held.push(message),
+            _ => self.put(&message, None),
         }
     }
 
     fn flush(&self) {}
 }
 
+impl Message {
+    fn new(level: Level, text: &str) -> Message {
+        Message { level, text: printable(text).into_owned(), time: crate::time::now_seconds() }
+    }
+}
+
 impl Logger {
-    fn put(&self, line: &str) {
+    fn tells_steps(&self) -> bool {
+        self.wish.level >= LevelFilter::Debug
+    }
+
+    fn is_held(&self, level: Level) -> bool {
+        match STATE.load(Ordering::Relaxed) {
+            DIRECT => false,
+            APART => true,
+            LENT if self.file.is_none() => true,
+            _ => level == Level::Warn && !self.tells_steps(),
+        }
+    }
+
+    /// Writes a message, and what else an error knows.
+    fn put(&self, message: &Message, error: Option<&Error>) {
+        let format = self.wish.format;
         // A log that cannot be written must not fail the command.
         let _ = match &self.file {
-            Some(file) => (&*file).write_all(line.as_bytes()),
-            None => std::io::stderr().write_all(line.as_bytes()),
+            Some(file) => (&*file).write_all(record(format.unwrap_or(Format::Text), message, error).as_bytes()),
+            None => match format.or_else(|| (!is_terminal()).then_some(Format::Text)) {
+                Some(format) => std::io::stderr().write_all(record(format, message, error).as_bytes()),
+                None => std::io::stderr().write_all(sentence(message, error).as_bytes()),
+            },
         };
     }
 
-    fn line(&self, level: Level, message: &str, error: Option<&Error>) -> String {
-        let level = match level {
-            Level::Error => "error",
-            Level::Warn => "warning",
-            Level::Info => "info",
-            Level::Debug | Level::Trace => "debug",
-        };
-        let time = crate::time::now_seconds();
-        match self.format {
-            Format::Text => format!("time={time:?} level={level} msg={message:?}\n"),
-            Format::Json => {
-                let mut object = serde_json::Map::new();
-                let mut put = |key: &str, value: Option<&str>| {
-                    if let Some(value) = value {
-                        object.insert(key.to_owned(), value.into());
-                    }
-                };
-                put("level", Some(level));
-                put("msg", Some(message));
-                put("time", Some(&time));
-                if let Some(error) = error {
-                    put("phase", error.phase_name());
-                    put("field", error.field_name());
-                    put("errno", error.errno().map(|errno| format!("{errno:?}")).as_deref());
-                    put("hint", error.remedy().map(printable).as_deref());
+    fn put_held(&self) {
+        let held = self.held.lock().map(|mut held| std::mem::take(&mut *held));
+        held.unwrap_or_default().iter().for_each(|message| self.put(message, None));
+    }
+}
+
+/// A line for programs.
+fn record(format: Format, message: &Message, error: Option<&Error>) -> String {
+    let Message { level, text, time } = message;
+    let level = word(*level);
+    match format {
+        Format::Text => format!("time={time:?} level={level} msg={text:?}\n"),
+        Format::Json => {
+            let mut object = serde_json::Map::new();
+            let mut put = |key: &str, value: Option<&str>| {
+                if let Some(value) = value {
+                    object.insert(key.to_owned(), value.into());
                 }
-                printable_lines(&serde_json::Value::Object(object).to_string()).into_owned() + "\n"
+            };
+            put("level", Some(level));
+            put("msg", Some(text));
+            put("time", Some(time));
+            if let Some(error) = error {
+                put("phase", error.phase_name());
+                put("field", error.field_name());
+                put("errno", error.errno().map(|errno| format!("{errno:?}")).as_deref());
+                put("hint", error.remedy().map(printable).as_deref());
             }
+            printable_lines(&serde_json::Value::Object(object).to_string()).into_owned() + "\n"
         }
     }
 }
 
-/// Tells of a command's failure: one record in the log and, when that is a file, the bare sentence on stderr.
-pub fn failure(error: &Error) {
-    let message = error.to_string();
-    log::trace!("failed: {message}");
-    let Some(logger) = LOGGER.get() else { return say(&message) };
-    logger.put(&logger.line(Level::Error, &message, Some(error)));
-    if logger.file.is_some() {
-        say(&message);
+/// Lines for people.
+fn sentence(message: &Message, error: Option<&Error>) -> String {
+    let text = error.map_or_else(|| Cow::Borrowed(&*message.text), |error| error.without_hint().into());
+    let hint = error.and_then(Error::remedy).map(|hint| format!("\n  {} {}", label("hint"), printable(hint)));
+    format!("{} {text}{}\n", label(word(message.level)), hint.unwrap_or_default())
+}
+
+/// A word before a sentence, in its colour unless none is wanted (no-color.org).
+fn label(word: &str) -> String {
+    let colour = match word {
+        "error" => "1;31",
+        "warning" => "1;33",
+        "hint" => "1;36",
+        _ => "2",
+    };
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|name| name == "dumb");
+    if unwanted || dumb { format!("{word}:") } else { format!("\x1b[{colour}m{word}:\x1b[0m") }
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warning",
+        Level::Info => "info",
+        Level::Debug | Level::Trace => "debug",
     }
+}
+
+fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+fn is_containers() -> bool {
+    STATE.load(Ordering::Relaxed) >= DIRECT
+}
+
+/// Tells of a command's failure: one record in the log and, when that is a file, the sentence on stderr.
+pub fn failure(error: &Error) {
+    let message = Message::new(Level::Error, &error.to_string());
+    trace::mark(&format_args!("failed: {}", message.text));
+    let Some(logger) = LOGGER.get() else { return say_error(&message, error) };
+    // What came before may be the cause, which a person sees; engines look for words in all that they get.
+    if logger.file.is_none() && (logger.wish.warnings || is_terminal()) {
+        logger.put_held();
+    }
+    logger.put(&message, Some(error));
+    if logger.file.is_some() {
+        say_error(&message, error);
+    }
+}
+
+fn say_error(message: &Message, error: &Error) {
+    if !is_terminal() {
+        return say(&message.text);
+    }
+    let _ = std::io::stderr().write_all(sentence(message, Some(error)).as_bytes());
 }
 
 /// Writes a line to stderr. One that takes none (closed, on a full disk) changes nothing about how a command ends, where
@@ -147,17 +249,52 @@ pub fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "{}", printable_lines(message));
 }
 
-/// Writes the warnings held back; the command has succeeded.
+/// Writes what was held back; the command has succeeded, or its program runs.
 pub fn success() {
     let Some(logger) = LOGGER.get() else { return };
-    if let Ok(mut held) = logger.held.lock() {
-        held.drain(..).for_each(|message| logger.put(&logger.line(Level::Warn, &printable(&message), None)));
+    if logger.file.is_some() || STATE.load(Ordering::Relaxed) == OURS {
+        logger.put_held();
     }
 }
 
-/// Takes the warnings held back by a forked copy of the process, to be told by the original.
-pub fn take_held() -> Vec<String> {
-    LOGGER.get().and_then(|logger| logger.held.lock().ok().map(|mut held| held.drain(..).collect())).unwrap_or_default()
+/// The container's program, which may have our stderr, is about to run: what was held back is written there now, if there
+/// is no log, and nothing else until [`regain_stderr`].
+pub fn lend_stderr() {
+    let Some(logger) = LOGGER.get() else { return };
+    if logger.file.is_none() {
+        logger.put_held();
+    }
+    STATE.store(LENT, Ordering::Relaxed);
+}
+
+/// Nobody but us writes to our stderr any more.
+pub fn regain_stderr() {
+    STATE.store(OURS, Ordering::Relaxed);
+    if let Some(logger) = LOGGER.get().filter(|logger| logger.tells_steps()) {
+        logger.put_held();
+    }
+}
+
+/// This is the container's half from here on, a copy of the process, whose original keeps what was held back. If it
+/// `has_stderr`, and there is no log, it writes there by itself until [`leave_stderr`]: the host's half may hear of it only
+/// when the program runs.
+pub fn enter_container(has_stderr: bool) {
+    let Some(logger) = LOGGER.get() else { return };
+    if let Ok(mut held) = logger.held.lock() {
+        held.clear();
+    }
+    STATE.store(if has_stderr && logger.file.is_none() { DIRECT } else { APART }, Ordering::Relaxed);
+}
+
+/// The container's half writes nothing by itself any more: a closed pipe ends it from here on, or a filter.
+pub fn leave_stderr() {
+    STATE.store(APART, Ordering::Relaxed);
+}
+
+/// Takes what the container's half has to say, to be told by the host's.
+pub fn take_held() -> Vec<(Level, String)> {
+    let held = LOGGER.get().and_then(|logger| logger.held.lock().ok().map(|mut held| std::mem::take(&mut *held)));
+    held.unwrap_or_default().into_iter().map(|message| (message.level, message.text)).collect()
 }
 
 /// From here on warnings are kept as they are, for [`take_gathered`].
@@ -176,12 +313,4 @@ pub fn take_gathered() -> Vec<String> {
 fn gathers(record: &Record<'_>) -> bool {
     let Ok(mut gathered) = GATHERED.lock() else { return false };
     gathered.as_mut().map(|list| list.push(printable(&record.args().to_string()).into_owned())).is_some()
-}
-
-/// Holds back a warning that [`take_held`] took in the container's half. It becomes a record here: whoever may trace that
-/// half may say anything in its place.
-pub fn hold(message: String) {
-    if let Some(mut held) = LOGGER.get().and_then(|logger| logger.held.lock().ok()) {
-        held.push(message);
-    }
 }

@@ -80,7 +80,7 @@ fn corten() -> u8 {
         }
     };
     let (global, failure) = (&cli.global, cli.command.failure_code());
-    let done = log::init(global.log.as_deref(), global.log_format.into(), global.level())
+    let done = log::init(global.log.as_deref(), global.wish())
         .and_then(|()| global.trace.as_deref().map_or(Ok(()), log::trace_to))
         .and_then(|()| if cli.command.looks_at_the_host_alone() { Ok(()) } else { protected })
         .and_then(|()| cli.command.run(global));

@@ -64,11 +64,6 @@ pub fn keep_back() {
     }
 }
 
-/// Whether marks are kept.
-pub fn is_kept_back() -> bool {
-    KEPT_BACK.lock().is_ok_and(|kept| kept.is_some())
-}
-
 /// Takes what was kept, to be written by the runtime ([`write`]).
 pub fn take_back() -> Vec<String> {
     KEPT_BACK.lock().ok().and_then(|mut kept| kept.as_mut().map(std::mem::take)).unwrap_or_default()

@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Result, bail};
 use crate::launch::gate::Gate;
 use crate::launch::host;
 use crate::launch::talk::{Attendant, Launched};
+use crate::log::regain_stderr;
 use crate::namespaces::Origin;
 use crate::plan::Plan;
 use crate::process::console;
@@ -163,7 +164,11 @@ pub fn create(request: Request, store: &Store) -> Result<()> {
 
 /// Creates and starts a container, and leaves it running.
 pub fn run_detached(request: Request, store: &Store) -> Result<()> {
+    let has_socket = matches!(request.console, Console::Socket(_));
     let mut made = make(request, store, false)?;
+    if has_socket {
+        regain_stderr();
+    }
     let relay = made.relay.take();
     let (container, pidfd) = made.keep();
     let container = start::after_or_destroy(container)?;

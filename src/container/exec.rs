@@ -11,6 +11,7 @@ use crate::launch::child::Join;
 use crate::launch::exec;
 use crate::launch::gate::Gate;
 use crate::launch::talk::{Attendant, Launched};
+use crate::log::{regain_stderr, success};
 use crate::plan::INNER_CGROUP;
 use crate::process::Process;
 use crate::process::console;
@@ -56,6 +57,7 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
     }
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let foreground = (!request.detach).then(Foreground::block_signals).transpose().context("block signals")?;
+    let has_socket = matches!(request.console, Console::Socket(_));
     let (socket, controller) = open_console(request.console).phase("terminal")?;
     let handle = request.pidfd_socket.map(|path| console::connect(&path, "pidfd")).transpose()?;
     let (init_pid, init) = init.ok_or_else(|| Error::new("container not running"))?;
@@ -64,6 +66,10 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
     let mut entering = Entering { container, init_pid, controller, handle, terminal: None, waits_for_thaw };
     let launched = launch(&mut entering, init, request.process, socket, request.cgroup.as_deref())?;
     let terminal = entering.terminal;
+    if has_socket {
+        regain_stderr();
+    }
+    success();
     // Only now: whoever finds the file takes the exit code for the program's own.
     if let Some(file) = &request.pid_file {
         write_pid(file, launched.pid)?;
@@ -78,6 +84,7 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
         let _ = sys::pid::signal(pidfd, signal);
     };
     let ended = foreground.run(launched.pid, pidfd, terminal, forward, None).context("wait for the program")?;
+    regain_stderr();
     log::trace!("program ended");
     launched.keep();
     Ok(ended.exit_code())

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::error::{Context, Result};
+use crate::log::{regain_stderr, success};
 use crate::process::foreground::{Aside, Foreground};
 use crate::sys;
 
@@ -14,6 +15,7 @@ use super::{delete, start};
 pub fn run(request: Request, store: &Store, keep: bool) -> Result<u8> {
     let foreground = Foreground::block_signals().context("block signals")?;
     let mut made = make(request, store, false)?;
+    success();
     let (terminal, relay) = (made.terminal.take(), made.relay.take());
     let pid = made.launched.pid;
     let (container, pidfd) = made.keep();
@@ -27,6 +29,7 @@ pub fn run(request: Request, store: &Store, keep: bool) -> Result<u8> {
     let wait = || foreground.run(pid, pidfd.as_fd(), terminal, forward, aside).context("wait for the container");
     match start::after(&container).and_then(|()| wait()) {
         Ok(ended) => {
+            regain_stderr();
             log::trace!("program ended");
             if !keep {
                 delete::destroy(container)?;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use ::log::Level;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 
@@ -70,6 +71,7 @@ pub struct Join {
 /// Carries the script out.
 pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     trace::enter_container();
+    log::enter_container(script.gate.is_none() && script.console.is_none());
     ::log::trace!("born");
     // Before the host's half closes the last one, which takes its time.
     sys::exe::let_go();
@@ -81,9 +83,7 @@ pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     }));
     let Err(error) = set_up(entrance, &mut script, &wire);
     ::log::trace!("failed: {error}");
-    if trace::is_kept_back() {
-        let _ = pass_warnings(&wire);
-    }
+    let _ = pass_warnings(&wire);
     tell(&wire, &error);
     sys::pid::exit_now(1)
 }
@@ -132,7 +132,9 @@ pub(super) fn become_root(late: u64) -> Result<()> {
 
 /// Tells the host what it is to warn of, and what it is to add to its trace.
 pub(super) fn pass_warnings(wire: &Wire) -> Result<()> {
-    log::take_held().into_iter().try_for_each(|line| wire.send(&Message::Warning(line)))?;
+    log::take_held().into_iter().try_for_each(|(level, line)| {
+        wire.send(&if level == Level::Debug { Message::Step(line) } else { Message::Warning(line) })
+    })?;
     trace::take_back().into_iter().try_for_each(|line| wire.send(&Message::Mark(line)))
 }
 

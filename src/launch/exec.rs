@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result};
 use crate::hooks::Hooks;
+use crate::log;
 use crate::process::Process;
 use crate::seccomp::Program;
 use crate::sys::{self, Errno};
@@ -65,6 +66,7 @@ pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<L
     let outcome = attach.map_or(Ok(()), |attach| attach(pid)).phase("cgroup");
     talk.blame(outcome)?;
     if !announces {
+        log::lend_stderr();
         talk.wire.let_go()?;
     }
     sys::exe::let_go();
@@ -75,6 +77,9 @@ pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<L
         talk::expect(&mut talk, &Message::Ready)?;
         let outcome = request.limit(pid);
         talk.blame(outcome)?;
+        if !outside || !awaited {
+            log::lend_stderr();
+        }
         if !outside {
             settle(&mut talk)?;
         }
@@ -88,6 +93,7 @@ pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<L
     if awaited {
         let outcome = request.process.limit_successor(talk.pid()).phase("process");
         talk.blame(outcome)?;
+        log::lend_stderr();
         settle(&mut talk)?;
         talk.wire.let_go()?;
     }

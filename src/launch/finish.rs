@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::error::{Context, Result};
 use crate::hooks::{Stage, Surroundings};
+use crate::log;
 use crate::process::{Process, console};
 use crate::seccomp::Program;
 use crate::sys;
@@ -96,6 +97,7 @@ impl Script {
         } else {
             trace::keep_back();
         }
+        log::leave_stderr();
         sys::start::scrub();
         if self.start_container.is_empty() {
             sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
@@ -171,7 +173,7 @@ impl Script {
         }
         announced()?;
         ::log::trace!("execve is next");
-        if trace::is_kept_back() && !self.mute {
+        if !self.mute {
             // Who asks for a trace can do without its last line.
             let _ = pass_warnings(wire);
         }

@@ -10,6 +10,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{Stage, Surroundings};
 use crate::host;
+use crate::log;
 use crate::namespaces::time::Offsets;
 use crate::namespaces::{Entry, Namespaces, Origin};
 use crate::plan::Plan;
@@ -168,6 +169,9 @@ pub fn create(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result
     host.enter_record()?;
     host.set_limits()?;
     host.ahead = !host.hooks_to_run && host.needs_no_word(outside);
+    if host.ahead && !waits {
+        log::lend_stderr();
+    }
     host.let_go_if(host.ahead)?;
     sys::exe::let_go();
     if outside { host.finish_outside(waits) } else { host.finish(waits) }
@@ -261,7 +265,7 @@ impl Host<'_> {
                     self.ready = true;
                     let outcome = self.request.plan.process.limit(self.talk.pid()).phase("process");
                     self.talk.blame(outcome)?;
-                    self.settle()?;
+                    self.settle(waits)?;
                     self.let_go_if(!self.ahead)?;
                 }
                 Some(Message::Done) if self.ready && waits => {
@@ -297,7 +301,7 @@ impl Host<'_> {
         self.talk.deliver()?;
         let outcome = self.request.plan.process.limit_successor(self.talk.pid()).phase("process");
         self.talk.blame(outcome)?;
-        self.settle()?;
+        self.settle(waits)?;
         self.talk.wire.let_go()?;
         if !waits {
             return self.talk.until_program(true);
@@ -322,8 +326,11 @@ impl Host<'_> {
         self.talk.wire.let_go()
     }
 
-    /// What the caller wants to be told.
-    fn settle(&mut self) -> Result<()> {
+    /// What the caller wants to be told, and the last word on stderr before the program runs.
+    fn settle(&mut self, waits: bool) -> Result<()> {
+        if !waits {
+            log::lend_stderr();
+        }
         let outcome = self.talk.attendant.settle(self.talk.launched.pid);
         self.talk.blame(outcome)
     }

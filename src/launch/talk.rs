@@ -8,7 +8,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result, bail, ensure};
-use crate::log;
 use crate::sys;
 use crate::trace;
 
@@ -154,7 +153,8 @@ impl<'a> Talk<'a> {
                 return Ok(None);
             }
             match self.wire.receive()? {
-                Some(Message::Warning(line)) => self.word(|| log::hold(line))?,
+                Some(Message::Warning(line)) => self.word(|| ::log::warn!("{line}"))?,
+                Some(Message::Step(line)) => self.word(|| ::log::debug!("{line}"))?,
                 Some(Message::Mark(line)) => self.word(|| trace::write(&line))?,
                 Some(Message::Listening(number)) if self.notifies => {
                     self.notifies = false;

@@ -104,6 +104,8 @@ pub enum Message {
     /// Container: a warning for the log. One that finds the socket full is lost: it must not wait for a host's half that
     /// listens later.
     Warning(String),
+    /// Container: a step has ended, for who asked for all of them. Lost like a warning.
+    Step(String),
     /// Container: a line for the trace, which it may not write any more. Lost like a warning.
     Mark(String),
     /// Container: it failed; an encoded [`Error`].
@@ -195,13 +197,14 @@ impl Wire {
                 (b'l', bytes.as_slice().as_flattened())
             }
             Message::Warning(text) => (b'w', text.as_bytes()),
+            Message::Step(line) => (b's', line.as_bytes()),
             Message::Mark(line) => (b't', line.as_bytes()),
             Message::Failed(error) => (FAILED, error),
         };
         let mut packet = Vec::with_capacity(1 + body.len().min(LIMIT));
         packet.push(tag);
         packet.extend_from_slice(&body[..body.len().min(LIMIT - 1)]);
-        let droppable = matches!(message, Message::Warning(_) | Message::Mark(_));
+        let droppable = matches!(message, Message::Warning(_) | Message::Step(_) | Message::Mark(_));
         let flags = if droppable { MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT } else { MsgFlags::MSG_NOSIGNAL };
         loop {
             let sent = match self.1.get() {
@@ -248,6 +251,7 @@ impl Wire {
             DONE => Message::Done,
             b'l' => Message::Listening(body.first_chunk().copied().map(u32::from_le_bytes)),
             b'w' => Message::Warning(String::from_utf8_lossy(body).into_owned()),
+            b's' => Message::Step(String::from_utf8_lossy(body).into_owned()),
             b't' => Message::Mark(String::from_utf8_lossy(body).into_owned()),
             FAILED => Message::Failed(body.to_vec()),
             other => bail!("the other half sent the unknown message {other}"),
@@ -351,6 +355,7 @@ mod tests {
             Message::Entered,
             Message::Hooks,
             Message::Mark("12 host born".into()),
+            Message::Step("container: born".into()),
             Message::Listening(Some(7)),
             Message::Listening(None),
             Message::Warning("x y".into()),

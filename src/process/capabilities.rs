@@ -186,10 +186,9 @@ impl Capabilities {
     pub(super) fn apply(&self) -> Result<()> {
         let sets = match self.set(*self) {
             Ok(()) => *self,
-            Err(Errno::EPERM) => self.grantable()?,
+            Err(Errno::EPERM) => self.set_grantable()?,
             Err(errno) => return Err(errno).context("set capabilities").field(|| "/process/capabilities"),
         };
-        self.warn_of_bounds();
         // What the caller had in ambient survives capset only where permitted and inheritable still hold it.
         if !(sets.permitted & sets.inheritable & !sets.ambient).is_empty() {
             prctl::ambient_clear().context("clear the ambient capabilities")?;
@@ -210,7 +209,30 @@ impl Capabilities {
         })
     }
 
-    /// Sets as much as the runtime itself has, where it runs with less than the config asks for.
+    /// Says what will not be granted, as long as there is somebody to hear it: [`Capabilities::apply`] may stand behind a
+    /// filter of system calls.
+    pub(super) fn foretell(&self) -> Result<()> {
+        if (self.bounding | self.permitted | self.inheritable).is_empty() {
+            return Ok(());
+        }
+        let missing = self.missing(&self.grantable()?);
+        if !missing.is_empty() {
+            warn!("the runtime itself does not have {}: the container does not get it", missing.words());
+        }
+        // What is asked for in the bounding set alone is the one thing that capset does not tell us about.
+        for number in (self.bounding & !self.permitted & !missing).numbers() {
+            if prctl::bounding_has(number) == Ok(false) {
+                warn!("{} is not in the bounding set of the runtime: the container does not get it", word(number));
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self, granted: &Capabilities) -> Set {
+        (self.permitted | self.inheritable) & !(granted.permitted | granted.inheritable)
+    }
+
+    /// As much as the runtime itself has, where it runs with less than the config asks for.
     fn grantable(&self) -> Result<Capabilities> {
         let own = prctl::capget().context("read our own capabilities")?;
         let mut sets = *self;
@@ -218,24 +240,16 @@ impl Capabilities {
         sets.effective &= sets.permitted;
         sets.inheritable &= Set(own.inheritable | own.permitted);
         let bounding = sets.inheritable.numbers().filter(|&number| prctl::bounding_has(number) == Ok(true));
-        sets.inheritable = Set(bounding.fold(0, |set, number| set | 1 << number));
+        sets.inheritable = Set(bounding.fold(0, |set, number| set | 1 << number)) & self.bounding;
         sets.ambient &= sets.permitted & sets.inheritable;
-        let missing = (self.permitted | self.inheritable) & !(sets.permitted | sets.inheritable);
-        if missing.is_empty() {
-            return Err(Errno::EPERM).context("set capabilities").field(|| "/process/capabilities");
-        }
-        warn!("the runtime itself does not have {}: the container does not get it", missing.words());
-        self.set(sets).context("set capabilities").field(|| "/process/capabilities")?;
         Ok(sets)
     }
 
-    /// What is asked for in the bounding set alone is the one thing that capset does not tell us about.
-    fn warn_of_bounds(&self) {
-        for number in (self.bounding & !self.permitted).numbers() {
-            if prctl::bounding_has(number) == Ok(false) {
-                warn!("{} is not in the bounding set of the runtime: the container does not get it", word(number));
-            }
-        }
+    fn set_grantable(&self) -> Result<Capabilities> {
+        let sets = self.grantable()?;
+        let refused = || if self.missing(&sets).is_empty() { Err(Errno::EPERM) } else { self.set(sets) };
+        refused().context("set capabilities").field(|| "/process/capabilities")?;
+        Ok(sets)
     }
 }
 

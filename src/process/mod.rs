@@ -251,6 +251,7 @@ impl Process {
 
     /// Of [`Process::prepare`] what has to do with no file of the container.
     pub fn take_on(&self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.capabilities.foretell()?;
         self.labels.apply(proc)?;
         if self.no_new_privs {
             nix::sys::prctl::set_no_new_privs().context("set no_new_privs").field(|| "/process/noNewPrivileges")?;
