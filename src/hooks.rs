@@ -100,15 +100,13 @@ impl Hooks {
 
     /// Runs the hooks in their order; the first that fails ends it.
     pub fn run(&self, stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
-        let run = |(index, hook): (usize, &Hook)| hook.run(stage, surroundings).field(|| stage.field(index));
-        self.0.iter().enumerate().try_for_each(run)
+        self.0.iter().enumerate().try_for_each(|hook| run_one(hook, stage, surroundings))
     }
 
     /// Whether each of the programs can be executed, which is for `look` to say; every one that cannot is told.
     pub fn look(&self, stage: Stage, look: &dyn Fn(&Path) -> Result<(), Errno>, tell: &mut dyn FnMut(Error)) {
         for (index, hook) in self.0.iter().enumerate() {
-            let outcome = look(&hook.path).with_context(|| hook.running(stage)).field(|| stage.field(index));
-            outcome.unwrap_or_else(&mut *tell);
+            told(look(&hook.path).map_err(Error::from), (index, hook), stage).unwrap_or_else(&mut *tell);
         }
     }
 
@@ -121,12 +119,24 @@ impl Hooks {
         }
         let directory = if gone.is_some() { Some(Path::new("/")) } else { surroundings.directory };
         let surroundings = Surroundings { directory, ..*surroundings };
-        for hook in &self.0 {
-            if let Err(error) = hook.run(stage, &surroundings) {
+        for hook in self.0.iter().enumerate() {
+            if let Err(error) = run_one(hook, stage, &surroundings) {
                 log::warn!("{error}");
             }
         }
     }
+}
+
+fn run_one((index, hook): (usize, &Hook), stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
+    told(hook.run(surroundings), (index, hook), stage)
+}
+
+/// The outcome with the name of the hook, in words that are searched for: runc's, which counts from zero as well.
+fn told(outcome: Result<()>, (index, hook): (usize, &Hook), stage: Stage) -> Result<()> {
+    outcome
+        .with_context(|| format!("run {}", hook.path.display()))
+        .with_context(|| format!("error running {} hook #{index}", stage.word()))
+        .field(|| stage.field(index))
 }
 
 impl Hook {
@@ -149,30 +159,24 @@ impl Hook {
         Ok(Hook { path, args: hook.args().clone().unwrap_or_default(), env: hook.env().clone(), timeout })
     }
 
-    fn running(&self, stage: Stage) -> String {
-        format!("run the {} hook {}", stage.word(), self.path.display())
-    }
-
-    fn run(&self, stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
-        let what = || self.running(stage);
+    fn run(&self, surroundings: &Surroundings<'_>) -> Result<()> {
         // A time-out beyond what the clock can count is none.
         let deadline = self.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        let (theirs, ours) = std::io::pipe().context("make a pipe for the state").with_context(what)?;
-        let (output, sink) = std::io::pipe().context("make a pipe for the output").with_context(what)?;
+        let (theirs, ours) = std::io::pipe().context("make a pipe for the state")?;
+        let (output, sink) = std::io::pipe().context("make a pipe for the output")?;
         let mut command = self.command(surroundings);
-        let twin = sink.try_clone().context("duplicate the pipe for the output").with_context(what)?;
+        let twin = sink.try_clone().context("duplicate the pipe for the output")?;
         command.stdin(theirs).stdout(twin).stderr(sink);
         // The error of spawn does not tell whether the directory or the program is missing.
         let blame = |error: std::io::Error| {
             let entered = surroundings.directory.map_or(Ok(()), ensure_enterable);
             entered.err().unwrap_or_else(|| error.into())
         };
-        let child = command.spawn().map_err(blame).with_context(what)?;
+        let child = command.spawn().map_err(blame)?;
         // The command owns copies of the child's ends: they must close here, or the pipe never ends.
         drop(command);
         Running { child, stdin: Some(ours), output: Some(OwnedFd::from(output)), said: VecDeque::new() }
             .finish(surroundings.state, deadline)
-            .with_context(what)
     }
 
     fn command(&self, surroundings: &Surroundings<'_>) -> Command {
@@ -353,7 +357,9 @@ mod tests {
     fn a_failing_hook_is_quoted() {
         let error = run("echo sorry >&2; exit 3", None, b"").unwrap_err().to_string();
         assert!(
-            error.contains("run the poststart hook /bin/sh: /hooks/poststart/0: exit status 3, it printed: sorry"),
+            error.contains(
+                "error running poststart hook #0: run /bin/sh: /hooks/poststart/0: exit status 3, it printed: sorry"
+            ),
             "{error}"
         );
     }

@@ -277,7 +277,7 @@ fn without_an_agent_nothing_is_left() {
     let outcome = bundle.create();
     outcome.fails();
     if kind() == Kind::Corten {
-        outcome.fails_with("/linux/seccomp/listenerPath").fails_with("connect to seccomp agent's socket");
+        outcome.fails_with("/linux/seccomp/listenerPath").fails_with("failed to connect with seccomp agent at");
     }
     bundle.state().fails();
     if known_difference("crun", "connects to an agent whom nothing is asked") {

@@ -10,7 +10,8 @@ use crate::sys::Errno;
 
 /// That no cgroup has this file.
 pub(super) fn unknown(file: &str, place: &Location) -> Error {
-    Error::new(format!("cgroup {place} has no {file}")).hint("no controller of that name is known; is it spelt right?")
+    let error = Error::from(Errno::ENOENT).context(format!("cgroup {place} has no {file}"));
+    error.hint("no controller of that name is known; is it spelt right?")
 }
 
 /// That the kernel does not take a value.

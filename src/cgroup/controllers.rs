@@ -144,7 +144,7 @@ pub(super) fn missing(file: &str, controller: Controller, location: &Location) -
 }
 
 fn says(file: &str, location: &Location, why: String) -> Error {
-    Error::new(format!("cgroup {location} has no {file}: {why}"))
+    Error::from(Errno::ENOENT).context(format!("cgroup {location} has no {file}: {why}"))
 }
 
 /// Whether a file that is a list of controllers has this one.

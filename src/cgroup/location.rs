@@ -202,7 +202,7 @@ impl Location {
     pub fn open_below(&self, path: &Path) -> Result<OwnedFd> {
         let what = || format!("open cgroup {} below cgroup {self}", path.display());
         let upwards = path.components().any(|part| part == Component::ParentDir);
-        ensure!(!upwards, "cgroup {} leads out of the container's", path.display());
+        ensure!(!upwards, "bad sub cgroup path: {} is not a sub cgroup path of the container's", path.display());
         let below = path.strip_prefix("/").unwrap_or(path);
         if below.as_os_str().is_empty() {
             return self.open();

@@ -88,7 +88,8 @@ impl Exec {
             log::trace!("own binary protected");
             container::exec::exec(&container, request)
         };
-        exec().with_context(|| format!("exec {id}"))
+        // Words that are searched for.
+        exec().with_context(|| format!("exec failed: {id}"))
     }
 
     fn request(self, container: &Container) -> Result<container::exec::Request> {

@@ -15,6 +15,9 @@ use crate::sys::Errno;
 use super::record::Record;
 use super::state::State;
 
+/// What is done, in words that are searched for.
+pub const CALLING: &str = "failed to connect with seccomp agent at";
+
 /// The only descriptor that is sent, by its name in the standard.
 const LISTENER: &str = "seccompFd";
 
@@ -41,7 +44,7 @@ pub fn tell(record: &Record, (status, init): (&str, i32), pid: Pid, listener: Bo
     };
     let document = serde_json::to_vec(&document).expect("strings and numbers always serialize");
     let tell = || {
-        let socket = console::connect(&agent.path, "seccomp agent's")?;
+        let socket = console::connect(&agent.path, CALLING)?;
         let fds = [listener.as_raw_fd()];
         let sent = loop {
             let (parts, rights) = ([IoSlice::new(&document)], [ControlMessage::ScmRights(&fds)]);

@@ -183,7 +183,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     // Whatever the caller leaked into this process reaches no hook.
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let (socket, controller) = open_console(console).phase("terminal")?;
-    let handle = pidfd_socket.map(|path| console::connect(&path, "pidfd")).transpose()?;
+    let handle = pidfd_socket.map(|path| console::connect(&path, console::TO_PIDFD)).transpose()?;
     store.ensure_free(&id)?;
     let (pieces, record) = Pieces::make(&id, bundle.clone(), &plan, store)?;
     let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
@@ -343,7 +343,7 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
 pub fn open_console(console: Console) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
     match console {
         Console::None => Ok((None, None)),
-        Console::Socket(path) => console::connect(&path, "console").map(|socket| (Some(socket), None)),
+        Console::Socket(path) => console::connect(&path, console::TO_CONSOLE).map(|socket| (Some(socket), None)),
         Console::Foreground => {
             let (ours, theirs) = console::pair()?;
             Ok((Some(theirs), Some(ours)))

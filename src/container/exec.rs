@@ -59,7 +59,7 @@ pub fn exec(container: &Container, request: Request) -> Result<u8> {
     let foreground = (!request.detach).then(Foreground::block_signals).transpose().context("block signals")?;
     let has_socket = matches!(request.console, Console::Socket(_));
     let (socket, controller) = open_console(request.console).phase("terminal")?;
-    let handle = request.pidfd_socket.map(|path| console::connect(&path, "pidfd")).transpose()?;
+    let handle = request.pidfd_socket.map(|path| console::connect(&path, console::TO_PIDFD)).transpose()?;
     let (init_pid, init) = init.ok_or_else(|| Error::new("container not running"))?;
     log::trace!("container found");
     let waits_for_thaw = request.ignore_paused;

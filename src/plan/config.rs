@@ -126,8 +126,18 @@ fn parse_patiently<T: Part>(text: &[u8], user: impl FnOnce() -> Value) -> Result
         // The position is one in our own copy of the text, which nobody has: it is told as a field.
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-        shape::at(Error::new(message), &pointer_at(text.as_bytes(), error.column()))
+        let pointer = pointer_at(text.as_bytes(), error.column());
+        named_as_runc(shape::at(Error::new(message), &pointer), &format!("{}{pointer}", T::POINTER))
     })
+}
+
+/// Words of runc's that are searched for, beside the parser's.
+fn named_as_runc(error: Error, pointer: &str) -> Error {
+    match pointer.strip_prefix("/linux/memoryPolicy") {
+        Some(rest) if rest.starts_with("/flags") => error.context("invalid memory policy flag"),
+        Some("" | "/mode") => error.context("invalid memory policy mode"),
+        _ => error,
+    }
 }
 
 /// What a pointer into a configuration is called in a part of it.

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use super::{Process, loader, program};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sys::Errno;
 
 pub use super::program::Files;
@@ -59,7 +59,7 @@ impl Process {
                 Ok(Some(needed)) => needed,
                 Ok(None) => return Ok(()),
                 Err(_) if loader::others_may_run() => return Ok(()),
-                Err(errno) => return Err(self.explain(found, files, errno)),
+                Err(errno) => return Err(program::refused(files, found, errno)),
             };
             let script = head.starts_with(b"#!");
             let Ok(needed) = CString::new(needed.into_os_string().into_encoded_bytes()) else { return Ok(()) };
@@ -69,15 +69,11 @@ impl Process {
                 // execve(2) has no word of its own for a directory.
                 Err(errno) => {
                     let errno = if errno == Errno::EISDIR { Errno::EACCES } else { errno };
-                    return Err(self.explain(found, files, errno));
+                    return Err(program::refused(files, found, errno));
                 }
             }
         }
-        Err(self.explain(found, files, Errno::ELOOP))
-    }
-
-    fn explain(&self, path: &CString, files: &dyn Files, errno: Errno) -> Error {
-        program::explain(files, &self.args[0], path, errno)
+        Err(program::refused(files, found, Errno::ELOOP))
     }
 
     /// Looks whether the paths of the Landlock rules are there.

@@ -120,29 +120,34 @@ pub fn control() -> Result<()> {
 /// Seconds for which a listener may be busy: to take a connection, and what is sent over it.
 const PATIENCE: i64 = 10;
 
+/// What [`connect`] does for `--console-socket`.
+pub const TO_CONSOLE: &str = "connect to console socket";
+/// What it does for `--pidfd-socket`.
+pub const TO_PIDFD: &str = "connect to pidfd socket";
+
 /// Connects to a socket of the caller's: `kind` is `console` (`--console-socket`) or `pidfd` (`--pidfd-socket`). The path
 /// may be longer than a socket address.
-pub fn connect(path: &Path, kind: &str) -> Result<OwnedFd> {
+pub fn connect(path: &Path, doing: &str) -> Result<OwnedFd> {
     let socket = match connect_to(path) {
         // The queue of its listener has been full all the time (unix(7)).
         Err(Errno::EAGAIN) => Err(Errno::ETIMEDOUT),
         done => done,
     };
-    socket.with_context(|| connecting(path, kind))
+    socket.with_context(|| connecting(path, doing))
 }
 
 /// What [`connect`] would say, but that nobody listens, without a word to who does.
-pub fn check(path: &Path, kind: &str) -> Result<()> {
+pub fn check(path: &Path, doing: &str) -> Result<()> {
     let outcome = match stat(path) {
         // What connect(2) says of any other file.
         Ok(stat) if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK => Err(Errno::ECONNREFUSED),
         other => other.map(drop),
     };
-    outcome.with_context(|| connecting(path, kind))
+    outcome.with_context(|| connecting(path, doing))
 }
 
-fn connecting(path: &Path, kind: &str) -> String {
-    format!("connect to {kind} socket {}", path.display())
+fn connecting(path: &Path, doing: &str) -> String {
+    format!("{doing} {}", path.display())
 }
 
 fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
@@ -293,7 +298,7 @@ mod tests {
             let directory_of_socket = directory(&long);
             let short = format!("/proc/thread-self/fd/{}/sock", directory_of_socket.as_raw_fd());
             let listener = UnixListener::bind(short).unwrap();
-            let socket = connect(&long.join("sock"), "console").unwrap();
+            let socket = connect(&long.join("sock"), TO_CONSOLE).unwrap();
             let (peer, _) = listener.accept().unwrap();
             let pty = Pty::open(directory(path).as_fd(), 0, Size::default()).unwrap();
             send(socket.as_fd(), &pty).unwrap();

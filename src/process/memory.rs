@@ -4,8 +4,8 @@ use log::warn;
 use oci_spec::runtime as spec;
 use oci_spec::runtime::{LinuxPersonalityDomain as Domain, MemoryPolicyFlagType as Flag, MemoryPolicyModeType as Mode};
 
-use crate::error::{Context, Result, ensure};
-use crate::sys::sched;
+use crate::error::{Context, Result};
+use crate::sys::{Errno, sched};
 
 /// Modes with the numbers of `linux/mempolicy.h`.
 const MODES: [(Mode, i32); 7] = [
@@ -41,22 +41,30 @@ impl Policy {
         let bit = |flag: &Flag| FLAGS.iter().find(|(known, _)| known == flag).map_or(0, |&(_, bit)| bit);
         let flags = wanted.flags().iter().flatten().map(bit).fold(0, |sum, bit| sum | bit);
         let list = wanted.nodes().as_deref().unwrap_or("");
-        let nodes = if list.is_empty() { Vec::new() } else { super::schedule::bits(list, 1024)? };
+        let nodes = || if list.is_empty() { Ok(Vec::new()) } else { super::schedule::bits(list, 1024) };
+        let nodes = nodes().context("invalid memory policy nodes")?;
         let bare = matches!(wanted.mode(), Mode::MpolDefault | Mode::MpolLocal);
-        ensure!(!bare || nodes.is_empty(), "{} takes no nodes", wanted.mode());
-        ensure!(
-            bare || wanted.mode() == Mode::MpolPreferred || !nodes.is_empty(),
-            "{} needs a list of nodes",
-            wanted.mode()
-        );
         let both = FLAGS[0].1 | FLAGS[1].1;
-        ensure!(flags & both != both, "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other");
+        // set_mempolicy(2), "EINVAL", which does not say for which of these.
+        let rule = match () {
+            () if bare && !nodes.is_empty() => Some(format!("{} takes no nodes", wanted.mode())),
+            () if !bare && wanted.mode() != Mode::MpolPreferred && nodes.is_empty() => {
+                Some(format!("{} needs a list of nodes", wanted.mode()))
+            }
+            () if flags & both == both => {
+                Some("MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other".to_owned())
+            }
+            () => None,
+        };
+        if let Some(rule) = rule {
+            return Err(Errno::EINVAL).context(rule).context("set_mempolicy");
+        }
         Ok(Policy { mode: number(wanted.mode()) | flags, nodes })
     }
 
     pub(super) fn apply(&self) -> Result<()> {
         sched::set_memory_policy(self.mode, &self.nodes)
-            .with_context(|| format!("set memory policy {:#x}", self.mode))
+            .with_context(|| format!("set_mempolicy to {:#x}", self.mode))
             .field(|| "/linux/memoryPolicy")
     }
 }

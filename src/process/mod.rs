@@ -289,7 +289,7 @@ impl Process {
     }
 
     fn no_cwd(&self, errno: Errno) -> Error {
-        Error::from(errno).context(format!("enter the working directory {}", self.cwd.display())).field("/process/cwd")
+        Error::from(errno).context(format!("chdir to cwd {}", self.cwd.display())).field("/process/cwd")
     }
 
     /// A working directory can be reached through a descriptor of ours that lies outside (CVE-2024-21626).

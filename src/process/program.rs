@@ -74,7 +74,7 @@ pub(super) fn find_in(files: &dyn Files, name: &CStr, path: Option<&[u8]>) -> Re
     if name.to_bytes().contains(&b'/') {
         return match files.judge(name) {
             Ok(()) => Ok(name.to_owned()),
-            Err(errno) => Err(explain(files, name, name, errno)),
+            Err(errno) => Err(explain(files, quoted(name), name, errno)),
         };
     }
     let mut refused = None;
@@ -87,11 +87,11 @@ pub(super) fn find_in(files: &dyn Files, name: &CStr, path: Option<&[u8]>) -> Re
             Err(Errno::EACCES) if files.exists(&candidate) => refused = refused.or(Some(candidate)),
             Err(errno) if IN_VAIN.contains(&errno) => {}
             // What went wrong is not that there is none.
-            Err(errno) => return Err(explain(files, name, &candidate, errno)),
+            Err(errno) => return Err(explain(files, quoted(name), &candidate, errno)),
         }
     }
     match refused {
-        Some(candidate) => Err(explain(files, name, &candidate, Errno::EACCES)),
+        Some(candidate) => Err(explain(files, quoted(name), &candidate, Errno::EACCES)),
         None => Err(Error::from(Errno::ENOENT)
             .context("executable file not found in $PATH")
             .context(quoted(name))
@@ -122,17 +122,21 @@ fn exists(path: &CStr) -> bool {
 /// Replaces this process by the program; returns only when the kernel refuses.
 pub(super) fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> Error {
     let Err(errno) = execve(path, arguments, environment);
-    let name = arguments.first().map_or(path, CString::as_c_str);
     match errno {
         Errno::EACCES if stat(path).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) => {
-            explain(&Here, name, path, Errno::EISDIR)
+            refused(&Here, path, Errno::EISDIR)
         }
-        errno => explain(&Here, name, path, errno),
+        errno => refused(&Here, path, errno),
     }
 }
 
-pub(super) fn explain(files: &dyn Files, name: &CStr, path: &CStr, errno: Errno) -> Error {
-    let error = Error::from(errno).context(quoted(name));
+/// That execve(2) refuses a program which was found.
+pub(super) fn refused(files: &dyn Files, path: &CStr, errno: Errno) -> Error {
+    explain(files, format!("exec {}", path.to_string_lossy()), path, errno)
+}
+
+fn explain(files: &dyn Files, what: String, path: &CStr, errno: Errno) -> Error {
+    let error = Error::from(errno).context(what);
     match errno {
         Errno::EACCES if files.is_no_exec(path) => error.hint("it lies on a file system that is mounted noexec"),
         Errno::EACCES => error.hint("chmod a+x it in the image, or give the user a way to it"),
@@ -251,7 +255,10 @@ mod tests {
             let path = CString::new(scratch.0.join(name).to_str().unwrap()).unwrap();
             execute(&path, &[c"name".to_owned()], &[]).to_string()
         };
-        assert!(run("s").starts_with("exec: \"name\": no such file or directory (the file is there"), "{}", run("s"));
-        assert!(run("empty").starts_with("exec: \"name\": exec format error ("), "{}", run("empty"));
+        let begins = |name: &str, words: &str| {
+            run(name).starts_with(&format!("exec {}: {words}", scratch.0.join(name).display()))
+        };
+        assert!(begins("s", "no such file or directory (the file is there"), "{}", run("s"));
+        assert!(begins("empty", "exec format error ("), "{}", run("empty"));
     }
 }

@@ -7,7 +7,7 @@ use oci_spec::runtime as spec;
 use oci_spec::runtime::{IOPriorityClass as Class, LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy as Policy};
 
 use crate::error::{Context, Error, Result, ensure};
-use crate::sys::sched;
+use crate::sys::{Errno, sched};
 
 const POLICIES: [(Policy, u32); 7] = [
     (Policy::SchedOther, 0),
@@ -82,9 +82,15 @@ impl Schedule {
 
     fn apply_scheduler(&self, pid: Pid) -> Result<()> {
         let Some(scheduler) = &self.scheduler else { return Ok(()) };
-        sched::set_attributes(pid, scheduler)
-            .with_context(|| format!("set scheduling policy {}", scheduler.policy))
-            .field(|| "/process/scheduler")
+        let Err(errno) = sched::set_attributes(pid, scheduler) else { return Ok(()) };
+        let policy = POLICIES.iter().find(|(_, number)| *number == scheduler.policy);
+        let policy = policy.map_or_else(|| scheduler.policy.to_string(), |(policy, _)| policy.to_string());
+        let error = Error::from(errno).context(format!("sched_setattr: set scheduling policy {policy}"));
+        let error = error.field("/process/scheduler");
+        Err(match broken_rule(scheduler, errno) {
+            Some(rule) => error.hint(rule),
+            None => error,
+        })
     }
 
     fn apply_io(&self, pid: Pid) -> Result<()> {
@@ -94,6 +100,70 @@ impl Schedule {
                 .field(|| "/process/ioPriority")?;
         }
         Ok(())
+    }
+}
+
+/// Which rule it is that a kernel means by its errno (sched_setattr(2), sched(7)).
+fn broken_rule(wanted: &sched::Attributes, errno: Errno) -> Option<String> {
+    let is = |policy| wanted.policy == number(&POLICIES, policy);
+    let clamps = number(&FLAGS, Flag::SchedFlagUtilClampMin) | number(&FLAGS, Flag::SchedFlagUtilClampMax);
+    let deadline = is(Policy::SchedDeadline);
+    Some(match errno {
+        Errno::EINVAL if is(Policy::SchedIso) => "Linux has no SCHED_ISO".to_owned(),
+        Errno::EINVAL | Errno::EOPNOTSUPP if wanted.flags & clamps != 0 => {
+            "SCHED_FLAG_UTIL_CLAMP_* need a value, for which the runtime-spec has no field".to_owned()
+        }
+        Errno::EINVAL if deadline => {
+            let limit = |which: &str| {
+                let file = format!("/proc/sys/kernel/sched_deadline_period_{which}_us");
+                std::fs::read_to_string(file).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
+            };
+            let period = if wanted.period == 0 { "the deadline, which is the period as well," } else { "the period" };
+            format!("{period} must be between {} and {} microseconds", limit("min"), limit("max"))
+        }
+        Errno::EPERM if deadline => {
+            "it needs CAP_SYS_NICE, and as many CPUs as its root domain has: no narrower cpuset or affinity".to_owned()
+        }
+        Errno::EPERM if wanted.priority > 0 => "a priority above RLIMIT_RTPRIO needs CAP_SYS_NICE, and the cgroup \
+             real-time bandwidth where the kernel shares that out"
+            .to_owned(),
+        Errno::EPERM if wanted.nice < 0 => "a nice value below what RLIMIT_NICE allows needs CAP_SYS_NICE".to_owned(),
+        Errno::EPERM => "it needs CAP_SYS_NICE".to_owned(),
+        Errno::EBUSY if deadline => "the CPUs do not have that much runtime in each period left".to_owned(),
+        _ => return None,
+    })
+}
+
+/// The rules of sched(7), "SCHED_DEADLINE", and of the runtime-spec: what is not given is 0. The words are crun's.
+fn check_deadline(wanted: &spec::Scheduler) -> Result<()> {
+    /// The kernel counts in units of this many nanoseconds.
+    const LEAST: u64 = 1024;
+    /// The first bit is taken for a sign.
+    const MOST: u64 = (1 << 63) - 1;
+    let says = |text: String, field: &'static str| Err(Error::new(format!("sched_setattr: {text}")).field(field));
+    let (runtime_at, deadline_at) = ("/process/scheduler/runtime", "/process/scheduler/deadline");
+    let given = |value: Option<u64>, name: &str, field| match value {
+        None => says(format!("`SCHED_DEADLINE` requires `{name}`"), field),
+        Some(0) => says(format!("`SCHED_DEADLINE` {name} must be greater than 0"), field),
+        Some(value) if !(LEAST..=MOST).contains(&value) => {
+            says(format!("`SCHED_DEADLINE` {name} ({value}) must be between {LEAST} and {MOST} ns"), field)
+        }
+        Some(_) => Ok(()),
+    };
+    let (runtime, deadline, period) = (*wanted.runtime(), *wanted.deadline(), *wanted.period());
+    given(runtime, "runtime", runtime_at)?;
+    given(deadline, "deadline", deadline_at)?;
+    let (runtime, deadline) = (runtime.unwrap_or_default(), deadline.unwrap_or_default());
+    if runtime > deadline {
+        return says(format!("`SCHED_DEADLINE` runtime ({runtime}) must be <= deadline ({deadline})"), runtime_at);
+    }
+    match period {
+        // Not given: as long as the deadline.
+        None | Some(0) => Ok(()),
+        Some(period) if deadline > period => {
+            says(format!("`SCHED_DEADLINE` deadline ({deadline}) must be <= period ({period})"), deadline_at)
+        }
+        Some(_) => given(period, "period", "/process/scheduler/period"),
     }
 }
 
@@ -108,10 +178,14 @@ fn attributes(wanted: &spec::Scheduler) -> Result<sched::Attributes> {
     ensure!(nice == 0 || for_nice, "nice is only for SCHED_OTHER and SCHED_BATCH");
     ensure!(priority == 0 || for_priority, "priority is only for SCHED_FIFO and SCHED_RR");
     ensure!((0..=99).contains(&priority), "priority {priority} is not between 1 and 99");
+    ensure!(priority > 0 || !for_priority, "{policy} requires a priority between 1 and 99");
     ensure!(
         policy == Policy::SchedDeadline || deadline == [0; 3],
         "runtime, deadline and period are only for SCHED_DEADLINE"
     );
+    if policy == Policy::SchedDeadline {
+        check_deadline(wanted)?;
+    }
     Ok(sched::Attributes {
         policy: number(&POLICIES, policy),
         flags: wanted.flags().iter().flatten().map(|&flag| number(&FLAGS, flag)).fold(0, |sum, flag| sum | flag),

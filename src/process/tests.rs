@@ -217,12 +217,12 @@ fn a_working_directory_or_program_behind_a_descriptor_of_ours_is_refused() {
     let number = std::os::fd::AsRawFd::as_raw_fd(&leak);
     let mut program = described(&[&format!("/proc/self/fd/{number}/bin/true")]);
     let seen = run(&program, &Facts::default());
-    let words = format!("exec: \"/proc/self/fd/{number}/bin/true\": no such file or directory (");
+    let words = format!("exec /proc/self/fd/{number}/bin/true: no such file or directory (");
     assert!(seen.starts_with(&words), "{seen}");
     program.set_args(Some(vec!["true".into()]));
     program.set_cwd("/no/such".into());
     let seen = run(&program, &Facts::default());
-    assert_eq!(seen, "/process/cwd: enter the working directory /no/such: no such file or directory");
+    assert_eq!(seen, "/process/cwd: chdir to cwd /no/such: no such file or directory");
 }
 
 #[test]

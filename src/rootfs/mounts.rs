@@ -388,7 +388,10 @@ impl Mount {
     }
 
     fn is_link(&self) -> Error {
-        Error::new(format!("{} must be a directory of the image, and is or lies behind a symbolic link", self.target))
+        Error::new(format!(
+            "{} must be mounted on ordinary directory, and is or lies behind a symbolic link",
+            self.target
+        ))
     }
 
     /// Behind a link the text of the destination says nothing, so the rules are asked of the object.

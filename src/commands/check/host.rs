@@ -257,7 +257,7 @@ fn cgroups(facts: &mut Vec<Fact>) {
 /// Of the sentence about a file that is missing the part that says why.
 fn reason(error: &Error) -> String {
     let sentence = error.sentence();
-    sentence.split_once(": ").map_or(sentence.clone(), |(_, why)| why.to_owned())
+    sentence.split(": ").nth(1).unwrap_or(&sentence).to_owned()
 }
 
 /// Capabilities of the runtime that are missed most.

@@ -23,6 +23,7 @@ use crate::process::console;
 use crate::rootfs::{Sight, View};
 use crate::sys::Errno;
 
+use super::agent::CALLING;
 use super::create::Console;
 use super::id::Id;
 use super::store::Store;
@@ -108,7 +109,7 @@ fn look(request: &Request<'_>, store: &Store, report: &mut Report) -> Result<()>
     };
     let (plan, terminal) = report.plan(request, text, &mut document);
     match Console::choose(terminal, !request.foreground, request.console_socket.clone()) {
-        Ok(Console::Socket(path)) => report.note(console::check(&path, "console").phase("terminal")),
+        Ok(Console::Socket(path)) => report.note(console::check(&path, console::TO_CONSOLE).phase("terminal")),
         other => report.note(other.map(drop)),
     }
     if request.named {
@@ -241,7 +242,7 @@ impl Report {
             plan.resctrl.as_ref().map(rdt::Request::place).map_or(Ok(()), |group| group.map(drop)).phase("cgroup"),
         );
         if let Some(agent) = &plan.seccomp_agent {
-            let there = console::check(&agent.path, "seccomp agent's");
+            let there = console::check(&agent.path, CALLING);
             self.note(there.field(|| "/linux/seccomp/listenerPath").phase("seccomp"));
         }
         let executable = |path: &Path| {
