@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, FromArgMatches, Parser, ValueEnum};
 
 use crate::commands::{self, Command};
+use crate::error::Error;
 use crate::log::{Format, Wish};
 
 /// A low-level OCI container runtime for Linux
@@ -212,6 +213,34 @@ fn name_signal(arguments: &mut [OsString]) {
             *word = format!("--signal={signal}").into();
         }
     }
+}
+
+/// What the options before the command say about the log, as far as they are understood.
+pub fn wish_of(arguments: impl Iterator<Item = OsString>) -> (Option<PathBuf>, Wish) {
+    let shell = clap::Command::new("corten").args_override_self(true).disable_help_flag(true).ignore_errors(true);
+    let words = Global::augment_args(shell).allow_external_subcommands(true).try_get_matches_from(arguments);
+    match words.and_then(|matches| Global::from_arg_matches(&matches)) {
+        Ok(global) => (global.log.clone(), global.wish()),
+        Err(_) => (None, Wish { format: None, level: log::LevelFilter::Warn, warnings: false }),
+    }
+}
+
+/// What the parser says in its own form, as an error of ours; `None` where it is help, and no error.
+pub fn misuse(said: &str) -> Option<Error> {
+    let said = said.strip_prefix("error: ")?;
+    let mut parts = said.split("\n\n");
+    let joined = |part: &str| part.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let sentence = joined(parts.next()?);
+    let hints: Vec<String> = parts
+        .map(joined)
+        .filter_map(|part| match part.split_once(": ") {
+            Some(("tip", advice)) => Some(advice.to_owned()),
+            Some(("Usage", usage)) => Some(format!("usage: {usage}")),
+            _ => None,
+        })
+        .collect();
+    let hint = if hints.is_empty() { "see corten --help".to_owned() } else { hints.join("; ") };
+    Some(Error::new(sentence).hint(hint))
 }
 
 /// Reads the arguments knowing only the command that is asked for: to describe all of them to the parser takes longer

@@ -236,6 +236,22 @@ pub fn failure(error: &Error) {
     }
 }
 
+/// Tells of a command line that is not understood, as of any failure; a stderr that is neither a terminal's nor to have a
+/// form of its own gets the whole `usage`.
+pub fn misuse(error: &Error, usage: &str) {
+    let message = Message::new(Level::Error, &error.to_string());
+    let Some(logger) = LOGGER.get() else { return say(usage) };
+    let has_form = logger.file.is_some() || logger.wish.format.is_some() || is_terminal();
+    if has_form {
+        logger.put(&message, Some(error));
+    }
+    match is_terminal() {
+        true if logger.file.is_some() => say_error(&message, error),
+        false if logger.file.is_some() || !has_form => say(usage),
+        _ => {}
+    }
+}
+
 fn say_error(message: &Message, error: &Error) {
     if !is_terminal() {
         return say(&message.text);

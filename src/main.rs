@@ -69,15 +69,7 @@ fn corten() -> u8 {
     let protected = if cli::makes_container(&arguments) { selfexe::protect() } else { Ok(()) };
     let cli = match cli::parse(arguments) {
         Ok(cli) => cli,
-        Err(usage) => {
-            if usage.use_stderr() {
-                log::say(usage.to_string().trim_end());
-                return 1;
-            }
-            // A reader that went away is no reason to panic.
-            let _ = usage.print();
-            return 0;
-        }
+        Err(answer) => return answer_instead(&answer),
     };
     let (global, failure) = (&cli.global, cli.command.failure_code());
     let done = log::init(global.log.as_deref(), global.wish())
@@ -85,6 +77,26 @@ fn corten() -> u8 {
         .and_then(|()| if cli.command.looks_at_the_host_alone() { Ok(()) } else { protected })
         .and_then(|()| cli.command.run(global));
     conclude(done, failure)
+}
+
+/// What a command line gets that is no order: help, or why it is none.
+fn answer_instead(answer: &clap::Error) -> u8 {
+    if !answer.use_stderr() {
+        // A reader that went away is no reason to panic.
+        let _ = answer.print();
+        return 0;
+    }
+    let text = answer.to_string();
+    match cli::misuse(&text) {
+        None => log::say(text.trim_end()),
+        Some(error) => {
+            let (file, wish) = cli::wish_of(std::env::args_os());
+            // There is another error to tell.
+            let _ = log::init(file.as_deref(), wish);
+            log::misuse(&error, text.trim_end());
+        }
+    }
+    1
 }
 
 /// The error, once, and the exit code.

@@ -81,7 +81,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "commands",
         ],
     ),
-    ("cli", &["commands", "log"]),
+    ("cli", &["commands", "error", "log"]),
     ("pages", &["cli", "error"]),
 ];
 

@@ -308,7 +308,7 @@ fn spec_writes_what_runc_writes() {
             assert_eq!(spec.pointer(pointer), base.pointer(pointer), "{pointer}");
         }
         assert_eq!(spec["root"]["readonly"], true);
-        assert_eq!(spec["hostname"], "runc");
+        assert_eq!(spec["hostname"], if kind() == Kind::Runc { "runc" } else { "corten" });
     }
     Cmd::new(&sandbox, ["spec"]).cwd(&dir).run().fails_with("exist");
     let other = sandbox.dir().join("spec2");

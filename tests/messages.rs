@@ -1,10 +1,11 @@
 //! What the runtime says by the way, and how it looks: warnings, steps, errors on a terminal.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Cmd, eventually, known_difference, peers_lack_it};
+use crate::harness::{Bundle, Cmd, Terminal, eventually, host_command, known_difference, peers_lack_it};
 
 /// The runtime on this container without a log, with these options before the command.
 fn by_hand(container: &Bundle, options: &[&str], command: &[&str]) -> Cmd {
@@ -340,4 +341,172 @@ fn a_scheduling_policy_names_the_rule_that_is_broken() {
         |policy: &str| Bundle::new().args(["true"]).set("/process/scheduler", json!({"policy": policy})).run();
     without("SCHED_FIFO").fails_with("/process/scheduler: SCHED_FIFO requires a priority between 1 and 99");
     without("SCHED_ISO").fails_with("invalid argument (Linux has no SCHED_ISO)");
+}
+
+// On a terminal.
+
+/// What a terminal shows of this command, whose status is this.
+#[track_caller]
+fn shown(command: Cmd, code: i32) -> String {
+    let mut terminal = Terminal::new();
+    let mut replica = File::from(terminal.replica());
+    command.on_terminal(replica.try_clone().expect("duplicate the terminal").into()).run().code(code);
+    // What is still on its way comes before what is written now.
+    replica.write_all(b"THE END").expect("write to the terminal");
+    terminal.until("THE END");
+    terminal.seen().replace("\r\n", "\n").split("THE END").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn on_a_terminal_an_error_is_a_sentence_and_its_remedy_another() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = Bundle::new().args(["nosuch"]);
+    let create = || by_hand(&container, &[], &["create", container.name()]);
+    let name = container.name();
+    let why = format!("create {name}: exec: \"nosuch\": executable file not found in $PATH: no such file or directory");
+    let remedy = "is it in the image, and its directory in PATH of process.env?";
+    assert_eq!(shown(create(), 1), format!("error: {why}\n  hint: {remedy}\n"));
+    let coloured = format!("\u{1b}[1;31merror:\u{1b}[0m {why}\n  \u{1b}[1;36mhint:\u{1b}[0m {remedy}\n");
+    assert_eq!(shown(create().env("TERM", "xterm"), 1), coloured);
+    assert_eq!(shown(create().env("TERM", "xterm").env("NO_COLOR", ""), 1), coloured);
+    assert_eq!(
+        shown(create().env("TERM", "xterm").env("NO_COLOR", "1"), 1),
+        format!("error: {why}\n  hint: {remedy}\n")
+    );
+    // The log has a record, wherever stderr goes.
+    let log = container.host_file("log", "");
+    let options = ["--log", log.to_str().expect("plain")];
+    let seen = shown(by_hand(&container, &options, &["create", name]), 1);
+    assert_eq!(seen, format!("error: {why}\n  hint: {remedy}\n"));
+    let text = fs::read_to_string(&log).expect("the log");
+    assert_eq!(messages(&text, "error"), [format!("{why} ({remedy})")]);
+    // Whoever asks for a form gets it.
+    for (form, begin) in [("text", "time=\""), ("json", "{\"errno\":\"ENOENT\",\"hint\":\"is it ")] {
+        let seen = shown(by_hand(&container, &["--log-format", form], &["create", name]), 1);
+        assert!(seen.starts_with(begin) && seen.lines().count() == 1, "{seen}");
+    }
+    // A pipe or a file gets the record that programs know.
+    let stderr = create().run().code(1).stderr();
+    assert_eq!(messages(&stderr, "error"), [format!("{why} ({remedy})")]);
+}
+
+#[test]
+fn on_a_terminal_warnings_and_misuse_have_the_same_form() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = chatty();
+    let name = container.name();
+    assert_eq!(shown(by_hand(&container, &[], &["create", name]), 0), format!("warning: {UNKNOWN}\n"));
+    assert_eq!(shown(by_hand(&container, &[], &["delete", name]), 0), format!("warning: {POSTSTOP}\n"));
+    let nowhere = ["--log", "/no/such/log", "--log-format", "text"];
+    let closed = "open the log /no/such/log: no such file or directory";
+    assert_eq!(shown(by_hand(&container, &nowhere[..2], &["list"]), 1), format!("error: {closed}\n"));
+    assert_eq!(messages(&by_hand(&container, &nowhere, &["list"]).run().code(1).stderr(), "error"), [closed]);
+    let why = "unexpected argument '--bundel' found";
+    let run = ["run", "--bundel", "x", name];
+    let seen = shown(by_hand(&container, &[], &run), 1);
+    let [first, second] = seen.lines().collect::<Vec<_>>()[..] else { panic!("{seen}") };
+    assert_eq!(first, format!("error: {why}"));
+    assert!(second.starts_with("  hint: a similar argument exists: '--bundle'; usage: corten run "), "{second}");
+    // In a log there is a record of it, and only there.
+    let log = container.host_file("log", "");
+    let outcome = by_hand(&container, &["--log", log.to_str().expect("plain"), "--log-format", "json"], &run).run();
+    assert!(outcome.code(1).stderr().starts_with(&format!("error: {why}\n\n")), "{}", outcome.stderr());
+    let text = fs::read_to_string(&log).expect("the log");
+    let record: Value = serde_json::from_str(&text).expect("one record");
+    assert_eq!(
+        (&record["level"], record["msg"].as_str().map(|text| text.starts_with(why))),
+        (&json!("error"), Some(true))
+    );
+    // Help is no error.
+    let help = shown(by_hand(&container, &[], &["--help"]), 0);
+    assert!(!help.starts_with("error:") && help.contains("create"), "{help}");
+}
+
+#[test]
+fn a_terminal_of_the_containers_has_nothing_of_the_runtimes() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = chatty().set("/process/terminal", true).sh("echo started");
+    let seen = shown(by_hand(&container, &[], &["run", container.name()]), 0);
+    assert_eq!(seen, format!("warning: {UNKNOWN}\nstarted\nwarning: {POSTSTOP}\n"));
+}
+
+// Where a container is.
+
+#[test]
+fn a_container_that_is_not_there_is_looked_for_where_engines_keep_theirs() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = Bundle::new().args(["sleep", "60"]);
+    let run = container.host_dir("run");
+    host_command(&["mount", "--bind", run.to_str().expect("plain"), "/run"]);
+    let docker = "/run/docker/runtime-runc/moby";
+    let k8s = "/run/containerd/runc/k8s.io";
+    let id = "4fe3bd09c6e1";
+    container.write();
+    let bundle = container.path().to_str().expect("plain");
+    let cmd = |words: &[&str]| Cmd::bare(container.sandbox(), words.iter().copied()).run();
+    let said = |words: &[&str]| cmd(words).code(1).stderr();
+    let nowhere = "container does not exist: nosuch (not in the state root /run/corten, nor in any of an engine's; \
+                   --root names another)";
+    assert_eq!(messages(&said(&["state", "nosuch"]), "error"), [format!("state nosuch: {nowhere}")]);
+    cmd(&["--root", docker, "run", "--detach", "--bundle", bundle, id]).ok();
+    let there = format!("in {docker}, which is Docker's: give that as --root");
+    for words in [&["state", id][..], &["kill", id], &["delete", id]] {
+        let lacks = format!("container does not exist: {id} (not in the state root /run/corten, but {there})");
+        assert!(said(words).contains(&lacks), "{words:?}: {}", said(words));
+    }
+    assert!(said(&["state", "4fe3"]).contains(&format!("but {id} {there})")), "{}", said(&["state", "4fe3"]));
+    let other = said(&["--root", k8s, "state", id]);
+    assert!(other.contains(&format!("(not in the state root {k8s}, but {there})")), "{other}");
+    cmd(&["--root", docker, "state", id]).ok();
+    cmd(&["--root", docker, "delete", "--force", id]).ok();
+}
+
+#[test]
+fn a_list_of_all_roots_has_the_containers_of_engines() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = Bundle::new().args(["sleep", "60"]);
+    let run = container.host_dir("run");
+    host_command(&["mount", "--bind", run.to_str().expect("plain"), "/run"]);
+    let cmd = |words: &[&str]| Cmd::bare(container.sandbox(), words.iter().copied()).run();
+    assert_eq!(cmd(&["list", "--all-roots", "--quiet"]).ok().stdout(), "");
+    let places =
+        ["/run/corten", "/run/docker/runtime-runc/moby", "/run/user/1000/corten", "/run/containerd/runc/k8s.io"];
+    for (number, root) in places.iter().enumerate() {
+        let other = Bundle::inside(container.sandbox().clone()).args(["sleep", "60"]);
+        other.write();
+        let bundle = other.path().to_str().expect("plain");
+        cmd(&["--root", root, "create", "--bundle", bundle, &format!("c{number}")]).ok();
+    }
+    // Another runtime's.
+    fs::create_dir_all("/run/runc/other").expect("make a directory of another runtime");
+    fs::write("/run/runc/other/state.json", "{}").expect("write a state of another runtime");
+    let expected = [
+        "c0 /run/corten",
+        "c2 /run/user/1000/corten",
+        "c1 /run/docker/runtime-runc/moby",
+        "c3 /run/containerd/runc/k8s.io",
+    ];
+    let table = cmd(&["list", "--all-roots"]).ok().lines();
+    let ends = |line: &String| Some(format!("{} {}", line.split_whitespace().next()?, line.split_whitespace().last()?));
+    assert_eq!(table.iter().filter_map(ends).collect::<Vec<_>>(), [&["ID ROOT"][..], &expected].concat());
+    let list = cmd(&["list", "--all-roots", "--format", "json"]).json();
+    let pair = |entry: &Value| Some(format!("{} {}", entry["id"].as_str()?, entry["root"].as_str()?));
+    assert_eq!(list.as_array().expect("a list").iter().filter_map(pair).collect::<Vec<_>>(), expected);
+    assert_eq!(list[1]["status"], "created");
+    assert_eq!(cmd(&["list", "-q"]).ok().stdout(), "c0\n");
+    let own = cmd(&["--root", places[1], "list", "--all-roots", "-q"]).ok().lines();
+    assert_eq!(own, ["c1", "c0", "c2", "c3"]);
+    for (number, root) in places.iter().enumerate() {
+        cmd(&["--root", root, "delete", &format!("c{number}")]).ok();
+    }
 }

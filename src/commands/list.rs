@@ -1,12 +1,16 @@
 //! `list`.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use crate::cli::Global;
-use crate::container::Container;
 use crate::container::id::Id;
 use crate::container::state::Shown;
 use crate::container::store::Store;
+use crate::container::{Container, roots};
 use crate::error::{Context, Error, Result};
 use crate::log;
 
@@ -19,6 +23,9 @@ pub struct List {
     /// Print ids only
     #[arg(short, long)]
     quiet: bool,
+    /// Also those in the state roots of engines, and which root each is in
+    #[arg(long)]
+    all_roots: bool,
 }
 
 /// `--format` of `list` and `ps`.
@@ -33,6 +40,9 @@ pub(super) enum Format {
 impl List {
     pub(super) fn run(self, global: &Global) -> Result<u8> {
         let store = super::store(global)?;
+        if self.all_roots {
+            return self.all(store);
+        }
         let ids = store.ids().context("list")?;
         let found: Vec<(Container, String)> = ids.iter().filter_map(|(id, owner)| open(&store, id, *owner)).collect();
         if self.quiet {
@@ -47,6 +57,47 @@ impl List {
             Format::Json => json(&shown)?,
         })?;
         Ok(0)
+    }
+
+    /// What is in the root that was asked for, and in those that engines are known to use.
+    fn all(&self, store: Store) -> Result<u8> {
+        let elsewhere = roots::known().into_iter().filter_map(|known| Store::new(Some(&known.path)).ok());
+        let mut stores: Vec<Store> = std::iter::once(store).chain(elsewhere).collect();
+        let mut seen = BTreeSet::new();
+        stores.retain(|store| seen.insert(store.root().canonicalize().unwrap_or_else(|_| store.root().to_owned())));
+        // One that cannot be read, or is gone by now, has nothing that could be told.
+        let ids = stores.iter().flat_map(|store| store.ids().into_iter().flatten().map(move |id| (store, id)));
+        let found = ids.filter_map(|(store, (id, owner))| Some((store.root(), open(store, &id, owner)?)));
+        let found: Vec<(&Path, (Container, String))> = found.collect();
+        let shown = found.iter().filter_map(|(root, (container, owner))| {
+            Some(Placed { shown: Shown::of(container, owner.clone()).ok()?, root })
+        });
+        let shown: Vec<Placed<'_>> = shown.collect();
+        let text = match self.format {
+            _ if self.quiet => found.iter().map(|(_, (container, _))| format!("{}\n", container.record.id)).collect(),
+            Format::Table => {
+                let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER", "ROOT"].map(str::to_owned);
+                let rows: Vec<[String; 7]> = std::iter::once(head).chain(shown.iter().map(Placed::row)).collect();
+                super::table::lay_out(&rows)
+            }
+            Format::Json => json(&shown)?,
+        };
+        super::print(&text).map(|()| 0)
+    }
+}
+
+/// A container and the state root that it is in.
+#[derive(Serialize)]
+struct Placed<'a> {
+    #[serde(flatten)]
+    shown: Shown<'a>,
+    root: &'a Path,
+}
+
+impl Placed<'_> {
+    fn row(&self) -> [String; 7] {
+        let [id, pid, status, bundle, created, owner] = self.shown.row();
+        [id, pid, status, bundle, created, owner, self.root.display().to_string()]
     }
 }
 
@@ -68,7 +119,7 @@ fn table(shown: &[Shown<'_>]) -> String {
 }
 
 /// An empty list is `null`, as Go encodes an absent one.
-fn json(shown: &[Shown<'_>]) -> Result<String> {
+fn json<T: Serialize>(shown: &[T]) -> Result<String> {
     let list = if shown.is_empty() { Ok("null".to_owned()) } else { serde_json::to_string(shown) };
     list.map(|list| list + "\n").map_err(|error| Error::new(error.to_string()))
 }

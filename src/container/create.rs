@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 use crate::cgroup::{self, Cgroup, rdt};
-use crate::error::{Context, Error, Result, bail};
+use crate::error::{Context, Error, Result};
 use crate::launch::gate::Gate;
 use crate::launch::host;
 use crate::launch::talk::{Attendant, Launched};
@@ -57,15 +57,14 @@ impl Console {
     /// The rules of runc: a detached terminal needs a socket, and a socket needs a detached terminal.
     pub fn choose(terminal: bool, detached: bool, socket: Option<PathBuf>) -> Result<Console> {
         match (terminal, detached, socket) {
-            (true, true, None) => Err(Error::new(
-                "cannot allocate tty if runc will detach without setting console socket (in the words of runc)",
-            )
-            .field("/process/terminal")
-            .hint("give --console-socket, or set process.terminal to false")),
-            (true, true, Some(path)) => Ok(Console::Socket(path)),
-            (_, _, Some(_)) => {
-                bail!("cannot use console socket if runc will not detach or allocate tty (in the words of runc)")
+            (true, true, None) => {
+                Err(Error::new("cannot allocate tty if it will detach without setting console socket")
+                    .field("/process/terminal")
+                    .hint("give --console-socket, or set process.terminal to false"))
             }
+            (true, true, Some(path)) => Ok(Console::Socket(path)),
+            (_, _, Some(_)) => Err(Error::new("cannot use console socket if it will not detach or allocate tty")
+                .hint("leave out --console-socket, or set process.terminal to true and give --detach")),
             (true, false, None) => Ok(Console::Foreground),
             (false, _, None) => Ok(Console::None),
         }

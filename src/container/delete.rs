@@ -12,7 +12,7 @@ use super::claim::Claim;
 use super::create::sweep;
 use super::record::Record;
 use super::salvage::Remains;
-use super::store::{Directory, Store, does_not_exist};
+use super::store::{Directory, Store};
 use super::{Container, Status, id::Id, state};
 
 /// How long a killed init may take to be gone.
@@ -28,10 +28,12 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let directory = store.directory(&id);
     let record = match directory.read() {
         Ok(Some(record)) => record,
-        Ok(None) if directory.exists() && !directory.is_locked()? => return delete_unrecorded(directory, &id, force),
+        Ok(None) if directory.exists() && !directory.is_locked()? => {
+            return delete_unrecorded(store, directory, &id, force);
+        }
         Ok(None) if force && directory.exists() => return Ok(()),
         Ok(None) if force => return directory.remove(),
-        Ok(None) => return Err(does_not_exist(id.as_str())),
+        Ok(None) => return Err(store.does_not_exist(id.as_str())),
         Err(error) if force => {
             log::warn!("{error}");
             return destroy(Remains::find(directory, &id)?.reduce()?);
@@ -52,7 +54,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
 }
 
 /// Deletes what has no record: mostly nothing but the directory, of a `create` that was killed before it wrote one.
-fn delete_unrecorded(directory: Directory, id: &Id, force: bool) -> Result<()> {
+fn delete_unrecorded(store: &Store, directory: Directory, id: &Id, force: bool) -> Result<()> {
     let remains = Remains::find(directory, id)?;
     let nothing = remains.are_none()?;
     if !nothing && !force {
@@ -60,7 +62,7 @@ fn delete_unrecorded(directory: Directory, id: &Id, force: bool) -> Result<()> {
             .hint("`delete --force` ends the container and takes away what is left of it"));
     }
     destroy(remains.reduce()?)?;
-    if nothing && !force { Err(does_not_exist(id.as_str())) } else { Ok(()) }
+    if nothing && !force { Err(store.does_not_exist(id.as_str())) } else { Ok(()) }
 }
 
 /// Ends and removes a container. Goes on after a failure, so that one broken part keeps no other alive, and tells the

@@ -15,6 +15,7 @@ pub mod members;
 pub mod mounts;
 pub mod notify;
 pub mod record;
+pub mod roots;
 mod salvage;
 pub mod sessions;
 pub mod start;

@@ -19,9 +19,9 @@ use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
 use crate::sys::Errno;
 
-use super::Container;
 use super::id::Id;
 use super::record::{Record, VERSION};
+use super::{Container, roots};
 
 const RECORD: &str = "record.json";
 const SECCOMP: &str = "seccomp.bpf";
@@ -112,7 +112,7 @@ impl Store {
     /// Opens a container by its id.
     pub fn open(&self, id: &str) -> Result<Container> {
         let directory = self.directory(&Id::new(id)?);
-        let record = directory.read()?.ok_or_else(|| does_not_exist(id))?;
+        let record = directory.read()?.ok_or_else(|| self.does_not_exist(id))?;
         Ok(Container { directory, record })
     }
 
@@ -126,7 +126,7 @@ impl Store {
             None => match directory.read()? {
                 Some(record) => Ok(Some(Container { directory, record })),
                 None if !directory.exists() => Ok(None),
-                None => Err(does_not_exist(id.as_str())),
+                None => Err(self.does_not_exist(id.as_str())),
             },
         }
     }
@@ -154,6 +154,16 @@ impl Store {
         Ok(ids)
     }
 
+    /// The error for an id that has no container, in the words engines search for, and where there may be one.
+    pub fn does_not_exist(&self, id: &str) -> Error {
+        Error::new(format!("container does not exist: {id}")).hint(roots::advice(id, &self.root))
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     fn make_root(&self) -> Result<()> {
         let what = || format!("make the state root {}", self.root.display());
         DirBuilder::new().recursive(true).mode(PRIVATE).create(&self.root).with_context(what)?;
@@ -163,11 +173,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// The error for an id that has no container, in the words engines search for.
-pub fn does_not_exist(id: &str) -> Error {
-    Error::new(format!("container does not exist: {id}"))
 }
 
 fn is_taken(id: &Id) -> Error {

@@ -26,8 +26,7 @@ impl Unit {
         let parts: Vec<&str> = path.split(':').collect();
         let [slice, prefix, name] = parts[..] else {
             return Err(Error::new(format!(
-                "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {path:?} instead \
-                 (in the words of runc)"
+                "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {path:?} instead"
             ))
             .hint("give such a path, or use --cgroup-manager=cgroupfs"));
         };
