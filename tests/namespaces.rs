@@ -1,10 +1,13 @@
 //! Namespaces: created, joined, shared, and user namespaces with their maps.
 
 use std::fs;
+use std::io::{Read, Write, pipe};
+use std::os::fd::{AsFd, OwnedFd};
 
+use nix::sys::stat::fstat;
 use serde_json::json;
 
-use crate::harness::{Bundle, HOST_ID, known_difference};
+use crate::harness::{Bundle, Cmd, HOST_ID, Kind, chown_all, kind, known_difference, skip};
 
 /// A namespace of a process.
 fn namespace(pid: i32, kind: &str) -> String {
@@ -228,4 +231,130 @@ fn a_user_namespace_and_a_pid_namespace_of_another_owner_are_joined_together() {
         .join("user", format!("/proc/{}/ns/user", owner.pid()))
         .join("pid", format!("/proc/{}/ns/pid", shown.pid()));
     container.args(["sh", "-c", "[ $$ -gt 1 ] && echo beside"]).run().prints("beside");
+}
+
+/// A container whose user namespace has this one range of ids.
+fn with_range(first: u32, size: u32) -> Bundle {
+    let map = json!([{"containerID": first, "hostID": HOST_ID, "size": size}]);
+    let bundle = Bundle::new().userns().set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    bundle.mount_options("/dev/pts", |options| options.retain(|option| option != "gid=5"))
+}
+
+/// With this user and group.
+fn of(bundle: Bundle, id: u32) -> Bundle {
+    bundle.set("/process/user", json!({"uid": id, "gid": id}))
+}
+
+#[test]
+fn n14_a_user_namespace_without_id_0_is_set_up_by_its_user() {
+    if known_difference("runc", "wants a map of user 0") {
+        return;
+    }
+    // Of a range of several the root filesystem's owner is another than the container's user.
+    for (first, size, id) in [(999, 1, 999), (5, 20, 9)] {
+        let script = "awk '{print $1, $2, $3}' /proc/self/uid_map /proc/self/gid_map; id -u; id -g
+            grep -E 'Cap(Inh|Prm|Eff|Amb)|^Groups' /proc/self/status | tr -d '\t '
+            stat -c '%n %u:%g %a' /dev /dev/shm /made /made/dir /dev/mqueue; exec sleep 60";
+        let container = of(with_range(first, size), id).set("/process/cwd", "/made/dir").sh(script);
+        container.run_detached().ok();
+        let host = HOST_ID;
+        let right = format!(
+            "{first} {host} {size}\n{first} {host} {size}\n{id}\n{id}\nGroups:\nCapInh:0000000000000000\n\
+             CapPrm:0000000000000000\nCapEff:0000000000000000\nCapAmb:0000000000000000\n/dev {id}:{id} 755\n\
+             /dev/shm {id}:{id} 1777\n/made {id}:{id} 755\n/made/dir {id}:{id} 755\n/dev/mqueue {id}:{id} 1777\n"
+        );
+        container.until_output("/dev/mqueue");
+        assert_eq!(container.output(), right);
+        container.exec(&["sh", "-c", "id -u; id -g"]).ok().prints(&format!("{id}\n{id}"));
+        if kind() == Kind::Corten {
+            let list = container.host_file("mounts", r#"[{"destination":"/t","type":"tmpfs","source":"t"}]"#);
+            let list = list.to_str().expect("a plain path");
+            container.cmd(["mounts", "add", container.name(), list]).run().ok();
+            container.exec(&["stat", "-c", "%u", "/t"]).ok().prints(&id.to_string());
+        }
+        // One that joins it.
+        let second = of(Bundle::inside(container.sandbox().clone()), id).unset("/hostname").without_ns("uts");
+        let second = second.mount_options("/dev/pts", |options| options.retain(|option| option != "gid=5"));
+        let second = second.join("user", format!("/proc/{}/ns/user", container.pid())).sh("id -u; stat -c %u /dev");
+        chown_all(&second.rootfs(), HOST_ID);
+        if !known_difference("crun", "wants user 0 in one that is joined") {
+            second.run().ok().prints(&format!("{id}\n{id}"));
+        }
+        container.delete_force().ok();
+    }
+}
+
+#[test]
+fn n14_capabilities_are_as_asked_for_where_there_is_no_id_0() {
+    if known_difference("runc", "wants a map of user 0") {
+        return;
+    }
+    let container = of(with_range(999, 1), 999).caps(&["CAP_KILL"]);
+    let container = ["inheritable", "ambient"]
+        .into_iter()
+        .fold(container, |container, set| container.push(&format!("/process/capabilities/{set}"), "CAP_KILL"));
+    let all = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}:\t0000000000000020\n"));
+    container.args(["grep", "Cap", "/proc/self/status"]).run().ok().prints(all.concat().trim_end());
+}
+
+#[test]
+fn n14_a_user_or_group_that_the_user_namespace_lacks_is_named() {
+    let (user, group) = (json!({"uid": 7, "gid": 999}), json!({"uid": 999, "gid": 7}));
+    for (who, what) in [(user, "uid"), (group, "gid")] {
+        let outcome = with_range(999, 1).set("/process/user", who).args(["true"]).run();
+        outcome.fails();
+        if kind() == Kind::Corten {
+            let kind = if what == "uid" { "user" } else { "group" };
+            outcome.fails_with(&format!("/process/user/{what}: become {kind} 7 of the user namespace"));
+            outcome.fails_with(&format!("{kind} 7 has no mapping there: take another, or map it"));
+        }
+    }
+    if known_difference("runc", "wants a map of user 0") {
+        return;
+    }
+    let container = of(with_range(999, 1), 999).args(["sleep", "60"]);
+    container.run_detached().ok();
+    let outcome = container.exec_cmd(&["--user", "0"], &["true"]).run();
+    outcome.fails();
+    if kind() == Kind::Corten {
+        outcome.fails_with("/process/user/uid").fails_with("user 0 has no mapping there");
+    }
+}
+
+// Streams.
+
+#[test]
+fn pipes_are_the_users_in_a_user_namespace() {
+    // What opens them in the container: by the link in /dev, and by the process's own descriptors.
+    let script =
+        "echo a >/dev/stderr && echo b >/proc/self/fd/1 && read line </proc/self/fd/0 && echo $line >/dev/stdout";
+    let run = |command: Cmd, owner: (u32, u32)| {
+        let [(input, mut write), (mut read, output), (mut read_error, error)] = [0; 3].map(|_| pipe().expect("a pipe"));
+        write.write_all(b"c\n").expect("write a line");
+        let kept = [input.as_fd(), output.as_fd(), error.as_fd()].map(|fd| fd.try_clone_to_owned().expect("another"));
+        let streams = [(7, input.into()), (8, output.into()), (9, error.into())];
+        let command =
+            streams.into_iter().fold(command, |command, (number, fd): (i32, OwnedFd)| command.leak(number, fd));
+        command.after("exec <&7 >&8 2>&9 7<&- 8>&- 9>&-").run().ok();
+        let owners = kept.map(|fd| fstat(&fd).map(|stat| (stat.st_uid, stat.st_gid)).expect("look at a pipe"));
+        let (mut out, mut err) = (String::new(), String::new());
+        read.read_to_string(&mut out).and_then(|_| read_error.read_to_string(&mut err)).expect("read what it wrote");
+        assert_eq!((out.as_str(), err.as_str()), ("b\nc\n", "a\n"));
+        if kind() == Kind::Corten {
+            assert_eq!(owners, [owner; 3]);
+        }
+    };
+    for id in [0, 1000] {
+        let container = of(Bundle::new().userns(), id).sh(script);
+        if !known_difference("crun", "leaves them as they are") {
+            run(container.run_cmd(), (HOST_ID + id, 0));
+        }
+        if kind() != Kind::Corten {
+            skip("the peers give no pipes to a program that enters");
+            continue;
+        }
+        let container = of(Bundle::new().userns(), 5).args(["sleep", "60"]);
+        container.run_detached().ok();
+        run(container.exec_cmd(&["--user", &id.to_string()], &["sh", "-c", script]), (HOST_ID + id, 0));
+    }
 }

@@ -728,6 +728,37 @@ fn resource_limits_are_those_asked_for() {
 }
 
 #[test]
+fn n14_a_user_namespace_without_id_0() {
+    if known_difference("runc", "wants a map of user 0") {
+        return;
+    }
+    let map = json!([{"containerID": 999, "hostID": USER, "size": 1}]);
+    let ours = |bundle: Bundle| {
+        let bundle = bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map.clone());
+        let bundle = bundle.set("/process/user", json!({"uid": 999, "gid": 999}));
+        bundle.sh("id -u; id -g; stat -c %u:%g /dev; touch /made; [ -e /wait ] && sleep 60")
+    };
+    let container = single().with(ours);
+    let outcome = container.run();
+    assert_eq!(outcome.stdout().lines().collect::<Vec<_>>(), ["999", "999", "999:999"]);
+    let made = fs::metadata(container.bundle.rootfs().join("made")).expect("what it made");
+    assert_eq!((made.uid(), made.gid()), (USER, USER));
+    let container = single().with(ours).with(|bundle| bundle.file("/wait", "", 0o644));
+    container.bundle.write();
+    let id = container.bundle.name();
+    container.cmd(&["run", "--detach", id]).run().ok();
+    container.cmd(&["exec", id, "id", "-u"]).run().ok().prints("999");
+    container.cmd(&["delete", "--force", id]).run().ok();
+    // Nobody that the container knows: it is told, and by check as well.
+    let container = single().with(ours).with(|bundle| bundle.set("/process/user", json!({"uid": 0, "gid": 0})));
+    let outcome = container.run();
+    outcome.fails();
+    if kind() == Kind::Corten {
+        outcome.fails_with("/process/user/gid").fails_with("group 0 has no mapping there: take another, or map it");
+    }
+}
+
+#[test]
 fn a_terminal_of_the_containers_own() {
     let container = single().with(|bundle| bundle.set("/process/terminal", true).sh("tty; stat -c %u /dev/console"));
     container.bundle.write();

@@ -152,6 +152,7 @@ fn launch(
     let request = exec::Request {
         join: Join { init, kinds: all & !(libc::CLONE_NEWPID as u64) },
         own_pid_namespace: all & libc::CLONE_NEWPID as u64 != 0,
+        user_namespace_of: (all & libc::CLONE_NEWUSER as u64 != 0).then_some(pid),
         process,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
         instead: below.is_none().then_some(&where_init_is),

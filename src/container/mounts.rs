@@ -7,12 +7,13 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::stat::fstat;
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{self as spec, Mount, Spec};
 
 use super::{Container, Status};
 use crate::error::{Context, Error, Result, bail};
 use crate::host;
 use crate::launch::beside;
+use crate::namespaces::user::Ids;
 use crate::plan::config;
 use crate::rootfs::{Additions, Isolation, Outside, Removals, Request, Shown};
 use crate::sys::{self, Errno};
@@ -76,6 +77,8 @@ struct Place {
     processes: Option<OwnedFd>,
     /// Whether the network namespace belongs to the user namespace.
     owns_network: bool,
+    /// Who acts where its user namespace has no root.
+    instead: Ids,
 }
 
 impl Place {
@@ -103,7 +106,9 @@ impl Place {
             bail!("container not running");
         }
         let owns_network = user.as_ref().zip(network).is_some_and(|(user, network)| owns(user, &network));
-        Ok(Place { init, kinds, user, processes, owns_network })
+        let user_of = |process: &spec::Process| (process.user().uid(), process.user().gid());
+        let instead = container.record.process.as_ref().map_or((0, 0), user_of);
+        Ok(Place { init, kinds, user, processes, owns_network, instead })
     }
 
     fn init(&self) -> BorrowedFd<'_> {
@@ -117,7 +122,7 @@ impl Place {
         pack: impl FnOnce() -> Result<T>,
         work: impl FnOnce(T) -> Result<Vec<OwnedFd>>,
     ) -> Result<Vec<OwnedFd>> {
-        beside::inside(self.init(), self.kinds & !PID, pack, work)
+        beside::inside(self.init(), self.kinds & !PID, self.instead, pack, work)
     }
 
     /// Does something that gives nothing back.

@@ -6,6 +6,7 @@ use super::answer::{self, MOST};
 use super::child;
 use super::fork::{self, Side};
 use crate::error::{Context, Error, Result, bail, ensure};
+use crate::namespaces::user::Ids;
 use crate::sys;
 
 /// Does `work` in a process that joins namespaces of the container (`kinds`, as `CLONE_NEW*`, of its first process `init`),
@@ -20,6 +21,7 @@ use crate::sys;
 pub fn inside<T>(
     init: BorrowedFd<'_>,
     kinds: u64,
+    instead: Ids,
     pack: impl FnOnce() -> Result<T>,
     work: impl FnOnce(T) -> Result<Vec<OwnedFd>>,
 ) -> Result<Vec<OwnedFd>> {
@@ -30,7 +32,7 @@ pub fn inside<T>(
     let side = match side {
         Ok(Side::Container) => {
             drop(ours);
-            let done = pack().and_then(|packed| enter(init, kinds).and_then(|()| work(packed)));
+            let done = pack().and_then(|packed| enter(init, kinds, instead).and_then(|()| work(packed)));
             let done = done.and_then(|fds| {
                 ensure!(fds.len() <= MOST, "{} mounts of this kind are too many at a time", fds.len());
                 Ok(fds)
@@ -48,11 +50,11 @@ pub fn inside<T>(
     answer.context("receive from the process in the container")?.unwrap_or_else(silent)
 }
 
-fn enter(init: BorrowedFd<'_>, kinds: u64) -> Result<()> {
+fn enter(init: BorrowedFd<'_>, kinds: u64, instead: Ids) -> Result<()> {
     // In a container with the host's pid namespace, its processes must not look into this one, whose descriptors are still
     // the host's (CVE-2016-9962). Root's is so from the start.
     sys::start::seclude().context("become non-dumpable")?;
-    child::join_container(init, kinds)?;
+    child::join_container(init, kinds, instead)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     Ok(())
 }

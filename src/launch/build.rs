@@ -8,6 +8,7 @@ use crate::error::{Context, Result};
 use crate::hooks::{Hooks, Stage, Surroundings};
 use crate::namespaces::sysctl::Sysctls;
 use crate::namespaces::time::{Offsets, OwnProc};
+use crate::namespaces::user::Ids;
 use crate::namespaces::{self, Entry, uts};
 use crate::process::{self, Process};
 use crate::rootfs::Opened;
@@ -60,6 +61,8 @@ pub struct Entering {
     pub new: u64,
     /// Whether a user namespace is joined: then the clocks are set before its root is become.
     pub joins_user: bool,
+    /// Who is become where the user namespace has no root.
+    pub instead: Ids,
 }
 
 impl Entering {
@@ -89,7 +92,7 @@ impl Entering {
             // (CVE-2016-9962). Root's is so from the start; where id maps are to be written, that is the host's part.
             sys::start::seclude().context("become non-dumpable")?;
         }
-        fork::enter(&self.entries, offsets.filter(|_| self.joins_user))?;
+        fork::enter(&self.entries, offsets.filter(|_| self.joins_user), self.instead)?;
         if joins(&self.entries, USER) {
             // A change of ids has made the kernel forget it.
             end_with_host()?;
@@ -184,7 +187,7 @@ impl Build {
             self.rootfs.gather().phase("mounts")?;
         }
         if namespaces.has_new_user() {
-            become_root(self.late_namespaces)?;
+            become_root(namespaces.instead, self.late_namespaces)?;
         }
         if self.net_devices {
             // Before sysctls, which may be theirs.

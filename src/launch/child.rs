@@ -10,7 +10,7 @@ use nix::sys::stat::{Mode, umask};
 use crate::error::{Context, Error, Result};
 use crate::hooks::Hooks;
 use crate::log;
-use crate::namespaces::user;
+use crate::namespaces::user::{self, Ids};
 use crate::process::Process;
 use crate::process::console::{self, Pty};
 use crate::seccomp::Program;
@@ -120,8 +120,8 @@ pub(super) fn end_with_host() -> Result<()> {
 
 /// Becomes root of the new user namespace, whose maps are written, and makes there what only its root can (`late`, as
 /// `CLONE_NEW*`).
-pub(super) fn become_root(late: u64) -> Result<()> {
-    user::become_root()?;
+pub(super) fn become_root(instead: Ids, late: u64) -> Result<()> {
+    user::become_root(instead)?;
     // A change of ids has made the kernel forget it.
     end_with_host()?;
     if late != 0 {
@@ -146,7 +146,7 @@ impl Join {
         sys::start::seclude().context("become non-dumpable")?;
         let wanted = process.needs_proc();
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
-        join_container(self.init.as_fd(), self.kinds)?;
+        join_container(self.init.as_fd(), self.kinds, process.ids())?;
         ::log::trace!("namespaces joined");
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
         if let Some(socket) = console {
@@ -156,8 +156,9 @@ impl Join {
     }
 }
 
-/// Joins these namespaces (`CLONE_NEW*`) of a container, as root of its user namespace if that is among them.
-pub(super) fn join_container(init: BorrowedFd<'_>, kinds: u64) -> Result<()> {
+/// Joins these namespaces (`CLONE_NEW*`) of a container, as root of its user namespace if that is among them, or as
+/// `instead` where it has none.
+pub(super) fn join_container(init: BorrowedFd<'_>, kinds: u64, instead: Ids) -> Result<()> {
     let joins_user = kinds & USER != 0;
     if joins_user {
         // In there it may be denied to drop them (setgroups(2), user_namespaces(7)).
@@ -171,13 +172,13 @@ pub(super) fn join_container(init: BorrowedFd<'_>, kinds: u64) -> Result<()> {
         // The right to the others comes with the user namespace.
         Err(error) if joins_user && error.errno() == Some(Errno::EPERM) => {
             join(USER)?;
-            user::become_root().phase("namespaces")?;
+            user::become_root(instead).phase("namespaces")?;
             join(kinds & !USER)?;
         }
         joined => joined?,
     }
     if joins_user {
-        user::become_root().phase("namespaces")?;
+        user::become_root(instead).phase("namespaces")?;
         // A change of ids has made the kernel forget it.
         end_with_host()?;
     }

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 use crate::error::{Context, Error, Result};
 use crate::hooks::Hooks;
 use crate::log;
+use crate::namespaces::user;
 use crate::process::Process;
 use crate::seccomp::Program;
 use crate::sys::{self, Errno};
@@ -26,6 +27,8 @@ pub struct Request<'a> {
     pub join: Join,
     /// Whether the container has a pid namespace of its own.
     pub own_pid_namespace: bool,
+    /// The pid of its first process, where it has a user namespace of its own.
+    pub user_namespace_of: Option<Pid>,
     /// What the program is.
     pub process: Process,
     /// The directory of the cgroup to be born in.
@@ -64,6 +67,8 @@ pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<L
     let mut talk = Talk::new(wire, Launched::new(pid, pidfd, seat), attendant, notifies);
     drop((child_wire, request.console.take()));
     let outcome = attach.map_or(Ok(()), |attach| attach(pid)).phase("cgroup");
+    let give_pipes = |init| request.process.give_pipes(|user| user::host_user_of(init, user)).phase("process");
+    let outcome = outcome.and_then(|()| request.user_namespace_of.map_or(Ok(()), give_pipes));
     talk.blame(outcome)?;
     if !announces {
         log::lend_stderr();

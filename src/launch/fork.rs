@@ -17,7 +17,8 @@ use nix::unistd::Pid;
 use super::answer;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::time::{Offsets, OwnProc};
-use crate::namespaces::{self, Entry, user};
+use crate::namespaces::user::{self, Ids};
+use crate::namespaces::{self, Entry};
 use crate::sys::clone::{self, By, Fork, SharedPid};
 use crate::sys::{self, Errno};
 
@@ -72,6 +73,7 @@ pub fn fork(
     new: u64,
     entries: &mut Vec<Entry>,
     offsets: Option<&Offsets>,
+    instead: Ids,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Side> {
     if joins(entries, PID) {
@@ -82,7 +84,7 @@ pub fn fork(
     if !joins(entries, USER) && (new & USER == 0 || entries.is_empty()) {
         return plain(new, cgroup);
     }
-    let side = by_intermediate(cgroup, || land(new, entries, offsets));
+    let side = by_intermediate(cgroup, || land(new, entries, offsets, instead));
     if matches!(side, Ok(Side::Container)) {
         entries.clear();
     }
@@ -130,16 +132,16 @@ fn by_intermediate(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result
     }
 }
 
-fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>) -> Result<Fork> {
-    enter(entries, offsets)?;
+fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) -> Result<Fork> {
+    enter(entries, offsets, instead)?;
     clone::clone3(new | libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, new))
 }
 
-/// Joins the entries but for a pid namespace, the user namespace as its root.
+/// Joins the entries but for a pid namespace, the user namespace as its root, or as `instead` where it has none.
 ///
 /// `offsets` are those of a new time namespace that is made while a user namespace is joined: afterwards nobody there may
 /// write them.
-pub fn enter(entries: &[Entry], offsets: Option<&Offsets>) -> Result<()> {
+pub fn enter(entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) -> Result<()> {
     let user = joins(entries, USER);
     let own = offsets.filter(|_| user).map(|_| OwnProc::open()).transpose()?;
     if user {
@@ -150,7 +152,7 @@ pub fn enter(entries: &[Entry], offsets: Option<&Offsets>) -> Result<()> {
     if user {
         // Before the ids change, which makes our own files in /proc belong to the host's root.
         offsets.zip(own).map_or(Ok(()), |(offsets, own)| offsets.set(&own))?;
-        user::become_root()?;
+        user::become_root(instead)?;
     }
     Ok(())
 }

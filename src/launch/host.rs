@@ -12,7 +12,7 @@ use crate::hooks::{Stage, Surroundings};
 use crate::host;
 use crate::log;
 use crate::namespaces::time::Offsets;
-use crate::namespaces::{Entry, Namespaces, Origin};
+use crate::namespaces::{Entry, Namespaces, Origin, user};
 use crate::plan::Plan;
 use crate::rootfs::{CgroupPaths, Opened};
 use crate::seccomp::Program;
@@ -112,7 +112,12 @@ impl Request<'_> {
             net_devices: !plan.namespaces.devices().is_empty(),
             unit: cgroup.is_some_and(Cgroup::is_unit).then_some(late),
             late_namespaces: plan.namespaces.late_flags(),
-            namespaces: Entering { entries: parts.entries, new: parts.new, joins_user: plan.namespaces.joins_user() },
+            namespaces: Entering {
+                entries: parts.entries,
+                new: parts.new,
+                joins_user: plan.namespaces.joins_user(),
+                instead: plan.process.ids(),
+            },
             offsets: plan.namespaces.into_offsets(),
             rootfs: parts.rootfs,
             gathers: parts.gathers,
@@ -213,7 +218,13 @@ impl Host<'_> {
                 plan.namespaces.devices().move_to(network.as_fd()).phase("namespaces")?;
                 wire.let_go()?;
             }
-            plan.namespaces.ensure_joined_maps(pid).phase("namespaces")
+            plan.namespaces.ensure_joined_maps(pid).phase("namespaces")?;
+            match plan.namespaces.origin(USER) {
+                Origin::Host => Ok(()),
+                Origin::New => plan.process.give_pipes(|user| plan.namespaces.maps()?.host_user(user)),
+                Origin::Joined => plan.process.give_pipes(|inside| user::host_user_of(pid, inside)),
+            }
+            .phase("process")
         };
         let outcome = steps();
         self.talk.blame(outcome)
@@ -361,7 +372,7 @@ fn own_network(pid: Pid) -> Result<OwnedFd> {
 fn fork_into(parts: &mut Parts, request: &Request<'_>) -> Result<Side> {
     let offsets: Option<&Offsets> = request.plan.namespaces.offsets().filter(|_| request.plan.namespaces.joins_user());
     let dir = request.cgroup.and_then(Cgroup::birthplace);
-    let mut fork = || fork(parts.new, &mut parts.entries, offsets, dir);
+    let mut fork = || fork(parts.new, &mut parts.entries, offsets, request.plan.process.ids(), dir);
     match (fork(), request.cgroup.zip(request.plan.cgroup.as_ref())) {
         (Err(error), Some((cgroup, wanted))) => match error.errno() {
             Some(errno @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {

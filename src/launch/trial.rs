@@ -39,7 +39,7 @@ fn attempt(plan: &Plan, entries: &mut Vec<Entry>, tell: &mut dyn FnMut(Error)) -
     let outside = fork::joins(entries, PID);
     let namespaces = &plan.namespaces;
     let offsets = namespaces.offsets().filter(|_| namespaces.joins_user());
-    let side = fork::fork(namespaces.clone_flags(), entries, offsets, None);
+    let side = fork::fork(namespaces.clone_flags(), entries, offsets, plan.process.ids(), None);
     let (pid, pidfd) = match side.phase("namespaces")? {
         Side::Host(pid, pidfd) => (pid, pidfd),
         Side::Container => {
@@ -184,14 +184,15 @@ fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
 /// is born: that its children may be is enough.
 fn enter(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     let planned = &plan.namespaces;
-    let entering = Entering { entries, new: planned.clone_flags(), joins_user: planned.joins_user() };
+    let (new, instead) = (planned.clone_flags(), plan.process.ids());
+    let entering = Entering { entries, new, joins_user: planned.joins_user(), instead };
     entering.enter(planned.offsets())?;
     if entering.is_outside() {
         wire.send(&Message::Entered)?;
     }
     if entering.has_new_user() {
         wire.wait_go()?;
-        return child::become_root(planned.late_flags());
+        return child::become_root(instead, planned.late_flags());
     }
     if build::chooses_early(&entering.entries, entering.new)? { Ok(()) } else { entering.choose_pid_namespace() }
 }

@@ -109,6 +109,11 @@ fn ensure_same(pid: Pid, name: &str, wanted: &[Range]) -> Result<()> {
     Ok(())
 }
 
+/// The outer id of an inner user in the user namespace of a process.
+pub fn host_user_of(pid: Pid, inside: u32) -> Option<u32> {
+    fs::read_to_string(format!("/proc/{pid}/uid_map")).ok().and_then(|text| outer(&parse(&text), inside))
+}
+
 /// The lines of a map as the kernel tells it: inside, outside, size.
 fn parse(text: &str) -> Vec<Range> {
     let number = |word: Option<&str>| word.and_then(|word| word.parse().ok());
@@ -168,15 +173,33 @@ pub fn drop_groups() -> Result<()> {
     }
 }
 
-/// Becomes root inside a user namespace just entered: groups, then gid, then uid, since each needs the one before.
-pub fn become_root() -> Result<()> {
+/// The user and the group of a process, as its user namespace counts them.
+pub type Ids = (u32, u32);
+
+/// Becomes root inside a user namespace just entered: groups, then gid, then uid, since each needs the one before. Where
+/// that has no id 0, the ids of the container's process are become instead; all capabilities stay (capabilities(7): only a
+/// change from root takes them).
+pub fn become_root(instead: Ids) -> Result<()> {
     // Denied in a namespace with a single-id map: one that is joined is so without the host's groups.
     drop_groups()?;
-    let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
-    setresgid(group, group, group).context("become group root of the user namespace")?;
-    setresuid(user, user, user).context("become root of the user namespace")?;
+    let (user, group) = instead;
+    let set_group = |id| setresgid(Gid::from_raw(id), Gid::from_raw(id), Gid::from_raw(id));
+    first_mapped("group", group, set_group).field(|| "/process/user/gid")?;
+    let set_user = |id| setresuid(Uid::from_raw(id), Uid::from_raw(id), Uid::from_raw(id));
+    first_mapped("user", user, set_user).field(|| "/process/user/uid")?;
     // A change of ids may have made it dumpable (fs.suid_dumpable).
     sys::start::stay_secluded().context("stay non-dumpable")
+}
+
+fn first_mapped(kind: &str, instead: u32, set: impl Fn(u32) -> Result<(), Errno>) -> Result<()> {
+    match set(0) {
+        Err(Errno::EINVAL) => set(instead).map_err(|errno| {
+            let error = Error::from(errno).context(format!("become {kind} {instead} of the user namespace"));
+            let hint = || format!("{kind} {instead} has no mapping there: take another, or map it");
+            if errno == Errno::EINVAL { error.hint(hint()) } else { error }
+        }),
+        done => done.with_context(|| format!("become {kind} root of the user namespace")),
+    }
 }
 
 fn ranges(list: Option<&[LinuxIdMapping]>, field: &'static str) -> Result<Vec<Range>> {

@@ -149,6 +149,11 @@ impl Process {
         self.user.uid
     }
 
+    /// The user and the group in the container.
+    pub fn ids(&self) -> (u32, u32) {
+        (self.user.uid, self.user.gid)
+    }
+
     /// The initial size of the terminal, when there is to be one; 0 × 0 is the kernel's own choice.
     pub fn terminal(&self) -> Option<Size> {
         self.terminal
@@ -219,6 +224,12 @@ impl Process {
     /// Whether [`Process::limit`] has nothing to do.
     pub fn limits_nothing(&self) -> bool {
         self.limits.is_empty() && self.schedule.is_empty()
+    }
+
+    /// Before a process that is in a user namespace, or joins one, becomes its user: gives it the streams that nobody in
+    /// there could give away. `owner` is asked for the id, as the runtime counts, of a user in there.
+    pub fn give_pipes(&self, owner: impl FnOnce(u32) -> Option<u32>) -> Result<()> {
+        self.user.give_pipes(owner)
     }
 
     // The child's side, in this order.

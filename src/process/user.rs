@@ -19,6 +19,9 @@ use crate::sys::{Errno, process};
 /// The id that the kernel takes for "leave it as it is", so it is nobody's.
 const NOBODY: u32 = u32::MAX;
 
+/// The standard streams in words.
+const STREAMS: [&str; 3] = ["input", "output", "error"];
+
 /// `process.user`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct User {
@@ -112,19 +115,34 @@ impl User {
     /// need not have meant more than to have it read (`run ID </etc/some.conf`). `/dev/null` is everybody's and is never
     /// touched, wherever it came from (CVE-2026-88265).
     pub(super) fn own_stdio(&self) -> Result<()> {
-        for (name, fd) in ["input", "output", "error"].into_iter().zip(process::stdio()) {
+        for (name, fd) in STREAMS.into_iter().zip(process::stdio()) {
             // A closed stream has no owner.
             let Ok(stat) = fstat(fd) else { continue };
             if stat.st_uid == self.uid || !is_stream(fd, &stat) {
                 continue;
             }
-            match fchown(fd, Some(Uid::from_raw(self.uid)), None) {
-                // Not ours to give away: an unmapped owner, a read-only or an odd file system.
-                Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
-                Err(errno) => return Err(errno).with_context(|| format!("give standard {name} to the user")),
-            }
+            give(name, fd, self.uid)?;
         }
         Ok(())
+    }
+
+    /// The same for a user in another user namespace, from outside of it: there the owner of a pipe that the caller made has
+    /// no id, and what has no id nobody can give away. Pipes alone: a socket or terminal may be the caller's own still.
+    pub(super) fn give_pipes(&self, owner: impl FnOnce(u32) -> Option<u32>) -> Result<()> {
+        let is_pipe = |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO);
+        let streams = STREAMS.into_iter().zip(process::stdio());
+        let pipes: Vec<_> = streams.filter(|(_, fd)| is_pipe(fd)).collect();
+        let Some(owner) = (!pipes.is_empty()).then(|| owner(self.uid)).flatten() else { return Ok(()) };
+        pipes.into_iter().try_for_each(|(name, fd)| give(name, fd, owner))
+    }
+}
+
+/// Changes the owner of a stream.
+fn give(name: &str, fd: BorrowedFd<'_>, owner: u32) -> Result<()> {
+    match fchown(fd, Some(Uid::from_raw(owner)), None) {
+        // Not ours to give away: an unmapped owner, a read-only or an odd file system.
+        Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("give standard {name} to the user")),
     }
 }
 

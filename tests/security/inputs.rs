@@ -16,7 +16,9 @@ use nix::unistd::{mkfifo, pipe2};
 use serde_json::{Value, json};
 
 use crate::attack::Outside;
-use crate::harness::{Bundle, Cmd, Outcome, Terminal, chown_all, eventually, known_difference, peers_lack_it, runtime};
+use crate::harness::{
+    Bundle, Cmd, HOST_ID, Outcome, Terminal, chown_all, eventually, known_difference, peers_lack_it, runtime,
+};
 
 /// A user whom no machine has.
 const USER: u32 = 7777;
@@ -213,6 +215,22 @@ fn what_engines_give_as_a_stream_becomes_the_users() {
     assert_eq!(owner_after(&bundle, replica), (1000, group), "a terminal");
     let (one, _other) = UnixStream::pair().expect("make a pair of sockets");
     assert_eq!(owner_after(&bundle, one.into()), (1000, 0), "a socket");
+}
+
+#[test]
+fn of_the_streams_of_a_container_with_a_user_namespace_pipes_alone_are_given_away() {
+    if peers_lack_it() {
+        return;
+    }
+    let bundle = Bundle::new().userns().args(["true"]).set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let (reader, _writer) = pipe2(OFlag::O_CLOEXEC).expect("make a pipe");
+    assert_eq!(owner_after(&bundle, reader), (HOST_ID + 1000, 0), "a pipe");
+    let file = File::open(bundle.host_file("file", "data")).expect("open a file");
+    assert_eq!(owner_after(&bundle, file.into()), (0, 0), "a file");
+    let null = File::open("/dev/null").expect("open it");
+    assert_eq!(owner_after(&bundle, null.into()), (0, 0), "/dev/null");
+    let (one, _other) = UnixStream::pair().expect("make a pair of sockets");
+    assert_eq!(owner_after(&bundle, one.into()), (0, 0), "a socket");
 }
 
 // Numbers.
