@@ -186,7 +186,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     store.ensure_free(&id)?;
     let (pieces, record) = Pieces::make(&id, bundle.clone(), &plan, store)?;
     let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
-    let gate = gated.then(|| Gate::make(pieces.directory().path())).transpose()?;
+    let gate = gated.then(|| Gate::make(pieces.directory().path(), plan.seccomp.as_ref())).transpose()?;
     log::trace!("cgroup and gate made");
     // The program is to find the terminal as it stays; and once it runs it is too late to learn that its pid can be
     // written nowhere.

@@ -15,6 +15,7 @@ use crate::process::Process;
 use crate::process::console::{self, Pty};
 use crate::seccomp::Program;
 use crate::sys::proc::Procfs;
+use crate::sys::slate::Slate;
 use crate::sys::{self, Errno};
 use crate::trace;
 
@@ -48,8 +49,12 @@ pub struct Script {
     pub seat: Option<Seat>,
     /// Whether nobody but init and what it starts is in the pid namespace.
     pub alone: bool,
+    /// Where the reason of a failure is written once a filter forbids to send it.
+    pub slate: Option<Slate>,
     /// Whether a filter forbids to say anything to the host.
     pub mute: bool,
+    /// Whether a filter forbids to look for the reason of a failure.
+    pub blind: bool,
 }
 
 /// `create` and `exec` differ only in this.
@@ -83,14 +88,19 @@ pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     }));
     let Err(error) = set_up(entrance, &mut script, &wire);
     ::log::trace!("failed: {error}");
-    let _ = pass_warnings(&wire);
-    tell(&wire, &error);
+    if !script.mute {
+        let _ = pass_warnings(&wire);
+    }
+    tell(&script, &wire, &error);
     sys::pid::exit_now(1)
 }
 
-fn tell(wire: &Wire, error: &Error) {
-    // A host that is gone needs no word.
-    let _ = wire.send(&Message::Failed(error.encode()));
+fn tell(script: &Script, wire: &Wire, error: &Error) {
+    match &script.slate {
+        Some(slate) if script.mute => slate.write(&error.encode()),
+        // A host that is gone needs no word.
+        _ => drop(wire.send(&Message::Failed(error.encode()))),
+    }
 }
 
 fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infallible> {

@@ -10,10 +10,11 @@ use crate::log;
 use crate::namespaces::user;
 use crate::process::Process;
 use crate::seccomp::Program;
+use crate::sys::slate::Slate;
 use crate::sys::{self, Errno};
 
 use super::child::{self, Entrance, Join, Script};
-use super::finish::counts_itself;
+use super::finish::{self, counts_itself};
 use super::fork::{self, Seat, Side};
 use super::talk::{self, Attendant, Launched, Talk};
 use super::wire::{Message, Wire};
@@ -50,59 +51,24 @@ pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<L
     let (wire, child_wire) = Wire::pair()?;
     request.process.apply_initial_affinity().phase("process")?;
     let outside = request.own_pid_namespace;
-    let notifies = request.seccomp.as_ref().is_some_and(Program::notifies);
+    let notifies = request.notifies();
     let awaited = request.settle_first || request.process.limits_successor();
     // By whom there is no intermediate process, what is awaited is done when it says so.
     let announces = !request.process.limits_nothing() || (awaited && !outside);
     let seat = outside.then(Seat::new).transpose()?;
+    let slate = finish::slate(request.seccomp.as_ref(), &child_wire)?;
     let (side, attach) = request.be_born();
     let (pid, pidfd) = match side.phase("namespaces")? {
         Side::Host(pid, pidfd) => (pid, pidfd),
         Side::Container => {
             drop(wire);
-            request.enter(seat, (announces, awaited), child_wire)
+            request.enter((seat, slate), (announces, awaited), child_wire)
         }
     };
     ::log::trace!("process made");
-    let mut talk = Talk::new(wire, Launched::new(pid, pidfd, seat), attendant, notifies);
+    let talk = Talk::new(wire, Launched::new(pid, pidfd, seat), attendant, notifies);
     drop((child_wire, request.console.take()));
-    let outcome = attach.map_or(Ok(()), |attach| attach(pid)).phase("cgroup");
-    let give_pipes = |init| request.process.give_pipes(|user| user::host_user_of(init, user)).phase("process");
-    let outcome = outcome.and_then(|()| request.user_namespace_of.map_or(Ok(()), give_pipes));
-    talk.blame(outcome)?;
-    if !announces {
-        log::lend_stderr();
-        talk.wire.let_go()?;
-    }
-    sys::exe::let_go();
-    if !announces && !awaited && !notifies {
-        talk.sleep_till_end()?;
-    }
-    if announces {
-        talk::expect(&mut talk, &Message::Ready)?;
-        let outcome = request.limit(pid);
-        talk.blame(outcome)?;
-        if !outside || !awaited {
-            log::lend_stderr();
-        }
-        if !outside {
-            settle(&mut talk)?;
-        }
-        talk.wire.let_go()?;
-    }
-    if !outside {
-        return talk.until_program(false);
-    }
-    talk.until_successor()?;
-    talk.deliver()?;
-    if awaited {
-        let outcome = request.process.limit_successor(talk.pid()).phase("process");
-        talk.blame(outcome)?;
-        log::lend_stderr();
-        settle(&mut talk)?;
-        talk.wire.let_go()?;
-    }
-    talk.until_program(true)
+    finish::last_word(slate.as_ref(), request.see_through(talk, attach, (announces, awaited)))
 }
 
 fn settle(talk: &mut Talk<'_>) -> Result<()> {
@@ -111,6 +77,57 @@ fn settle(talk: &mut Talk<'_>) -> Result<()> {
 }
 
 impl<'a> Request<'a> {
+    /// Sees the process through, from its birth on.
+    fn see_through(
+        &self,
+        mut talk: Talk<'_>,
+        attach: Option<Attach<'_>>,
+        (announces, awaited): (bool, bool),
+    ) -> Result<Launched> {
+        let outcome = attach.map_or(Ok(()), |attach| attach(talk.pid())).phase("cgroup");
+        let give_pipes = |init| self.process.give_pipes(|user| user::host_user_of(init, user)).phase("process");
+        let outcome = outcome.and_then(|()| self.user_namespace_of.map_or(Ok(()), give_pipes));
+        talk.blame(outcome)?;
+        if !announces {
+            log::lend_stderr();
+            talk.wire.let_go()?;
+        }
+        sys::exe::let_go();
+        if !announces && !awaited && !self.notifies() {
+            talk.sleep_till_end()?;
+        }
+        if announces {
+            talk::expect(&mut talk, &Message::Ready)?;
+            let outcome = self.limit(talk.pid());
+            talk.blame(outcome)?;
+            if !self.own_pid_namespace || !awaited {
+                log::lend_stderr();
+            }
+            if !self.own_pid_namespace {
+                settle(&mut talk)?;
+            }
+            talk.wire.let_go()?;
+        }
+        if !self.own_pid_namespace {
+            return talk.until_program(false);
+        }
+        talk.until_successor()?;
+        talk.deliver()?;
+        if awaited {
+            let outcome = self.process.limit_successor(talk.pid()).phase("process");
+            talk.blame(outcome)?;
+            log::lend_stderr();
+            settle(&mut talk)?;
+            talk.wire.let_go()?;
+        }
+        talk.until_program(true)
+    }
+
+    /// Whether its filter has a listener.
+    fn notifies(&self) -> bool {
+        self.seccomp.as_ref().is_some_and(Program::notifies)
+    }
+
     /// The fork, in the first cgroup that takes the process, and who moves it to its own if that is another.
     fn be_born(&self) -> (Result<Side>, Option<Attach<'a>>) {
         let side = fork::plain(0, self.cgroup);
@@ -135,7 +152,7 @@ impl<'a> Request<'a> {
     }
 
     /// The container's side of the fork.
-    fn enter(self, seat: Option<Seat>, (announces, awaited): (bool, bool), wire: Wire) -> ! {
+    fn enter(self, (seat, slate): (Option<Seat>, Option<Slate>), (announces, awaited): (bool, bool), wire: Wire) -> ! {
         let Request { mut join, process, console, seccomp, .. } = self;
         if seat.is_some() {
             join.kinds |= libc::CLONE_NEWPID as u64;
@@ -153,7 +170,9 @@ impl<'a> Request<'a> {
             state,
             seat,
             alone,
+            slate,
             mute: false,
+            blind: false,
         };
         child::run(Entrance::Join(join), script, wire)
     }

@@ -11,18 +11,20 @@
 use std::convert::Infallible;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::hooks::{Stage, Surroundings};
 use crate::log;
 use crate::process::{Process, console};
 use crate::seccomp::Program;
-use crate::sys;
 use crate::sys::clone::By;
+use crate::sys::slate::Slate;
+use crate::sys::{self, Errno};
 use crate::trace;
 
 use super::child::{Script, pass_warnings};
 use super::fork::Seat;
 use super::listener;
+use super::talk::Launched;
 use super::wire::{self, Message, Wire};
 
 /// A system call: its number, and the arguments that are known.
@@ -124,13 +126,9 @@ impl Script {
 
     fn load_filter(&mut self, wire: &Wire) -> Result<()> {
         let Some(filter) = self.seccomp.take() else { return Ok(()) };
-        let socket = number(wire.as_fd());
-        let sends = filter.passes(libc::SYS_sendto, [socket, 0, 1, wire::SENDS, 0, 0]);
-        let writes = filter.passes(libc::SYS_write, [socket, 0, 1, 0, 0, 0]);
-        if !sends && writes {
-            wire.send_by_write();
-        }
-        self.mute = !sends && !writes && !filter.notifies();
+        choose_call(&filter, wire);
+        self.mute = mutes(&filter, wire);
+        self.blind = !Process::LOOKS.iter().all(|&call| filter.passes(call, [0; 6]));
         if filter.notifies() { listener::load(&filter, wire) } else { filter.load() }.phase("seccomp")?;
         ::log::trace!("seccomp filter loaded");
         Ok(())
@@ -177,7 +175,7 @@ impl Script {
             // Who asks for a trace can do without its last line.
             let _ = pass_warnings(wire);
         }
-        Err(self.process.execute()).phase("start")
+        Err(self.process.execute(!self.blind)).phase("start")
     }
 
     fn filter_passes(&self, calls: &[Call]) -> bool {
@@ -212,14 +210,67 @@ impl Script {
 
     /// What is called from the gate on, and before it to say that this is next.
     fn gate_calls(&self) -> Vec<Call> {
-        let Some(gate) = &self.gate else { return Vec::new() };
-        let [gate, answer] = gate.fds().map(number);
-        vec![
-            (libc::SYS_sendto, [0, 0, 1, wire::SENDS, 0, 0]),
-            (libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]),
-            (libc::SYS_read, [gate, 0, 1, 0, 0, 0]),
-            (libc::SYS_write, [answer, 0, 1, 0, 0, 0]),
-        ]
+        let Some(waiting) = &self.gate else { return Vec::new() };
+        let mut calls = vec![(libc::SYS_sendto, [0, 0, 1, wire::SENDS, 0, 0])];
+        calls.extend(waiting.calls());
+        calls
+    }
+}
+
+/// Whether a process with this filter can still send its messages, and whether it can write them.
+fn speaks(filter: &Program, wire: &Wire) -> (bool, bool) {
+    let socket = number(wire.as_fd());
+    let sends = filter.passes(libc::SYS_sendto, [socket, 0, 1, wire::SENDS, 0, 0]);
+    (sends, filter.passes(libc::SYS_write, [socket, 0, 1, 0, 0, 0]))
+}
+
+/// Before the filter is loaded: chooses the call by which messages are sent then.
+pub(super) fn choose_call(filter: &Program, wire: &Wire) {
+    if speaks(filter, wire) == (false, true) {
+        wire.send_by_write();
+    }
+}
+
+/// Without no_new_privs: what [`finish`] calls with the filter in place once the user is become, but for the gate and
+/// execve, in a process that ends after it.
+pub(super) fn try_last_steps(filter: &Program, wire: &Wire) -> Result<()> {
+    sys::start::seclude().context("stay non-dumpable")?;
+    nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
+    if mutes(filter, wire) { Err(Error::from(Errno::EPERM)).context("talk to the other half") } else { Ok(()) }
+}
+
+/// What is called between the filter and the gate without no_new_privs.
+pub(super) const CALLS: [(&str, libc::c_long); 12] = [
+    ("chdir", libc::SYS_chdir),
+    ("prctl", libc::SYS_prctl),
+    ("newfstatat", libc::SYS_newfstatat),
+    ("fchown", libc::SYS_fchown),
+    ("ioctl", libc::SYS_ioctl),
+    ("setgroups", libc::SYS_setgroups),
+    ("setresgid", libc::SYS_setresgid),
+    ("setresuid", libc::SYS_setresuid),
+    ("capset", libc::SYS_capset),
+    ("getcwd", libc::SYS_getcwd),
+    ("faccessat2", libc::SYS_faccessat2),
+    ("sendto", libc::SYS_sendto),
+];
+
+/// Whether a process with this filter can say nothing any more, so that it needs a slate. `wire` is its end.
+pub(super) fn mutes(filter: &Program, wire: &Wire) -> bool {
+    speaks(filter, wire) == (false, false) && !filter.notifies()
+}
+
+/// A slate for a process whose filter mutes it.
+pub(super) fn slate(filter: Option<&Program>, wire: &Wire) -> Result<Option<Slate>> {
+    let needed = filter.is_some_and(|filter| mutes(filter, wire));
+    needed.then(Slate::new).transpose().context("map memory for the last words of the process")
+}
+
+/// What has become of a process, which may have written down why it failed. Then it is ended.
+pub(super) fn last_word(slate: Option<&Slate>, outcome: Result<Launched>) -> Result<Launched> {
+    match slate.and_then(Slate::read) {
+        Some(error) => Err(Error::decode(&error)),
+        None => outcome,
     }
 }
 

@@ -3,11 +3,12 @@
 //!
 //! Two FIFOs in the state directory. Init holds the reading end of `gate`, so that opening it for writing tells at once
 //! (ENXIO) when init is dead. Init also holds `answer` open, close-on-exec, and its end of file tells that the wait is
-//! over: a lone mark before it is a program that runs, more bytes are the error, none at all is an init that died.
+//! over: a lone mark before it is a program that runs, more bytes are the error, none at all is an init that died. An init
+//! whose filter forbids to write the error has a file mapped for it, as memory, until its execve.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,11 +17,14 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::error::{Context, Error, Result, bail};
+use crate::seccomp::Program;
 use crate::sys::Errno;
+use crate::sys::slate::{Slate, written};
 
 const GATE: &str = "gate";
 const CLAIMED: &str = "gate.claimed";
 const ANSWER: &str = "answer";
+const SLATE: &str = "answer.slate";
 
 /// What init answers when nothing but execve is left to do.
 const MARK: u8 = b'x';
@@ -32,11 +36,12 @@ pub struct Gate;
 pub struct Waiting {
     gate: File,
     answer: File,
+    slate: Option<Slate>,
 }
 
 impl Gate {
-    /// Makes the gate, shut, and opens init's side.
-    pub fn make(directory: &Path) -> Result<Waiting> {
+    /// Makes the gate, shut, and opens init's side; of an init that is to have this filter.
+    pub fn make(directory: &Path, filter: Option<&Program>) -> Result<Waiting> {
         let open = |name: &str, write: bool| -> Result<File> {
             let path = directory.join(name);
             let what = || format!("make the gate {}", path.display());
@@ -45,7 +50,15 @@ impl Gate {
             // is refused (ENXIO) while no reader exists.
             OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(&path).with_context(what)
         };
-        Ok(Waiting { gate: open(GATE, false)?, answer: open(ANSWER, true)? })
+        let mut waiting = Waiting { gate: open(GATE, false)?, answer: open(ANSWER, true)?, slate: None };
+        let (call, args) = waiting.answer_call();
+        if filter.is_some_and(|filter| !filter.passes(call, args)) {
+            let path = directory.join(SLATE);
+            let what = || format!("make {}", path.display());
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+            waiting.slate = Some(Slate::over(&file.with_context(what)?).with_context(what)?);
+        }
+        Ok(waiting)
     }
 
     /// Where the gate is as long as it is shut.
@@ -86,11 +99,24 @@ impl Gate {
         }
         drop(gate);
         // An encoded error begins with a digit.
-        match &read_to_end(answer)?[..] {
+        let mut answer = read_to_end(answer)?;
+        if answer.is_empty() {
+            answer = last_words(directory)?;
+        }
+        match &answer[..] {
             [MARK] => Ok(()),
             [] => bail!("the container's process died before its program ran"),
             [MARK, error @ ..] | error => Err(Error::decode(error)),
         }
+    }
+}
+
+/// What init has written on its slate, if it has one.
+fn last_words(directory: &Path) -> Result<Vec<u8>> {
+    match fs::read(directory.join(SLATE)) {
+        Ok(bytes) => Ok(written(&bytes).unwrap_or_default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).context("read the last words of init"),
     }
 }
 
@@ -136,15 +162,32 @@ impl Waiting {
         [self.gate.as_fd(), self.answer.as_fd()]
     }
 
+    /// What is called to wait and to answer, as a filter sees it.
+    pub fn calls(&self) -> Vec<(libc::c_long, [u64; 6])> {
+        let gate = self.gate.as_raw_fd() as u64;
+        let waits = [(libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]), (libc::SYS_read, [gate, 0, 1, 0, 0, 0])];
+        waits.into_iter().chain(self.slate.is_none().then_some(self.answer_call())).collect()
+    }
+
+    fn answer_call(&self) -> (libc::c_long, [u64; 6]) {
+        (libc::SYS_write, [self.answer.as_raw_fd() as u64, 0, 1, 0, 0, 0])
+    }
+
     /// Tells the waiting `start` that execve is next. What then closes the answer is the program.
     pub fn mark(&self) -> Result<()> {
-        (&self.answer).write_all(&[MARK]).context("answer to start")
+        self.say(&[MARK]).context("answer to start")
     }
 
     /// Tells the waiting `start` why the program does not run.
     pub fn answer(&self, error: &Error) {
         // Nobody may be listening any more; init ends either way.
-        let _ = (&self.answer).write_all(&error.encode());
+        let _ = self.say(&error.encode());
+    }
+
+    fn say(&self, words: &[u8]) -> std::io::Result<()> {
+        let Some(slate) = &self.slate else { return (&self.answer).write_all(words) };
+        slate.write(words);
+        Ok(())
     }
 }
 
@@ -161,7 +204,7 @@ mod tests {
     #[test]
     fn a_gate_opens_once_and_a_lone_mark_is_success() {
         let directory = directory("once");
-        let waiting = Gate::make(&directory).unwrap();
+        let waiting = Gate::make(&directory, None).unwrap();
         assert!(Gate::is_shut(&directory).unwrap());
         let init = std::thread::spawn(move || waiting.wait().and_then(|()| waiting.mark()).unwrap());
         Gate::open(&directory).unwrap();
@@ -174,7 +217,7 @@ mod tests {
     #[test]
     fn the_bytes_of_the_answer_are_the_error() {
         let directory = directory("error");
-        let waiting = Gate::make(&directory).unwrap();
+        let waiting = Gate::make(&directory, None).unwrap();
         let init = std::thread::spawn(move || {
             waiting.wait().unwrap();
             waiting.mark().unwrap();
@@ -188,7 +231,7 @@ mod tests {
     #[test]
     fn an_init_that_dies_on_its_way_to_the_program_is_no_success() {
         let directory = directory("died");
-        let waiting = Gate::make(&directory).unwrap();
+        let waiting = Gate::make(&directory, None).unwrap();
         let init = std::thread::spawn(move || waiting.wait().unwrap());
         assert!(Gate::open(&directory).unwrap_err().to_string().contains("died before"));
         init.join().unwrap();
@@ -198,7 +241,7 @@ mod tests {
     #[test]
     fn a_dead_init_is_known_at_once() {
         let directory = directory("dead");
-        drop(Gate::make(&directory).unwrap());
+        drop(Gate::make(&directory, None).unwrap());
         assert!(Gate::open(&directory).unwrap_err().to_string().contains("has stopped"));
         fs::remove_dir_all(directory).unwrap();
     }

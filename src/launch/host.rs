@@ -16,11 +16,12 @@ use crate::namespaces::{Entry, Namespaces, Origin, user};
 use crate::plan::Plan;
 use crate::rootfs::{CgroupPaths, Opened};
 use crate::seccomp::Program;
+use crate::sys::slate::Slate;
 use crate::sys::{self, Errno};
 
 use super::build::{self, Build, Entering};
 use super::child::{self, Entrance, Script};
-use super::finish::counts_itself;
+use super::finish::{self, counts_itself};
 use super::fork::{self, Seat, Side, fork};
 use super::gate::Waiting;
 use super::talk::{self, Attendant, Launched, Talk};
@@ -103,7 +104,7 @@ impl Request<'_> {
     }
 
     /// The container's side of the fork.
-    fn build(self, parts: Parts, seat: Option<Seat>, wire: Wire) -> ! {
+    fn build(self, parts: Parts, (seat, slate): (Option<Seat>, Option<Slate>), wire: Wire) -> ! {
         let host_hooks = self.has_host_hooks();
         let Request { plan, cgroup, gate, console, state, .. } = self;
         let late = plan.namespaces.clone_flags() & CGROUP;
@@ -141,7 +142,9 @@ impl Request<'_> {
             state,
             seat,
             alone,
+            slate,
             mute: false,
+            blind: false,
         };
         child::run(Entrance::Build(Box::new(build)), script, wire)
     }
@@ -152,11 +155,12 @@ pub fn create(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result
     let (wire, child_wire) = Wire::pair()?;
     let mut parts = request.open()?;
     let seat = fork::joins(&parts.entries, PID).then(Seat::new).transpose()?;
+    let slate = finish::slate(request.plan.seccomp.as_ref(), &child_wire)?;
     let (pid, pidfd) = match fork_into(&mut parts, &request).phase("namespaces")? {
         Side::Host(pid, pidfd) => (pid, pidfd),
         Side::Container => {
             drop(wire);
-            request.build(parts, seat, child_wire)
+            request.build(parts, (seat, slate), child_wire)
         }
     };
     ::log::trace!("container's process made");
@@ -169,17 +173,8 @@ pub fn create(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result
     if outside {
         talk::expect(&mut talk, &Message::Entered)?;
     }
-    let mut host = Host { request: &request, talk, ahead: false, hooks_to_run: request.has_host_hooks(), ready: false };
-    host.join_up(parts)?;
-    host.enter_record()?;
-    host.set_limits()?;
-    host.ahead = !host.hooks_to_run && host.needs_no_word(outside);
-    if host.ahead && !waits {
-        log::lend_stderr();
-    }
-    host.let_go_if(host.ahead)?;
-    sys::exe::let_go();
-    if outside { host.finish_outside(waits) } else { host.finish(waits) }
+    let host = Host { request: &request, talk, ahead: false, hooks_to_run: request.has_host_hooks(), ready: false };
+    finish::last_word(slate.as_ref(), host.see_through(parts, outside, waits))
 }
 
 /// The steps of `create` around the conversation.
@@ -196,6 +191,20 @@ struct Host<'a> {
 }
 
 impl Host<'_> {
+    /// Sees the process through, from its birth on.
+    fn see_through(mut self, parts: Parts, outside: bool, waits: bool) -> Result<Launched> {
+        self.join_up(parts)?;
+        self.enter_record()?;
+        self.set_limits()?;
+        self.ahead = !self.hooks_to_run && self.needs_no_word(outside);
+        if self.ahead && !waits {
+            log::lend_stderr();
+        }
+        self.let_go_if(self.ahead)?;
+        sys::exe::let_go();
+        if outside { self.finish_outside(waits) } else { self.finish(waits) }
+    }
+
     /// Gives the process its cgroup, the id maps and network devices.
     fn join_up(&mut self, parts: Parts) -> Result<()> {
         let plan = &self.request.plan;

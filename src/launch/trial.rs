@@ -12,25 +12,49 @@ use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::namespaces::{Entry, Origin, uts};
 use crate::plan::Plan;
+use crate::seccomp::Program;
 use crate::sys;
 use crate::sys::proc::Procfs;
+use crate::sys::slate::Slate;
 
 use super::build::{self, Entering};
 use super::child;
+use super::finish;
 use super::fork::{self, Side};
 use super::host;
 use super::wire::{Message, Wire};
 
 const PID: u64 = libc::CLONE_NEWPID as u64;
 
-/// Makes the process and tells all that fails. Its warnings are given here.
-pub fn run(plan: &Plan, tell: &mut dyn FnMut(Error)) {
+/// Makes the process and tells all that fails. Its warnings are given here. `gated`: the container would wait for `start`.
+pub fn run(plan: &Plan, gated: bool, tell: &mut dyn FnMut(Error)) {
     let namespaces = &plan.namespaces;
     let Some(mut entries) = namespaces.look(&mut |error| tell(error.phase("namespaces"))) else { return };
     host::network_to_fill(namespaces, &entries).map(drop).phase("namespaces").unwrap_or_else(&mut *tell);
     namespaces.devices().look(&mut |error| tell(error.phase("namespaces")));
     if let Err(error) = attempt(plan, &mut entries, tell) {
         tell(error);
+    }
+    plan.seccomp
+        .as_ref()
+        .filter(|_| gated)
+        .map_or(Ok(()), |filter| ensure_passes_gate(plan, filter))
+        .unwrap_or_else(tell);
+}
+
+/// Without no_new_privs the filter is in place when the container waits at its gate, whatever it forbids.
+fn ensure_passes_gate(plan: &Plan, filter: &Program) -> Result<()> {
+    if plan.process.no_new_privs() || filter.notifies() {
+        return Ok(());
+    }
+    // The descriptors are others then; that a rule looks at them is not to be expected.
+    let waits = filter.passes(libc::SYS_read, [3, 0, 1, 0, 0, 0]) && !filter.kills(libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]);
+    match waits {
+        true => Ok(()),
+        false => Err(Error::new("the filter forbids read or ppoll, by which the container waits for start")
+            .field("/linux/seccomp")
+            .hint("allow them, or set process.noNewPrivileges, with which the filter is loaded after that"))
+        .phase("start"),
     }
 }
 
@@ -39,12 +63,13 @@ fn attempt(plan: &Plan, entries: &mut Vec<Entry>, tell: &mut dyn FnMut(Error)) -
     let outside = fork::joins(entries, PID);
     let namespaces = &plan.namespaces;
     let offsets = namespaces.offsets().filter(|_| namespaces.joins_user());
+    let slate = finish::slate(plan.seccomp.as_ref(), &child_wire)?;
     let side = fork::fork(namespaces.clone_flags(), entries, offsets, plan.process.ids(), None);
     let (pid, pidfd) = match side.phase("namespaces")? {
         Side::Host(pid, pidfd) => (pid, pidfd),
         Side::Container => {
             drop(wire);
-            container(plan, std::mem::take(entries), &child_wire)
+            container(plan, std::mem::take(entries), slate.as_ref(), &child_wire)
         }
     };
     drop(child_wire);
@@ -54,10 +79,28 @@ fn attempt(plan: &Plan, entries: &mut Vec<Entry>, tell: &mut dyn FnMut(Error)) -
         let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
     }
     let fate = fork::fate(pidfd.as_fd());
+    if let Some(error) = slate.as_ref().and_then(Slate::read) {
+        return Err(Error::decode(&error));
+    }
     match outcome? {
         End::Told => Ok(()),
-        End::Silent => Err(Error::new(format!("the container's process {fate} while it was set up"))),
+        End::Silent => {
+            let error = Error::new(format!("the container's process {fate} while it was set up"));
+            Err(match plan.seccomp.as_ref().and_then(fatal_calls) {
+                Some(names) => {
+                    error.hint(format!("the filter ends it for {names}: allow them, or set noNewPrivileges"))
+                }
+                None => error,
+            })
+        }
     }
+}
+
+/// The calls that are left to the runtime when the filter is loaded, and end it there, in words.
+fn fatal_calls(filter: &Program) -> Option<String> {
+    let fatal = finish::CALLS.iter().filter(|(_, call)| filter.kills(*call, [0; 6]));
+    let names: Vec<&str> = fatal.map(|(name, _)| *name).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// How the process ended.
@@ -106,7 +149,7 @@ fn listen(plan: &Plan, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Re
 }
 
 /// The other side. It says [`Message::Hooks`] when its end is no failure any more, and [`Message::Done`] if it can.
-fn container(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> ! {
+fn container(plan: &Plan, entries: Vec<Entry>, slate: Option<&Slate>, wire: &Wire) -> ! {
     // A panic must end this copy of the process here: the frames below are the host's.
     let told = wire.of_a_panic();
     std::panic::set_hook(Box::new(move |info| {
@@ -115,7 +158,10 @@ fn container(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> ! {
     }));
     log::take_gathered();
     if let Err(error) = try_all(plan, entries, wire) {
-        say(wire, &error);
+        match slate {
+            Some(slate) => slate.write(&error.encode()),
+            None => say(wire, &error),
+        }
     }
     pass_warnings(wire);
     sys::pid::exit_now(wire.send(&Message::Done).is_err().into())
@@ -168,7 +214,11 @@ fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     wire.send(&Message::Ready)?;
     wire.wait_go()?;
     let filter = plan.seccomp.as_ref().filter(|filter| !filter.notifies());
-    let load = || filter.map_or(Ok(()), |filter| filter.load()).phase("seccomp");
+    let load = || {
+        let Some(filter) = filter else { return Ok(()) };
+        finish::choose_call(filter, wire);
+        filter.load().phase("seccomp")
+    };
     if plan.process.no_new_privs() {
         tell(plan.process.try_user().phase("process"));
         pass_warnings(wire);
@@ -177,7 +227,13 @@ fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
         return load();
     }
     load()?;
-    plan.process.try_user().phase("process")
+    match filter {
+        Some(filter) => {
+            plan.process.try_user_filtered().phase("process")?;
+            finish::try_last_steps(filter, wire)
+        }
+        None => plan.process.try_user().phase("process"),
+    }
 }
 
 /// As the container's half enters its namespaces, but for what only mounts need. In a pid namespace that is joined nothing

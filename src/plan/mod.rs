@@ -197,6 +197,11 @@ fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec, bundle: &Path) -> Result
     if annotation.is_some_and(|value| value != "0") {
         program.refuse_unknown()?;
     }
+    if program.forbids_programs() {
+        return Err(Error::new("no program can be started: the filter forbids execve")
+            .field("/linux/seccomp")
+            .hint("allow execve"));
+    }
     program.warnings().for_each(|warning| log::warn!("{warning}"));
     let agent = Listener::plan(profile, &program, bundle)?;
     Ok((program, agent))

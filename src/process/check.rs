@@ -7,6 +7,8 @@ use super::{Process, loader, program};
 use crate::error::Result;
 use crate::sys::Errno;
 
+use nix::unistd::chdir;
+
 pub use super::program::Files;
 
 /// How many interpreters may stand behind one another (`exec_binprm`).
@@ -92,5 +94,17 @@ impl Process {
         self.capabilities.bound()?;
         self.user.become_it(self.capabilities.outlive_root(), self.user_namespace)?;
         self.capabilities.apply()
+    }
+
+    /// The same with a seccomp filter in place: each call is made that `become_user` makes, with arguments that differ in
+    /// nothing that a filter can look at.
+    ///
+    /// # Errors
+    /// Those of `become_user`.
+    pub fn try_user_filtered(&self) -> Result<()> {
+        chdir("/").map_err(|errno| self.no_cwd(errno))?;
+        self.try_user()?;
+        self.ensure_inside()?;
+        program::try_search(&self.args[0])
     }
 }

@@ -344,15 +344,19 @@ impl Process {
         session::lead()
     }
 
-    /// Executes the program; returns only with the reason why not.
-    pub fn execute(&mut self) -> Error {
+    /// The calls that [`Process::execute`] makes to explain a failure, if it may.
+    pub const LOOKS: [libc::c_long; 3] = program::LOOKS;
+
+    /// Executes the program; returns only with the reason why not. Where it may not `look` for that, it makes no other
+    /// call.
+    pub fn execute(&mut self, look: bool) -> Error {
         if self.listen_pid {
             self.environment.set("LISTEN_PID", getpid().to_string().as_bytes());
         }
         let (true, Some(path)) = (self.closed, &self.program) else {
             return Error::new("the process is not ready to be executed");
         };
-        let error = program::execute(path, &self.args, self.environment.entries());
+        let error = program::execute(path, &self.args, self.environment.entries(), look);
         if self.landlock.is_some() && error.errno() == Some(Errno::EACCES) {
             return error
                 .hint_instead("the rules of run.corten.landlock may have to allow execute and read_file for it");

@@ -64,6 +64,35 @@ impl Files for Here {
     }
 }
 
+/// A file that was found before, of which nothing more may be asked.
+struct Found;
+
+impl Files for Found {
+    fn judge(&self, _: &CStr) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn exists(&self, _: &CStr) -> bool {
+        true
+    }
+
+    fn is_no_exec(&self, _: &CStr) -> bool {
+        false
+    }
+
+    fn head(&self, _: &CStr, _: u64) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// Makes the calls of [`find`].
+pub(super) fn try_search(name: &CStr) -> Result<()> {
+    match judge(c"/") {
+        Ok(()) | Err(Errno::EISDIR | Errno::EACCES) => Ok(()),
+        Err(errno) => Err(explain(&Found, quoted(name), name, errno)),
+    }
+}
+
 /// Finds the program that `name` means for a process with this PATH, by the rights the caller has now.
 pub(super) fn find(name: &CStr, path: Option<&[u8]>) -> Result<CString> {
     find_in(&Here, name, path)
@@ -119,10 +148,15 @@ fn exists(path: &CStr) -> bool {
     faccessat(AT_FDCWD, path, AccessFlags::F_OK, AtFlags::AT_EACCESS).is_ok()
 }
 
-/// Replaces this process by the program; returns only when the kernel refuses.
-pub(super) fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> Error {
+/// The calls by which [`execute`] looks for the reason of a failure.
+pub(super) const LOOKS: [libc::c_long; 3] = [libc::SYS_faccessat2, libc::SYS_statfs, libc::SYS_newfstatat];
+
+/// Replaces this process by the program, which was found; returns only when the kernel refuses. Where it may not `look`,
+/// no other call is made.
+pub(super) fn execute(path: &CStr, arguments: &[CString], environment: &[CString], look: bool) -> Error {
     let Err(errno) = execve(path, arguments, environment);
     match errno {
+        errno if !look => refused(&Found, path, errno),
         Errno::EACCES if stat(path).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) => {
             refused(&Here, path, Errno::EISDIR)
         }
@@ -253,7 +287,7 @@ mod tests {
         let scratch = Scratch::new("script", &[("s", "#!/no/interpreter\n", 0o755), ("empty", "", 0o755)]);
         let run = |name: &str| {
             let path = CString::new(scratch.0.join(name).to_str().unwrap()).unwrap();
-            execute(&path, &[c"name".to_owned()], &[]).to_string()
+            execute(&path, &[c"name".to_owned()], &[], true).to_string()
         };
         let begins = |name: &str, words: &str| {
             run(name).starts_with(&format!("exec {}: {words}", scratch.0.join(name).display()))

@@ -49,7 +49,7 @@ fn run_plan(mut plan: Process) -> String {
             nix::unistd::read(&until_go, &mut [0])?;
             plan.become_user()?;
             plan.close_descriptors(&[writer.as_fd()])?;
-            Err::<(), _>(plan.execute())
+            Err::<(), _>(plan.execute(true))
         };
         let error = steps().unwrap_err();
         nix::unistd::write(&writer, error.to_string().as_bytes()).unwrap();
@@ -375,7 +375,7 @@ fn foreground(script: &'static str, stdio: [OwnedFd; 2], pair: Option<OpenptyRes
             }
             plan.become_user().unwrap();
             plan.close_descriptors(&[]).unwrap();
-            eprintln!("{}", plan.execute());
+            eprintln!("{}", plan.execute(true));
             99
         });
         drop(replica);

@@ -79,9 +79,27 @@ impl Program {
 
     /// Whether the kernel carries a native call with these arguments out without asking anybody.
     pub fn passes(&self, number: libc::c_long, args: [u64; 6]) -> bool {
+        matches!(self.verdict(number, args), libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG)
+    }
+
+    /// Whether the kernel ends the caller for a native call with these arguments.
+    pub fn kills(&self, number: libc::c_long, args: [u64; 6]) -> bool {
+        let action = self.verdict(number, args) & libc::SECCOMP_RET_ACTION_FULL;
+        matches!(action, libc::SECCOMP_RET_KILL_PROCESS | libc::SECCOMP_RET_KILL_THREAD | libc::SECCOMP_RET_TRAP)
+    }
+
+    /// Whether no program can be started behind it: execve(2) ends in an error, or ends the caller, whatever it is asked for.
+    pub fn forbids_programs(&self) -> bool {
+        // What a rule may say of the addresses of arguments is nothing to build on.
+        [0, u64::MAX].into_iter().all(|any| {
+            let action = self.verdict(libc::SYS_execve, [any; 6]) & libc::SECCOMP_RET_ACTION_FULL;
+            action == libc::SECCOMP_RET_ERRNO || self.kills(libc::SYS_execve, [any; 6])
+        })
+    }
+
+    fn verdict(&self, number: libc::c_long, args: [u64; 6]) -> u32 {
         let native = Arch::native();
-        let data = Data::new(native.audit, number as u32, args, native.big_endian);
-        matches!(judge::run_all(&self.parts, &data).verdict, libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG)
+        judge::run_all(&self.parts, &Data::new(native.audit, number as u32, args, native.big_endian)).verdict
     }
 }
 

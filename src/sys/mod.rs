@@ -22,6 +22,7 @@ pub mod process;
 pub mod regex;
 pub mod sched;
 pub mod seccomp;
+pub mod slate;
 pub mod start;
 #[cfg(test)]
 pub mod trial;

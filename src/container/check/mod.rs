@@ -316,7 +316,7 @@ impl Report {
         }
         for _ in 0..ROUNDS {
             let mut refused: Vec<Error> = Vec::new();
-            trial::run(&plan, &mut |error| refused.push(error));
+            trial::run(&plan, !request.foreground, &mut |error| refused.push(error));
             self.warn(Some(&document));
             let mut mended = false;
             for error in refused {
