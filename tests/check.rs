@@ -664,3 +664,67 @@ fn without_a_procfs_no_container_is_taken_for_stopped() {
     assert_eq!(container.status(), "running");
     container.delete_force().ok();
 }
+
+// Profiles of seccomp.
+
+#[test]
+fn what_a_seccomp_profile_hardly_means_is_a_warning_of_check_alone() {
+    if peers_lack_it() {
+        return;
+    }
+    let compared = |op: &str| json!([{"index": 0, "op": op, "value": 40}]);
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "syscalls": [
+            {"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": compared("SCMP_CMP_NE")},
+            {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": compared("SCMP_CMP_EQ")},
+            {"names": ["execve", "arch_prctl", "set_tid_address", "set_robust_list", "rseq", "prlimit64", "readlinkat",
+                       "readlink", "getrandom", "brk", "mprotect", "getuid", "prctl", "exit_group", "mseal"],
+             "action": "SCMP_ACT_ALLOW"},
+            {"names": ["mseal"], "action": "SCMP_ACT_LOG"},
+            {"names": ["arm_fadvise64_64", "nosuch"], "action": "SCMP_ACT_ALLOW"}
+        ]
+    });
+    let bundle = base().set("/linux/seccomp", profile);
+    let said = check(&bundle, &[]);
+    assert_eq!((&said["verdict"], &said["errors"]), (&json!("create would succeed"), &json!(0)), "{said:#}");
+    let found = said["findings"].as_array().expect("findings").iter();
+    let told: Vec<String> = found.map(|one| format!("{}: {}", one["field"], one["msg"]).replace('"', "")).collect();
+    let beginnings = [
+        "syscalls/0/args/0: /linux/seccomp/syscalls/0/args/0: 64 bits are compared, and of argument 0 of socket the kernel \
+         takes 32: with others set it is let pass (let all pass, and refuse this value by SCMP_CMP_MASKED_EQ",
+        "syscalls/4/names: /linux/seccomp/syscalls/4/names: no architecture of the profile has arm_fadvise64_64",
+        "syscalls/3: /linux/seccomp/syscalls/3: the rule never decides: another rule does",
+        "syscalls: /linux/seccomp/syscalls: newer than all calls that are named, and so ENOSYS for the program: ",
+        "syscalls/4/names/1: /linux/seccomp/syscalls/4/names/1: unknown system call \\nosuch\\ is ignored",
+    ];
+    assert_eq!(told.len(), beginnings.len(), "{told:#?}");
+    for beginning in beginnings {
+        let beginning = format!("/linux/seccomp/{beginning}");
+        assert!(told.iter().any(|line| line.starts_with(&beginning)), "{beginning}\n{told:#?}");
+    }
+    // Nobody else says so, but for what was always said.
+    let run = bundle.run();
+    run.ok().never_says("64 bits").never_says("never decides");
+}
+
+/// The hole that the warning is of: the kernel takes such an argument for the one that is forbidden.
+#[test]
+fn upper_bits_of_an_argument_pass_by_a_rule_of_64_bits() {
+    let profile = |op: &str, more: (u64, u64)| {
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [
+            {"names": ["personality"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95,
+             "args": [{"index": 0, "op": op, "value": more.0, "valueTwo": more.1}]}]})
+    };
+    let (asked, lower) = (0xffff_ffff_u64, 0xffff_ffff_u64);
+    let number = libc::SYS_personality;
+    let calls = [format!("{number},{asked}"), format!("{number},{}", asked | 1 << 32)];
+    for (profile, high) in
+        [(profile("SCMP_CMP_EQ", (asked, 0)), "ok"), (profile("SCMP_CMP_MASKED_EQ", (lower, asked)), "EOPNOTSUPP")]
+    {
+        let container = Bundle::new().set("/linux/seccomp", profile);
+        let said = container.probe(["syscall", &calls[0], &calls[1]]).run();
+        said.ok().prints(&format!("{number} EOPNOTSUPP\n{number} {high}"));
+    }
+}

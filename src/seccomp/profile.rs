@@ -138,7 +138,7 @@ fn alternatives(args: &[LinuxSeccompArg]) -> std::result::Result<Vec<Vec<Conditi
     Ok(vec![conditions])
 }
 
-fn condition(arg: &LinuxSeccompArg) -> Condition {
+pub(super) fn condition(arg: &LinuxSeccompArg) -> Condition {
     let test = match arg.op() {
         Operator::ScmpCmpEq => Test::Equal,
         Operator::ScmpCmpNe => Test::NotEqual,

@@ -21,6 +21,7 @@ use crate::plan::mend::{Document, MAPS};
 use crate::plan::{self, Plan, config, names};
 use crate::process::console;
 use crate::rootfs::{Sight, View};
+use crate::seccomp;
 use crate::sys::Errno;
 
 use super::agent::CALLING;
@@ -213,11 +214,21 @@ impl Report {
     /// terminal. There is no plan when there is something that cannot be mended.
     fn plan(&mut self, request: &Request<'_>, mut text: Vec<u8>, document: &mut Document) -> (Option<Plan>, bool) {
         let mut terminal = None;
+        let mut linted = false;
         for _ in 0..ROUNDS {
+            let mut lints = Vec::new();
             let plan = config::interpret(&text, request.config).and_then(|spec| {
                 terminal.get_or_insert(spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false));
+                if !linted {
+                    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+                    // What cannot be compiled the plan tells; it is linted once that is mended.
+                    let found = profile.map_or(Ok(Vec::new()), seccomp::lint);
+                    linted = found.is_ok();
+                    lints = found.unwrap_or_default();
+                }
                 plan::compile(spec, &request.options)
             });
+            lints.into_iter().for_each(|error| self.put(Severity::Warning, None, error, Some(document)));
             self.warn(Some(document));
             let error = match plan {
                 Ok(plan) => return (Some(plan), terminal == Some(true)),
