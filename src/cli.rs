@@ -4,15 +4,18 @@
 //! only one of them has is there too.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use clap::{Args, FromArgMatches, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::commands::{self, Command};
 use crate::error::Error;
 use crate::log::{Format, Wish};
+use crate::{manual, sys};
 
-/// A low-level OCI container runtime for Linux
+/// OCI container runtime
 #[derive(Debug, Parser)]
 #[command(
     name = "corten",
@@ -33,41 +36,37 @@ pub struct Cli {
 /// Options before the command.
 #[derive(Args, Debug)]
 pub struct Global {
-    /// Directory of the containers' state [default: /run/corten]
+    /// State root: directory of the state of containers [default: /run/corten]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// File to which messages are appended [default: stderr]
+    /// File that messages are appended to [default: standard error]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// Form of the messages [default: text; on a terminal sentences]
+    /// Format of messages [default: text; on a terminal sentences]
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
-    /// The least important messages that are written [default: warning]
+    /// Lowest level of messages that are written [default: warning]
     #[arg(long, value_name = "LEVEL", value_enum, ignore_case = true)]
     pub log_level: Option<LogLevel>,
-    /// Write messages for debugging, too: a line for each step
+    /// Write debug messages; same as --log-level debug
     #[arg(long)]
     pub debug: bool,
-    /// File to which is appended how long each step took
+    /// File that the time of each step is appended to
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Let systemd make the cgroups
+    /// Let systemd manage cgroups; same as --cgroup-manager systemd
     #[arg(long)]
     pub systemd_cgroup: bool,
-    /// Who makes the cgroups
+    /// Manager of cgroups [default: cgroupfs]
     #[arg(long, value_name = "MANAGER", value_enum)]
     pub cgroup_manager: Option<CgroupManager>,
-    /// Obey this annotation though an image may not say it: its name, or PREFIX*; may be given again
-    ///
-    /// Some annotations reach beyond the container and its bundle. As engines copy those of an image into config.json, they
-    /// are refused unless this option or a line in /etc/corten/allowed-annotations names them; of containers of a user also
-    /// one in corten/allowed-annotations below $XDG_CONFIG_HOME, or else below ~/.config.
+    /// Annotation that containers may use; can be repeated
     #[arg(long, value_name = "NAME")]
     pub allow_annotation: Vec<String>,
     /// Accepted for runc's callers: what a caller may do is found out
     #[arg(long, value_name = "true|false|auto", hide = true)]
     pub rootless: Option<String>,
-    /// Print the version
+    /// Print the version, commit and features of corten
     #[arg(short = 'v', long, short_alias = 'V', exclusive = true)]
     version: bool,
 }
@@ -75,9 +74,9 @@ pub struct Global {
 /// `--log-format`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogFormat {
-    /// logfmt
+    /// Lines of KEY=VALUE pairs
     Text,
-    /// One JSON object a line
+    /// A JSON object on each line
     Json,
 }
 
@@ -93,31 +92,31 @@ impl From<LogFormat> for Format {
 /// `--log-level`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum LogLevel {
-    /// Failures of commands, which are always told
+    /// Failures
     Error,
-    /// The same
+    /// Same as error
     Fatal,
-    /// The same
+    /// Same as error
     Panic,
-    /// What was ignored or changed
+    /// Also what was ignored or changed
     #[value(alias = "warn")]
     Warning,
-    /// The same
+    /// Same as warning
     Info,
-    /// Each step
+    /// Also each step
     Debug,
-    /// The same
+    /// Same as debug
     Trace,
 }
 
 /// `--cgroup-manager`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum CgroupManager {
-    /// corten itself, below the cgroup2 mount
+    /// corten, through the cgroup file system
     Cgroupfs,
-    /// systemd, by transient units
+    /// systemd, through transient units
     Systemd,
-    /// Nobody: the container stays in the caller's cgroup
+    /// None: containers stay in the cgroup of the caller
     Disabled,
 }
 
@@ -196,7 +195,20 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let normal = |word: OsString| if word == OsStr::new("-no-subreaper") { "--no-subreaper".into() } else { word };
     let mut arguments: Vec<OsString> = arguments.into_iter().map(normal).collect();
     name_signal(&mut arguments);
-    parse_lean(&arguments).map_or_else(|| Cli::try_parse_from(&arguments), Ok)
+    parse_lean(&arguments).map_or_else(|| Cli::try_parse_from(&arguments), Ok).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => help(&arguments, error),
+        _ => error,
+    })
+}
+
+/// The same answer as clap's, with help of ours.
+fn help(arguments: &[OsString], answer: clap::Error) -> clap::Error {
+    let whole = arguments.iter().any(|word| word == "--help" || word == "help");
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let terminal = sys::tty::size(std::io::stdout().as_fd()).ok().map(|(_, columns)| columns.into());
+    let width = terminal.or(columns).filter(|columns| *columns > 0).unwrap_or(80).clamp(40, 100);
+    let taught = manual::teach(Cli::command(), manual::Form { whole, width });
+    taught.try_get_matches_from(arguments).err().unwrap_or(answer)
 }
 
 /// Writes the signal of `kill -9 ID` and `kill -TERM ID`, as kill(1) has it, as an option. Behind `--` it is an id.
@@ -264,7 +276,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 

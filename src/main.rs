@@ -27,8 +27,10 @@ mod launch;
 #[forbid(unsafe_code)]
 mod log;
 #[forbid(unsafe_code)]
+mod manual;
+#[forbid(unsafe_code)]
 mod namespaces;
-#[cfg(feature = "pages")]
+#[cfg(debug_assertions)]
 #[forbid(unsafe_code)]
 mod pages;
 #[forbid(unsafe_code)]
@@ -59,7 +61,7 @@ fn corten() -> u8 {
     if cli::asks_version(&arguments) {
         return conclude(commands::version::print(), 1);
     }
-    #[cfg(feature = "pages")]
+    #[cfg(debug_assertions)]
     if let [_, command, directory] = &arguments[..]
         && command == "pages"
     {

@@ -81,8 +81,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "commands",
         ],
     ),
-    ("cli", &["commands", "error", "log"]),
-    ("pages", &["cli", "error"]),
+    ("manual", &[]),
+    ("cli", &["commands", "error", "log", "manual", "sys"]),
+    ("pages", &["cli", "error", "manual", "process"]),
 ];
 
 /// What every room may use.

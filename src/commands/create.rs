@@ -13,7 +13,7 @@ use crate::plan;
 use crate::plan::config::Source;
 use crate::process::{check_preserved, preserved};
 
-/// Create a container; its program waits for `start`
+/// Create a container
 #[derive(Args, Debug)]
 pub struct Create {
     #[command(flatten)]
@@ -26,34 +26,34 @@ pub struct Create {
 /// What `create` and `run` share.
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// The bundle: a directory with a config.json and a root filesystem
+    /// Bundle
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
-    /// The configuration, instead of the bundle's config.json
+    /// Configuration, instead of config.json in the bundle
     #[arg(short = 'f', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A unix socket that gets the terminal
+    /// Unix socket that the terminal is sent to
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// A unix socket that gets the pidfd of the first process
+    /// Unix socket that a pidfd of the first process is sent to
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// A file that gets the pid of the first process
+    /// File that the PID of the first process is written to
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Move the root instead of pivot_root, for an initramfs
+    /// Change the root without pivot_root(2)
     #[arg(long)]
     no_pivot: bool,
-    /// Keep the caller's session keyring
+    /// Keep the session keyring of the caller
     #[arg(long)]
     no_new_keyring: bool,
-    /// Pass this many descriptors from 3 on to the program
+    /// Pass N file descriptors to the program, from 3 on
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Accepted for runc's callers
     #[arg(long, hide = true)]
     no_subreaper: bool,
-    /// The container's id
+    /// ID of the container
     pub(super) id: String,
 }
 

@@ -10,14 +10,14 @@ use crate::error::{Context, Error, Result};
 /// Delete containers
 #[derive(Args, Debug)]
 pub struct Delete {
-    /// End running ones; a missing one is no error
+    /// Kill containers that run; ignore those that do not exist
     #[arg(short, long)]
     force: bool,
-    /// The ids are regular expressions
+    /// Treat each ID as a regular expression
     #[arg(short, long)]
     regex: bool,
-    /// The containers' ids
-    #[arg(required = true)]
+    /// IDs of the containers
+    #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
 }
 

@@ -8,16 +8,16 @@ use crate::cli::Global;
 use crate::container::events;
 use crate::error::{Context, Error, Result, ensure};
 
-/// Print statistics and events of a container as they come, a line of JSON each
+/// Print events and statistics of a container
 #[derive(Args, Debug)]
 pub struct Events {
-    /// Time between statistics, as in 500ms or 1m30s; seconds without a unit
+    /// Time between statistics, such as 500ms or 1m30s
     #[arg(long, value_name = "TIME", default_value = "5s")]
     interval: String,
-    /// Print the statistics once
+    /// Print the statistics once and exit
     #[arg(long)]
     stats: bool,
-    /// The container's id
+    /// ID of the container
     id: String,
 }
 

@@ -13,40 +13,40 @@ use crate::plan;
 use crate::process::{Options, check_preserved, parse_user, preserved};
 use crate::selfexe;
 
-/// Run another program in a container
+/// Run a program in a container
 #[derive(Args, Debug)]
 pub struct Exec {
-    /// The program as a process object of the runtime spec, instead of arguments and options
+    /// JSON file that describes the program
     #[arg(short, long, value_name = "FILE")]
     process: Option<PathBuf>,
-    /// A unix socket that gets the terminal
+    /// Unix socket that the terminal is sent to
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// A unix socket that gets the pidfd of the program
+    /// Unix socket that a pidfd of the program is sent to
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// Give the program a terminal
+    /// Allocate a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Accepted as by engines: standard input is always the program's
     #[arg(short, long, hide = true)]
     interactive: bool,
-    /// User, and group, by number
+    /// User and group, as numbers
     #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
-    /// Another group, by number
+    /// Additional group, as a number; can be repeated
     #[arg(short = 'g', long, value_name = "GID", action = ArgAction::Append)]
     additional_gids: Vec<u32>,
     /// Working directory
     #[arg(long, value_name = "DIR")]
     cwd: Option<String>,
-    /// A variable of the environment
+    /// Environment variable; can be repeated
     #[arg(short, long, value_name = "NAME=VALUE", action = ArgAction::Append)]
     env: Vec<String>,
-    /// Another capability
+    /// Additional capability; can be repeated
     #[arg(short, long, value_name = "CAP", action = ArgAction::Append)]
     cap: Vec<String>,
-    /// Never gain privileges by execve
+    /// Set no_new_privs, see prctl(2)
     #[arg(long)]
     no_new_privs: bool,
     /// AppArmor profile
@@ -55,25 +55,25 @@ pub struct Exec {
     /// SELinux label
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
-    /// Do not wait for the program's end
+    /// Return as soon as the program runs
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// A file that gets the pid of the program
+    /// File that the PID of the program is written to
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Pass this many descriptors from 3 on to the program
+    /// Pass N file descriptors to the program, from 3 on
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// A cgroup below the container's
+    /// Cgroup below that of the container
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
-    /// Also into a paused container: the program starts when it is resumed
+    /// Accept a paused container; the program starts on resume
     #[arg(long)]
     ignore_paused: bool,
-    /// The container's id
+    /// ID of the container
     id: String,
-    /// The program and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    /// Program and its arguments
+    #[arg(value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
 }
 

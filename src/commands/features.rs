@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::plan::annotations::OBEYED;
 use crate::{namespaces, process, rootfs, seccomp, sys};
 
-/// Print what this runtime can do, as JSON
+/// Print the features of the runtime
 #[derive(Args, Debug)]
 pub struct Features {}
 

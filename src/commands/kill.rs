@@ -7,24 +7,24 @@ use crate::cli::Global;
 use crate::container;
 use crate::error::{Context, Error, Result};
 
-/// Send a signal to a container's first process
+/// Send a signal to a container
 #[derive(Args, Debug)]
 pub struct Kill {
-    /// Send it to every process of the container
+    /// Send the signal to all processes of the container
     #[arg(short, long)]
     all: bool,
-    /// The id is a regular expression that names several containers
+    /// Treat ID as a regular expression
     #[arg(short, long)]
     regex: bool,
-    /// Send it to what an exec started, by a name or pid of `ps --sessions`
+    /// Send the signal to a program started by exec
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["all", "regex"])]
     session: Option<String>,
-    /// The signal as an option, which `-9` and `-TERM` stand for, too
+    /// Signal, by name or number; also written -9 or -TERM
     #[arg(short, long = "signal", value_name = "SIGNAL", conflicts_with = "signal")]
     signal_option: Option<String>,
-    /// The container's id
+    /// ID of the container
     id: String,
-    /// Name, with or without SIG, or number
+    /// Signal, by name or number
     #[arg(default_value = "SIGTERM", allow_hyphen_values = true)]
     signal: String,
 }

@@ -17,10 +17,10 @@ use crate::log;
 /// List containers
 #[derive(Args, Debug)]
 pub struct List {
-    /// Form of the output
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Print ids only
+    /// Print only IDs
     #[arg(short, long)]
     quiet: bool,
     /// Also those in the state roots of engines, and which root each is in
@@ -31,9 +31,9 @@ pub struct List {
 /// `--format` of `list` and `ps`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Format {
-    /// Columns
+    /// A table
     Table,
-    /// JSON on one line
+    /// JSON, on one line
     Json,
 }
 

@@ -30,41 +30,41 @@ use crate::input;
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Say what create would refuse or warn about; nothing is created
+    /// Check a configuration without creating a container
     Check(check::Check),
-    /// Create a container; its program waits for `start`
+    /// Create a container
     Create(create::Create),
     /// Delete containers
     Delete(delete::Delete),
-    /// Print statistics and events of a container as they come
+    /// Print events and statistics of a container
     Events(events::Events),
-    /// Run another program in a container
+    /// Run a program in a container
     Exec(exec::Exec),
-    /// Print what this runtime can do, as JSON
+    /// Print the features of the runtime
     Features(features::Features),
-    /// Send a signal to a container's first process
+    /// Send a signal to a container
     Kill(kill::Kill),
     /// List containers
     List(list::List),
-    /// Add mounts to a container that runs, or take them off
+    /// Add mounts to a running container, or remove them
     Mounts(mounts::Mounts),
-    /// Freeze a container's processes
+    /// Suspend the processes of a container
     Pause(pause::Pause),
-    /// List a container's processes
+    /// List the processes of a container
     Ps(ps::Ps),
-    /// Thaw a container's processes
+    /// Resume the processes of a paused container
     Resume(pause::Resume),
-    /// Create and start a container, and wait for its end
+    /// Create and start a container
     Run(run::Run),
-    /// Look into seccomp filters; nothing is loaded
+    /// Examine seccomp profiles
     Seccomp(seccomp::Seccomp),
-    /// Write a config.json to start from
+    /// Write a configuration to start from
     Spec(spec::Spec),
     /// Start a created container
     Start(start::Start),
-    /// Print a container's state as JSON
+    /// Print the state of a container
     State(state::State),
-    /// Change a container's limits
+    /// Change the resource limits of a container
     Update(update::Update),
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::plan::config;
 use crate::selfexe;
 
-/// Add mounts to a container that runs, or take them off
+/// Add mounts to a running container, or remove them
 #[derive(Args, Debug)]
 pub struct Mounts {
     #[command(subcommand)]
@@ -20,17 +20,17 @@ pub struct Mounts {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Mount all that a list has, or nothing
+    /// Add mounts to a running container
     Add(List),
-    /// Unmount what is mounted at the destinations of a list
+    /// Remove mounts from a running container
     Remove(List),
 }
 
 #[derive(Args, Debug)]
 struct List {
-    /// The container's id
+    /// ID of the container
     id: String,
-    /// A JSON list like mounts of config.json; - for stdin
+    /// JSON file with a list of mounts; - is standard input
     file: PathBuf,
 }
 

@@ -6,17 +6,17 @@ use crate::cli::Global;
 use crate::container::freeze;
 use crate::error::{Context, Result};
 
-/// Freeze a container's processes
+/// Suspend the processes of a container
 #[derive(Args, Debug)]
 pub struct Pause {
-    /// The container's id
+    /// ID of the container
     id: String,
 }
 
-/// Thaw a container's processes
+/// Resume the processes of a paused container
 #[derive(Args, Debug)]
 pub struct Resume {
-    /// The container's id
+    /// ID of the container
     id: String,
 }
 

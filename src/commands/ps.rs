@@ -12,19 +12,19 @@ use crate::host;
 
 use super::list::Format;
 
-/// List a container's processes
+/// List the processes of a container
 #[derive(Args, Debug)]
 pub struct Ps {
-    /// Form of the output
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Of exec'd programs only: each with a name for `kill --session`
+    /// List only programs started by exec
     #[arg(long, conflicts_with = "options")]
     sessions: bool,
-    /// The container's id
+    /// ID of the container
     id: String,
     /// Options of ps(1) for the table
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "PS-OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<String>,
 }
 

@@ -8,15 +8,15 @@ use crate::error::{Context, Result};
 
 use super::create::Options;
 
-/// Create and start a container, and wait for its end
+/// Create and start a container
 #[derive(Args, Debug)]
 pub struct Run {
     #[command(flatten)]
     options: Options,
-    /// Do not wait for the end
+    /// Return as soon as the program runs
     #[arg(short, long)]
     detach: bool,
-    /// Keep the container's state and cgroup after its end, until `delete`
+    /// Do not delete the container after its end
     #[arg(long)]
     keep: bool,
 }

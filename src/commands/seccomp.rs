@@ -11,7 +11,7 @@ use crate::input;
 use crate::plan::config;
 use crate::seccomp::{self, Program};
 
-/// Look into seccomp filters; nothing is loaded
+/// Examine seccomp profiles
 #[derive(Args, Debug)]
 pub struct Seccomp {
     #[command(subcommand)]
@@ -20,40 +20,40 @@ pub struct Seccomp {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Print the filter that a profile becomes
+    /// Print the filter that a profile is compiled to
     Dump(Dump),
-    /// Say what happens to a system call, and which rule decides
+    /// Explain what a profile does with a system call
     Explain(Explain),
 }
 
 #[derive(Args, Debug)]
 struct Dump {
-    /// Bundle whose config.json has the profile
+    /// Bundle with the profile in its config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
-    /// Read the profile from this file: a config.json, or its linux.seccomp alone; - for stdin
+    /// JSON file with the profile; - is standard input
     #[arg(value_name = "PROFILE", conflicts_with = "bundle")]
     profile: Option<PathBuf>,
-    /// Write the instructions as the kernel takes them (struct sock_filter)
+    /// Print the binary form that the kernel takes
     #[arg(long)]
     raw: bool,
 }
 
 #[derive(Args, Debug)]
 struct Explain {
-    /// Bundle whose config.json has the profile
+    /// Bundle with the profile in its config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
-    /// Read the profile from this file: a config.json, or its linux.seccomp alone; - for stdin
+    /// JSON file with the profile; - is standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "bundle")]
     profile: Option<PathBuf>,
-    /// Architecture that makes the call: x86_64, x86, aarch64 … [default: this machine's]
+    /// Architecture of the calling program [default: that of the host]
     #[arg(short, long, value_name = "ARCH")]
     arch: Option<String>,
     /// Name or number of the system call
     #[arg(value_name = "SYSCALL")]
     call: String,
-    /// Its arguments, decimal or 0x…; those not given are 0
+    /// Arguments of the system call
     #[arg(value_name = "ARG", allow_negative_numbers = true, value_parser = argument)]
     args: Vec<u64>,
 }

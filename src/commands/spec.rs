@@ -11,13 +11,13 @@ use crate::error::{Context, Error, Result};
 /// What runc writes, tabs and all: tests and scripts edit it.
 const TEMPLATE: &str = include_str!("spec.json");
 
-/// Write a config.json to start from
+/// Write a configuration to start from
 #[derive(Args, Debug)]
 pub struct Spec {
-    /// Where to write it
+    /// Directory to write it to
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
-    /// For a user other than root
+    /// Write a configuration for a user other than root
     #[arg(long)]
     rootless: bool,
 }

@@ -9,7 +9,7 @@ use crate::error::{Context, Result};
 /// Start a created container
 #[derive(Args, Debug)]
 pub struct Start {
-    /// The container's id
+    /// ID of the container
     id: String,
 }
 

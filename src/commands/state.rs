@@ -6,10 +6,10 @@ use crate::cli::Global;
 use crate::container::state::Shown;
 use crate::error::{Context, Error, Result};
 
-/// Print a container's state as JSON
+/// Print the state of a container
 #[derive(Args, Debug)]
 pub struct State {
-    /// The container's id
+    /// ID of the container
     id: String,
 }
 

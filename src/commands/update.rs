@@ -8,25 +8,25 @@ use crate::container::update::{self, Request};
 use crate::error::{Context, Error, Result};
 use crate::plan;
 
-/// Change a container's limits
+/// Change the resource limits of a container
 #[derive(Args, Debug, Default)]
 pub struct Update {
-    /// The limits as a linux.resources object of the runtime spec (- is stdin), instead of options
+    /// JSON file with the limits; - is standard input
     #[arg(short, long, value_name = "FILE")]
     resources: Option<String>,
-    /// Weight of input and output, 10 to 1000
+    /// Weight of block I/O, 10 to 1000
     #[arg(long, value_name = "WEIGHT")]
     blkio_weight: Option<String>,
-    /// Microseconds that are counted together
+    /// Period in which processor time is limited
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_period: Option<String>,
-    /// Processor time in a period; -1 is no limit
+    /// Processor time in a period; -1 removes the limit
     #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
     cpu_quota: Option<String>,
-    /// Processor time saved up for a burst
+    /// Processor time that may be saved for a burst
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_burst: Option<String>,
-    /// Share of processor time beside others, 2 to 262144
+    /// Share of processor time, 2 to 262144
     #[arg(long, value_name = "SHARES")]
     cpu_share: Option<String>,
     /// Accepted and ignored: cgroup v2 has none
@@ -35,22 +35,22 @@ pub struct Update {
     /// Accepted and ignored: cgroup v2 has none
     #[arg(long, value_name = "MICROSECONDS", hide = true, allow_hyphen_values = true)]
     cpu_rt_runtime: Option<String>,
-    /// Processors, as in 0-3,7
+    /// Processors that may be used, such as 0-3,7
     #[arg(long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
-    /// Memory nodes
+    /// Memory nodes that may be used, such as 0-3,7
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
-    /// 1: only time that nobody else wants
+    /// 1 for processor time that nothing else uses
     #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
     cpu_idle: Option<String>,
-    /// Limit on memory, as in 512m; -1 is none
+    /// Limit on memory
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     memory: Option<String>,
-    /// Memory that is not reclaimed while others have some
+    /// Soft limit on memory
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     memory_reservation: Option<String>,
-    /// Limit on memory and swap together; -1 is none
+    /// Limit on memory and swap together
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     memory_swap: Option<String>,
     /// Accepted and ignored: cgroup v2 has none
@@ -59,16 +59,16 @@ pub struct Update {
     /// Accepted and ignored: cgroup v2 has none
     #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true)]
     kernel_memory_tcp: Option<String>,
-    /// Limit on processes; -1 is none
+    /// Limit on the number of processes; -1 removes it
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<String>,
-    /// Share of the cache, in the words of resctrl
+    /// Share of the L3 cache, in the syntax of resctrl
     #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    /// Share of the bandwidth of memory, in the words of resctrl
+    /// Share of memory bandwidth, in the syntax of resctrl
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
-    /// The container's id
+    /// ID of the container
     id: String,
 }
 

@@ -13,40 +13,37 @@ use crate::container::id::Id;
 use crate::error::{Result, printable};
 use crate::plan;
 
-/// Say what create would refuse or warn about; nothing is created
-///
-/// The exit code is 0 when create and start would go through, warnings or not, and 1 when not; with --host also when the
-/// host lacks what corten cannot do without.
+/// Check a configuration without creating a container
 #[derive(Args, Debug)]
 pub struct Check {
-    /// The bundle [default: ., unless --host is given]
+    /// Bundle [default: ., unless --host is given]
     #[arg(short, long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// The configuration, instead of the bundle's config.json
+    /// Configuration, instead of config.json in the bundle
     #[arg(short = 'f', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The unix socket that would get the terminal
+    /// Unix socket that the terminal would be sent to
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Check for a run in the foreground, which needs no socket for a terminal
+    /// Check for a run that does not detach
     #[arg(long)]
     foreground: bool,
-    /// Tell what this host has and lacks, and what that costs
+    /// Show what the host has and lacks
     #[arg(long)]
     host: bool,
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
     format: Form,
-    /// The container's id, to see that it is free
+    /// ID of the container
     id: Option<String>,
 }
 
 /// `--format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Form {
-    /// A line for each finding, and one for what comes of them
+    /// A line for each finding, and a summary
     Text,
-    /// One JSON object
+    /// A JSON object
     Json,
 }
 
