@@ -26,6 +26,7 @@ mod landlock;
 mod last_calls;
 mod lifecycle;
 mod live_mounts;
+mod manual;
 mod messages;
 mod mount_words;
 mod mounts;

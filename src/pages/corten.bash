@@ -29,13 +29,13 @@ _corten() {
                 [ "$kind" != id ] || session=$word
                 [ "$kind" != foreign ] || foreign=yes
                 kind=''
-                ((position++))
+                position=$((position + 1))
                 ;;
             esac
         fi
     done
     [ "$cur" != = ] || [ -z "$kind" ] || cur=
-    [[ ! $cur =~ $inside && i -eq COMP_CWORD ]] || return
+    [[ ! $cur =~ $inside && i -eq COMP_CWORD ]] || return 0
     if [ -z "$kind" ] && [ -z "$foreign" ]; then
         if [[ $cur == -* ]]; then
             _corten_options "$path"
