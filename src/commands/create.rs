@@ -26,28 +26,28 @@ pub struct Create {
 /// What `create` and `run` share.
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// Bundle
+    /// Bundle of the container
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
-    /// Configuration, instead of config.json in the bundle
+    /// Configuration [default: config.json in the bundle]
     #[arg(short = 'f', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Unix socket that the terminal is sent to
+    /// Unix socket to send the terminal to
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Unix socket that a pidfd of the first process is sent to
+    /// Unix socket to send a pidfd of init to
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
-    /// File that the PID of the first process is written to
+    /// File to write the PID of init to
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Change the root without pivot_root(2)
+    /// Do not use pivot_root(2) to change the root
     #[arg(long)]
     no_pivot: bool,
     /// Keep the session keyring of the caller
     #[arg(long)]
     no_new_keyring: bool,
-    /// Pass N file descriptors to the program, from 3 on
+    /// Pass N file descriptors, from 3 on, to the program
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Accepted for runc's callers

@@ -19,10 +19,10 @@ pub struct Exec {
     /// JSON file that describes the program
     #[arg(short, long, value_name = "FILE")]
     process: Option<PathBuf>,
-    /// Unix socket that the terminal is sent to
+    /// Unix socket to send the terminal to
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Unix socket that a pidfd of the program is sent to
+    /// Unix socket to send a pidfd of the program to
     #[arg(long, value_name = "SOCKET")]
     pidfd_socket: Option<PathBuf>,
     /// Allocate a terminal
@@ -46,7 +46,7 @@ pub struct Exec {
     /// Additional capability; can be repeated
     #[arg(short, long, value_name = "CAP", action = ArgAction::Append)]
     cap: Vec<String>,
-    /// Set no_new_privs, see prctl(2)
+    /// Set the no_new_privs attribute
     #[arg(long)]
     no_new_privs: bool,
     /// AppArmor profile
@@ -55,19 +55,19 @@ pub struct Exec {
     /// SELinux label
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
-    /// Return as soon as the program runs
+    /// Return once the program runs
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// File that the PID of the program is written to
+    /// File to write the PID of the program to
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Pass N file descriptors to the program, from 3 on
+    /// Pass N file descriptors, from 3 on, to the program
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Cgroup below that of the container
+    /// Cgroup of the program, below that of the container
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
-    /// Accept a paused container; the program starts on resume
+    /// Accept a paused container; the program starts when it is resumed
     #[arg(long)]
     ignore_paused: bool,
     /// ID of the container

@@ -13,7 +13,7 @@ use super::create::Options;
 pub struct Run {
     #[command(flatten)]
     options: Options,
-    /// Return as soon as the program runs
+    /// Return once the program runs
     #[arg(short, long)]
     detach: bool,
     /// Do not delete the container after its end

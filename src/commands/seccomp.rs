@@ -28,26 +28,26 @@ enum What {
 
 #[derive(Args, Debug)]
 struct Dump {
-    /// Bundle with the profile in its config.json
+    /// Bundle whose configuration has the profile
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
     /// JSON file with the profile; - is standard input
     #[arg(value_name = "PROFILE", conflicts_with = "bundle")]
     profile: Option<PathBuf>,
-    /// Print the binary form that the kernel takes
+    /// Print the filter in binary form
     #[arg(long)]
     raw: bool,
 }
 
 #[derive(Args, Debug)]
 struct Explain {
-    /// Bundle with the profile in its config.json
+    /// Bundle whose configuration has the profile
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
     /// JSON file with the profile; - is standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "bundle")]
     profile: Option<PathBuf>,
-    /// Architecture of the calling program [default: that of the host]
+    /// Architecture of the caller [default: that of the host]
     #[arg(short, long, value_name = "ARCH")]
     arch: Option<String>,
     /// Name or number of the system call

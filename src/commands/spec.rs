@@ -14,10 +14,10 @@ const TEMPLATE: &str = include_str!("spec.json");
 /// Write a configuration to start from
 #[derive(Args, Debug)]
 pub struct Spec {
-    /// Directory to write it to
+    /// Directory to write to
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
-    /// Write a configuration for a user other than root
+    /// Write it for a user other than root
     #[arg(long)]
     rootless: bool,
 }

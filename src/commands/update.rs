@@ -14,19 +14,19 @@ pub struct Update {
     /// JSON file with the limits; - is standard input
     #[arg(short, long, value_name = "FILE")]
     resources: Option<String>,
-    /// Weight of block I/O, 10 to 1000
+    /// Weight of block I/O, from 10 to 1000
     #[arg(long, value_name = "WEIGHT")]
     blkio_weight: Option<String>,
-    /// Period in which processor time is limited
+    /// CPU period
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_period: Option<String>,
-    /// Processor time in a period; -1 removes the limit
+    /// CPU quota per period; -1 removes it
     #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
     cpu_quota: Option<String>,
-    /// Processor time that may be saved for a burst
+    /// CPU burst beyond the quota
     #[arg(long, value_name = "MICROSECONDS")]
     cpu_burst: Option<String>,
-    /// Share of processor time, 2 to 262144
+    /// CPU shares, a weight from 2 to 262144
     #[arg(long, value_name = "SHARES")]
     cpu_share: Option<String>,
     /// Accepted and ignored: cgroup v2 has none
@@ -35,13 +35,13 @@ pub struct Update {
     /// Accepted and ignored: cgroup v2 has none
     #[arg(long, value_name = "MICROSECONDS", hide = true, allow_hyphen_values = true)]
     cpu_rt_runtime: Option<String>,
-    /// Processors that may be used, such as 0-3,7
+    /// CPUs to use, such as 0-3,7
     #[arg(long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
-    /// Memory nodes that may be used, such as 0-3,7
+    /// Memory nodes to use, such as 0-3,7
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
-    /// 1 for processor time that nothing else uses
+    /// Whether to use only CPU time that others leave idle
     #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
     cpu_idle: Option<String>,
     /// Limit on memory
@@ -50,7 +50,7 @@ pub struct Update {
     /// Soft limit on memory
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     memory_reservation: Option<String>,
-    /// Limit on memory and swap together
+    /// Limit on memory and swap, together
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     memory_swap: Option<String>,
     /// Accepted and ignored: cgroup v2 has none
@@ -62,10 +62,10 @@ pub struct Update {
     /// Limit on the number of processes; -1 removes it
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     pids_limit: Option<String>,
-    /// Share of the L3 cache, in the syntax of resctrl
+    /// Allocation of L3 cache, a schema of resctrl
     #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    /// Share of memory bandwidth, in the syntax of resctrl
+    /// Allocation of memory bandwidth, a schema of resctrl
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
     /// ID of the container

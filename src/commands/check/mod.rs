@@ -16,19 +16,19 @@ use crate::plan;
 /// Check a configuration without creating a container
 #[derive(Args, Debug)]
 pub struct Check {
-    /// Bundle [default: ., unless --host is given]
+    /// Bundle of the container [default: .]
     #[arg(short, long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// Configuration, instead of config.json in the bundle
+    /// Configuration [default: config.json in the bundle]
     #[arg(short = 'f', long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Unix socket that the terminal would be sent to
+    /// Unix socket to send the terminal to
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Check for a run that does not detach
+    /// Check for a run without --detach
     #[arg(long)]
     foreground: bool,
-    /// Show what the host has and lacks
+    /// Show what the host supports
     #[arg(long)]
     host: bool,
     /// Output format
