@@ -472,7 +472,9 @@ fn quiet(outcome: &Outcome) {
     if kind() != Kind::Corten {
         return;
     }
-    if outcome.stderr() != "" {
+    // The machine may lack a capability that the engine's had.
+    let lacks = |line: &str| line.contains("level=warning") && line.contains("the runtime itself does not have CAP_");
+    if !outcome.stderr().lines().all(lacks) {
         outcome.fail("it should have said nothing");
     }
     quiet_log(outcome);
