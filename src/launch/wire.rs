@@ -295,10 +295,14 @@ impl Wire {
 
     /// Whether nothing is left to be received but the end.
     fn is_silent(&self) -> Result<bool> {
-        match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
-            Ok(0) | Err(Errno::EAGAIN) => Ok(true),
-            Ok(_) | Err(Errno::ECONNRESET | Errno::EINTR) => Ok(false),
-            Err(errno) => Err(errno).context("listen to the other half"),
+        loop {
+            match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+                Ok(0) | Err(Errno::EAGAIN) => return Ok(true),
+                Ok(_) => return Ok(false),
+                // Whoever took these for a word would wait for it.
+                Err(Errno::ECONNRESET | Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("listen to the other half"),
+            }
         }
     }
 
