@@ -117,7 +117,7 @@ impl Host {
     /// The probe that watches, by looking or by stopping: for anything of the host's. Beside it may be containers with
     /// these roots.
     pub fn watch(&self, catch: &str, beside: &[&Bundle]) -> Vec<String> {
-        let mut words = ["probe", "watch", catch, "600"].map(str::to_owned).to_vec();
+        let mut words = ["probe", "watch", catch, "3600"].map(str::to_owned).to_vec();
         words.push(format!("word={SECRET}"));
         words.push(format!("variable=SECRET:{SECRET}"));
         // Wherever the sandbox, its bundles, states and logs are named.
@@ -139,7 +139,7 @@ impl Host {
     /// The probe that traces and drives.
     pub fn drive(&self, catch: &str) -> Vec<String> {
         let dir = self.dir.to_str().expect("a plain path").to_owned();
-        ["probe", "drive", catch, "600"].map(str::to_owned).into_iter().chain([self.canary(), dir]).collect()
+        ["probe", "drive", catch, "3600"].map(str::to_owned).into_iter().chain([self.canary(), dir]).collect()
     }
 
     /// The same for one process.
