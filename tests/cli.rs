@@ -1,13 +1,17 @@
 //! The command line and the files that callers read: options, exit codes, log, pid file, spec, features.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Cmd, End, Kind, Sandbox, eventually, kind, known_difference, skip};
+use crate::harness::{Bundle, Cmd, End, Kind, Outcome, Sandbox, eventually, kind, known_difference, skip};
 
 #[test]
 fn options_may_come_after_the_id() {
@@ -220,6 +224,83 @@ fn b72_a_relative_pid_file_is_relative_to_the_caller() {
     let text = fs::read_to_string(elsewhere.join("here")).expect("the pid file");
     assert_eq!(container.state().json()["pid"].to_string(), text, "digits and nothing else");
     assert_eq!(fs::read_dir(&elsewhere).expect("the directory").count(), 1, "something else is left beside it");
+}
+
+#[test]
+fn ps_needs_no_ps_on_the_host() {
+    if known_difference("runc", "wants a ps") || known_difference("crun", "lists pids alone") {
+        return;
+    }
+    let bundle = Bundle::new().set("/process/user", json!({"uid": 1234, "gid": 5})).sh("sleep 60 & sleep 61 & wait");
+    bundle.run_detached().ok();
+    let none = bundle.host_dir("none");
+    let ps = |words: &[&str]| bundle.cmd(["ps", bundle.name()].iter().chain(words));
+    eventually("all are there", || ps(&[]).env("PATH", &none).run().stdout().lines().count() == 4);
+    let words = |outcome: &Outcome| -> Vec<Vec<String>> {
+        outcome.ok().stdout().lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    let table = words(&ps(&[]).env("PATH", &none).run());
+    assert_eq!(table[0], ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
+    let pid = bundle.pid().to_string();
+    assert_eq!(
+        (&*table[1][0], &*table[1][1], &table[1][7..]),
+        ("1234", &*pid, &["sh", "-c", "sleep", "60", "&", "sleep", "61", "&", "wait"].map(str::to_owned)[..])
+    );
+    assert_eq!((&*table[2][2], &table[2][7..]), (&*pid, &["sleep", "60"].map(str::to_owned)[..]));
+    if std::path::Path::new("/usr/bin/ps").exists() {
+        assert_eq!(words(&ps(&[]).run()), table);
+        assert_eq!(words(&ps(&["-ef"]).run()), words(&ps(&["-ef"]).env("PATH", &none).run()));
+    } else {
+        skip("there is no ps to compare with");
+    }
+    ps(&["-o", "pid"]).env("PATH", &none).run().fails_with("there is no ps in PATH").fails_with("install procps");
+}
+
+#[test]
+fn a_pid_file_that_is_no_regular_file_is_written_to_or_refused() {
+    use std::os::unix::fs::FileTypeExt;
+    let bundle = Bundle::new().args(["sleep", "60"]);
+    bundle.write();
+    let dir = &*bundle.path().display().to_string();
+    let (fifo, null, directory) = (bundle.host("fifo"), bundle.host("null"), bundle.host_dir("directory"));
+    mkfifo(&fifo, Mode::S_IRWXU).expect("make a FIFO");
+    mknod(&null, SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, 3)).expect("make a device");
+    let reader = File::options().read(true).write(true).open(&fifo).expect("open the FIFO");
+    let made = |file: &Path| {
+        let file = file.to_str().expect("a plain path");
+        bundle.cmd(["create", "--bundle", dir, "--pid-file", file, bundle.name()]).run()
+    };
+    if !known_difference("runc", "replaces them") {
+        made(&fifo).ok();
+        let pid = bundle.state().json()["pid"].to_string();
+        let mut said = [0; 16];
+        let length = (&reader).read(&mut said).expect("read from the FIFO");
+        assert_eq!(String::from_utf8_lossy(&said[..length]), pid);
+        assert!(fs::symlink_metadata(&fifo).expect("look at it").file_type().is_fifo());
+        bundle.delete_force().ok();
+        made(&null).ok();
+        assert!(fs::symlink_metadata(&null).expect("look at it").file_type().is_char_device());
+        bundle.delete_force().ok();
+    }
+    made(&directory).fails();
+    let socket = bundle.host("socket");
+    let _listens = UnixListener::bind(&socket).expect("listen");
+    if !known_difference("runc", "replaces them") {
+        made(&socket).fails();
+        assert!(fs::symlink_metadata(&socket).expect("look at it").file_type().is_socket());
+    }
+    // Without a reader nobody waits.
+    drop(reader);
+    if kind() == Kind::Corten {
+        made(&fifo).fails_with("write the pid file: write to ");
+        assert!(fs::symlink_metadata(&fifo).expect("look at it").file_type().is_fifo());
+        // What comes after a failure removes no device.
+        let failing = ["run", "--detach", "--bundle", dir, "--pid-file", null.to_str().expect("a plain path")];
+        let bundle = bundle.args(["/script"]).file("/script", "#!/no/interpreter\n", 0o755);
+        bundle.write();
+        bundle.cmd(failing.into_iter().chain([bundle.name()])).run().fails();
+        assert!(fs::symlink_metadata(&null).expect("look at it").file_type().is_char_device());
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Bundle, Cmd, End, eventually, known_difference, peers_lack_it};
+use crate::harness::{Bundle, Cmd, End, eventually, known_difference, peers_lack_it, skip};
 
 const GONE: &[&str] = &["not running", "no such process", "already finished"];
 
@@ -484,16 +484,89 @@ fn a_later_process_with_the_pid_of_init_is_not_the_container() {
     if peers_lack_it() {
         return;
     }
-    let container = Bundle::new().args(["sleep", "60"]);
-    container.run_detached().ok();
-    let pid = container.pid();
-    // As if it had been another one: the record tells of a process that started earlier.
-    let file = container.sandbox().root().join(container.name()).join("record.json");
-    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&file).expect("read it")).expect("a record");
-    record["start_time"] = (record["start_time"].as_u64().expect("a time") - 1).into();
-    fs::write(&file, record.to_string()).expect("write it");
-    assert_eq!(container.status(), "stopped");
-    container.kill("KILL").fails_with_one_of(GONE);
-    container.exec(&["true"]).fails();
-    assert!(fs::exists(format!("/proc/{pid}/root/bin")).is_ok_and(|there| there), "it was killed");
+    // As if it had been another one: the record tells of a process that started earlier, or of one with another identity.
+    let earlier = |record: &mut serde_json::Value| {
+        record["start_time"] = (record["start_time"].as_u64().expect("a time") - 1).into();
+    };
+    let other = |record: &mut serde_json::Value| {
+        // Linux 6.9 has identities.
+        match record["identity"].as_u64() {
+            Some(identity) => record["identity"] = (identity - 1).into(),
+            None => record["boot"] = "of another boot".into(),
+        }
+    };
+    for change in [&earlier as &dyn Fn(&mut serde_json::Value), &other] {
+        let container = Bundle::new().args(["sleep", "60"]);
+        container.run_detached().ok();
+        let pid = container.pid();
+        let file = container.sandbox().root().join(container.name()).join("record.json");
+        let mut record: serde_json::Value =
+            serde_json::from_slice(&fs::read(&file).expect("read it")).expect("a record");
+        change(&mut record);
+        fs::write(&file, record.to_string()).expect("write it");
+        assert_eq!(container.status(), "stopped");
+        container.kill("KILL").fails_with_one_of(GONE);
+        container.exec(&["true"]).fails();
+        assert!(fs::exists(format!("/proc/{pid}/root/bin")).is_ok_and(|there| there), "it was killed");
+    }
+}
+
+/// Makes a process with this pid, which nobody may have, at once; it sleeps.
+fn with_pid(pid: i32) -> nix::Result<()> {
+    // SAFETY: plain integers, for which zero is the default; the kernel reads one pid from a live local. The child is a
+    // copy of this memory and calls nothing but pause(2) and _exit(2), which is safe whatever other threads hold.
+    unsafe {
+        let mut args: libc::clone_args = std::mem::zeroed();
+        (args.set_tid, args.set_tid_size, args.exit_signal) = (&raw const pid as u64, 1, libc::SIGCHLD as u64);
+        match libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) {
+            0 => {
+                libc::pause();
+                libc::_exit(0)
+            }
+            made => nix::errno::Errno::result(made).map(drop),
+        }
+    }
+}
+
+#[test]
+fn a_process_that_has_got_the_pid_within_the_clock_tick_is_not_the_container() {
+    let why = "tells processes of one clock tick apart by nothing";
+    if known_difference("runc", why) || known_difference("crun", why) {
+        return;
+    }
+    let mut within = 0;
+    for _ in 0..40 {
+        let container = Bundle::new().args(["sleep", "60"]);
+        container.run_detached().ok();
+        let pid = container.pid();
+        let began = start_time(pid);
+        container.signal(Signal::SIGKILL);
+        container.wait();
+        if with_pid(pid).is_err() {
+            // Another test has it.
+            continue;
+        }
+        within += usize::from(start_time(pid) == began);
+        let status = container.status();
+        let killed = container.kill("KILL");
+        let lives = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).expect("end it");
+        assert_eq!(status, "stopped");
+        killed.fails_with_one_of(GONE);
+        assert!(lives, "somebody else was killed");
+        container.delete().ok();
+        if within > 1 {
+            return;
+        }
+    }
+    if within > 0 {
+        return;
+    }
+    skip("no process got the pid within the clock tick in which the container was made");
+}
+
+/// Field 22 of proc_pid_stat(5).
+fn start_time(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split(' ').nth(20).map(str::to_owned)
 }

@@ -5,8 +5,8 @@ use std::process::Output;
 use clap::Args;
 
 use crate::cli::Global;
-use crate::container::members;
 use crate::container::sessions::{self, Session};
+use crate::container::{members, processes};
 use crate::error::{Context, Error, Result, ensure, printable};
 use crate::host;
 
@@ -44,6 +44,11 @@ impl Ps {
                 [] => "null\n".to_owned(),
                 pids => serde_json::to_string(pids).map_err(|error| Error::new(error.to_string()))? + "\n",
             },
+            Format::Table if host::program("ps").is_none() => {
+                ensure_default(&self.options).with_context(what)?;
+                let lines = processes::table(&list()?).with_context(what)?;
+                lines.iter().map(|line| format!("{}\n", printable(line))).collect()
+            }
             Format::Table => {
                 // Before and after: who ends meanwhile may leave its pid to another process.
                 let before = list()?;
@@ -68,6 +73,13 @@ fn show(sessions: &[Session], format: Format) -> Result<String> {
     let head = ["SESSION", "PID", "SINCE", "ARGS"].map(str::to_owned);
     let rows: Vec<[String; 4]> = std::iter::once(head).chain(sessions.iter().map(line)).collect();
     Ok(super::table::lay_out(&rows))
+}
+
+/// Without ps(1) nobody here understands its options.
+fn ensure_default(options: &[String]) -> Result<()> {
+    let default = options.is_empty() || options == ["-ef"];
+    let refusal = || Error::new("there is no ps in PATH, whose options these are").hint("install procps");
+    if default { Ok(()) } else { Err(refusal()) }
 }
 
 /// The title of the column that we ask for.

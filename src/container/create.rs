@@ -1,7 +1,10 @@
 //! `create`: from a plan to a container that waits at its gate, with an undo for every step.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
@@ -264,10 +267,9 @@ impl Attendant for Making<'_> {
     }
 
     fn record_successor(&mut self, pid: Pid) -> Result<()> {
-        self.record.pid = pid.as_raw();
-        // Of a process that is dead already the wire is to tell, not we.
-        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
-        self.record.start_time = start_time.unwrap_or_default();
+        // Our child has its pid until it is reaped. Of one that is dead already the wire is to tell, not we.
+        let pidfd = sys::pid::open(pid).with_context(|| format!("open the container's process {pid}"))?;
+        self.record.take_init(pid, pidfd.as_fd())?;
         self.pieces.directory().write(&self.record)
     }
 
@@ -322,6 +324,8 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         created: crate::time::now_nanoseconds(),
         pid: 0,
         start_time: 0,
+        identity: None,
+        boot: None,
         cgroup,
         device_rules: plan.cgroup.as_ref().map(cgroup::Request::device_rules),
         resctrl: None,
@@ -356,12 +360,14 @@ pub fn send_pidfd(socket: OwnedFd, exec: bool, pid: Pid) -> Result<()> {
     console::send_pidfd(socket.as_fd(), exec, pidfd.as_fd())
 }
 
-/// A pid file just written; dropping it removes it, or its number would be taken for a container's.
+/// A pid file just written; dropping it removes it, or its number would be taken for a container's. Empty: there is
+/// nothing to be removed.
 struct PidFile(PathBuf);
 
 impl PidFile {
     fn write(path: PathBuf, pid: Pid) -> Result<PidFile> {
-        write_pid(&path, pid).map(|()| PidFile(path))
+        let made = write_pid(&path, pid)?;
+        Ok(PidFile(if made { path } else { PathBuf::new() }))
     }
 
     fn keep(mut self) {
@@ -378,7 +384,21 @@ impl Drop for PidFile {
     }
 }
 
-/// The pid file: the digits, no newline (go-runc reads it with Atoi), in one step.
-pub fn write_pid(path: &Path, pid: Pid) -> Result<()> {
-    replace(path, pid.to_string().as_bytes(), 0o666).context("write the pid file")
+/// The pid file: the digits, no newline (go-runc reads it with Atoi), in one step. A FIFO or a character device that is
+/// there is written to, and no other file but a regular one or a link is replaced. Whether it was made.
+pub fn write_pid(path: &Path, pid: Pid) -> Result<bool> {
+    let digits = pid.to_string();
+    let what = "write the pid file";
+    match std::fs::symlink_metadata(path).map(|meta| meta.file_type()) {
+        Ok(kind) if kind.is_fifo() || kind.is_char_device() => {
+            let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
+            let file = File::options().write(true).custom_flags(flags).open(path);
+            let written = file.and_then(|mut file| file.write_all(digits.as_bytes()));
+            written.with_context(|| format!("write to {}", path.display())).context(what).map(|()| false)
+        }
+        Ok(kind) if !kind.is_file() && !kind.is_symlink() => {
+            Err(Error::new(format!("{} is no regular file", path.display()))).context(what)
+        }
+        _ => replace(path, digits.as_bytes(), 0o666).context(what).map(|()| true),
+    }
 }

@@ -14,6 +14,7 @@ pub mod kill;
 pub mod members;
 pub mod mounts;
 pub mod notify;
+pub mod processes;
 pub mod record;
 pub mod roots;
 mod salvage;
@@ -71,13 +72,13 @@ pub struct Container {
 }
 
 impl Container {
-    /// Works out the status: no live init with the recorded start time is stopped (a later process may have the same
+    /// Works out the status: no live init that is the one on record is stopped (a later process may have the same
     /// pid); one whose creator is still at work is creating; a gate still there is created; a frozen cgroup is paused.
     pub fn status(&self) -> Result<Status> {
-        let Some(pid) = self.record.init() else {
+        if self.record.init().is_none() {
             return Ok(if self.directory.is_locked()? { Status::Creating } else { Status::Stopped });
-        };
-        if self.is_init(pid)? {
+        }
+        if self.living_init()?.is_some() {
             return self.status_of_living();
         }
         // An intermediate process has ended, and the one that it has made is not on record yet.
@@ -102,19 +103,15 @@ impl Container {
             && self.own_cgroup().is_ok_and(|cgroup| cgroup.is_some())
     }
 
-    /// Whether the process with this pid is the init on record.
-    fn is_init(&self, pid: Pid) -> Result<bool> {
-        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
-        Ok(start_time == Some(self.record.start_time))
-    }
-
     /// A handle of init; `None` when it has ended. The start time is compared after the handle is open, so that it cannot
-    /// be another process that has got the pid meanwhile.
+    /// be another process that has got the pid meanwhile; and what the kernel has to tell processes of one clock tick apart.
     pub fn living_init(&self) -> Result<Option<(Pid, OwnedFd)>> {
         let Some(pid) = self.record.init() else { return Ok(None) };
         let pidfd = sys::pid::find(pid).with_context(|| format!("open the container's process {pid}"))?;
         let Some(pidfd) = pidfd else { return Ok(None) };
-        Ok(self.is_init(pid)?.then_some((pid, pidfd)))
+        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
+        let is_init = start_time == Some(self.record.start_time) && self.record.is_of(pidfd.as_fd());
+        Ok(is_init.then_some((pid, pidfd)))
     }
 
     /// A handle of the living init.

@@ -1,6 +1,7 @@
 //! What is kept on disk about a container: only what cannot be found out again.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use nix::unistd::Pid;
@@ -9,9 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cgroup::{Location, rdt};
+use crate::error::{Context, Result};
 use crate::hooks::Hooks;
 use crate::namespaces::KINDS;
 use crate::seccomp::Listener;
+use crate::sys;
+
+/// What no other boot has, random(4).
+fn boot() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
+}
 
 /// The form of the record; a higher number is refused.
 pub const VERSION: u32 = 1;
@@ -36,6 +44,12 @@ pub struct Record {
     pub pid: i32,
     /// Clock ticks since boot, field 22 of proc_pid_stat(5).
     pub start_time: u64,
+    /// [`sys::pid::identity`], where the kernel has such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<u64>,
+    /// Where it has not: the boot in which the start time counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// `None` when the container has no cgroup of its own.
     pub cgroup: Option<Location>,
     /// The number of its device rules.
@@ -82,6 +96,8 @@ impl Record {
             created: String::new(),
             pid: 0,
             start_time: 0,
+            identity: None,
+            boot: None,
             cgroup: None,
             device_rules: None,
             resctrl: None,
@@ -113,6 +129,27 @@ impl Record {
     /// The pid of the first process; `None` in an intent.
     pub fn init(&self) -> Option<Pid> {
         (self.pid > 0).then(|| Pid::from_raw(self.pid))
+    }
+
+    /// Puts the first process on record, by its pid and its handle; it may be dead already.
+    pub fn take_init(&mut self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<()> {
+        self.pid = pid.as_raw();
+        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
+        self.start_time = start_time.unwrap_or_default();
+        self.identity = sys::pid::identity(pidfd);
+        self.boot = if self.identity.is_none() { boot() } else { None };
+        Ok(())
+    }
+
+    /// Whether the process behind a handle, which has the pid and the start time on record, is the one on record and not
+    /// another that got both of them.
+    pub fn is_of(&self, pidfd: BorrowedFd<'_>) -> bool {
+        match (self.identity, &self.boot) {
+            (Some(identity), _) => sys::pid::identity(pidfd) == Some(identity),
+            (None, Some(boot)) => self::boot().is_none_or(|now| now == *boot),
+            // Of an older corten.
+            (None, None) => true,
+        }
     }
 
     /// `CLONE_NEW*` of the namespaces that are not the host's.

@@ -1,6 +1,7 @@
 //! The state of a container as others read it: `state`, `list`, hooks.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::unistd::geteuid;
@@ -81,7 +82,12 @@ impl End {
     fn of(container: &Container) -> End {
         let record = &container.record;
         let cgroup = record.cgroup.as_ref().filter(|cgroup| cgroup.oom_kills().is_some_and(|kills| kills > 0));
-        let status = record.init().and_then(|pid| sys::pid::status_of_zombie(pid, record.start_time));
+        let zombie = |pid| {
+            let pidfd = sys::pid::find(pid).ok().flatten()?;
+            let status = sys::pid::status_of_zombie(pid, record.start_time)?;
+            record.is_of(pidfd.as_fd()).then_some(status)
+        };
+        let status = record.init().and_then(zombie);
         // Those who may not look are told 0.
         End {
             status: status.filter(|&status| status != 0 || geteuid().is_root()),

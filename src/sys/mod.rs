@@ -4,6 +4,7 @@
 //! bare errno, since only the caller knows the object that an error must name.
 
 pub mod bpf;
+pub mod clock;
 pub mod clone;
 pub mod exe;
 pub mod fd;

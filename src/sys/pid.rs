@@ -5,6 +5,8 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
@@ -118,6 +120,15 @@ pub fn reap_dead(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
         }
     }
     None
+}
+
+/// What no other process has until the next boot: the inode of its pidfds in pidfs, Linux 6.9. `None` where the kernel has
+/// no such; there all pidfds have the same one.
+pub fn identity(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    /// `PID_FS_MAGIC`, linux/magic.h.
+    const PIDFS: FsType = FsType(0x5049_4446);
+    let is_pidfs = fstatfs(pidfd).is_ok_and(|found| found.filesystem_type() == PIDFS);
+    if is_pidfs { fstat(pidfd).ok().map(|stat| stat.st_ino) } else { None }
 }
 
 /// Ends this process at once: no destructors, no atexit handlers. The only way out of a forked copy.
@@ -266,6 +277,18 @@ mod tests {
         child.wait().unwrap();
         assert_eq!(status_of_zombie(pid, start_time), None);
         assert_eq!(status_of_zombie(Pid::this(), super::start_time(Pid::this()).unwrap().unwrap()), None);
+    }
+
+    #[test]
+    fn no_two_processes_have_one_identity() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let of = |pid| identity(open(pid).unwrap().as_fd());
+        let (ours, theirs) = (of(Pid::this()), of(Pid::from_raw(child.id() as i32)));
+        assert_eq!(ours, of(Pid::this()));
+        assert!(ours.is_none() && theirs.is_none() || ours != theirs, "{ours:?} {theirs:?}");
+        assert_eq!(identity(fs::File::open("/proc/self").unwrap().as_fd()), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -387,3 +387,24 @@ fn unmark(cgroup: &Path) {
     let removed = unsafe { libc::removexattr(path.as_ptr(), c"trusted.corten.container".as_ptr()) };
     assert_eq!(removed, 0, "{}", std::io::Error::last_os_error());
 }
+
+/// What a process looks like that has got the pid in the clock tick in which the container's was made.
+#[test]
+fn a_process_with_the_pid_and_the_start_time_of_the_containers_is_left_alone() {
+    if peers_lack_it() {
+        return;
+    }
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.run_detached().ok();
+    let (pid, file) = (container.pid(), container.sandbox().root().join(container.name()).join("record.json"));
+    change_json(&file, |record| match record["identity"].as_u64() {
+        Some(identity) => record["identity"] = (identity - 1).into(),
+        // Before Linux 6.9.
+        None => record["boot"] = "of another boot".into(),
+    });
+    assert_eq!(container.status(), "stopped");
+    container.kill("KILL").fails();
+    container.exec(&["true"]).fails();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    assert!(!stat.contains(") Z "), "it was killed");
+}
