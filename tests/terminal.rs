@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, ConsoleSocket, HOST_ID, Kind, Terminal, host_command, kind, known_difference};
+use crate::harness::{
+    Bundle, ConsoleSocket, HOST_ID, Kind, Running, Terminal, eventually, host_command, kind, known_difference,
+};
 
 fn with_terminal() -> Bundle {
     Bundle::new().set("/process/terminal", true)
@@ -191,6 +194,87 @@ fn the_size_is_that_of_the_callers_terminal_and_follows_it() {
     terminal.until("now 41 111");
     container.kill("KILL").ok();
     running.wait().code(137);
+}
+
+/// A shell with job control on a terminal of its own, which runs this script with the runtime's command line as `$@`.
+fn by_a_shell(container: &Bundle, terminal: &mut Terminal, script: &str) -> Running {
+    let shell = ["/usr/bin/setsid", "--ctty", "--wait", "/bin/bash", "-c", script, "shell"];
+    container.run_cmd().started_by(shell).on_terminal(terminal.replica()).spawn()
+}
+
+/// Whether the terminal takes each key by itself.
+fn is_raw(terminal: &Terminal) -> bool {
+    let settings = nix::sys::termios::tcgetattr(terminal.master().as_fd()).expect("the terminal's settings");
+    !settings.local_flags.contains(nix::sys::termios::LocalFlags::ICANON)
+}
+
+#[test]
+fn a_job_in_the_background_has_the_terminal_when_it_comes_to_the_front() {
+    if known_difference("crun", "makes the shell's terminal raw") {
+        return;
+    }
+    let container = with_terminal().sh("echo up; read x; echo got $x; read y; echo and $y; exit 5");
+    let mut terminal = Terminal::new();
+    // The shell's own reading is not disturbed.
+    let script =
+        "set -m; \"$@\" & read line; echo shell has $line; stty -a | grep -ow -e -icanon -e icanon; fg; echo code $?";
+    let running = by_a_shell(&container, &mut terminal, script);
+    terminal.until("up");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!is_raw(&terminal), "the terminal is the shell's");
+    terminal.types("line\n");
+    terminal.until("shell has line");
+    terminal.until("\nicanon");
+    eventually("the terminal is raw", || is_raw(&terminal));
+    terminal.types("word\r");
+    terminal.until("got word");
+    terminal.types("more\r");
+    terminal.until("and more");
+    terminal.until("code 5");
+    running.wait().ok();
+    assert!(!is_raw(&terminal), "it is as it was");
+}
+
+#[test]
+fn a_job_that_was_stopped_has_the_terminal_again() {
+    if known_difference("crun", "leaves it as the shell had it") || known_difference("runc", "the same") {
+        return;
+    }
+    let container = with_terminal().sh("echo up; read x; echo got $x; exit 5");
+    let mut terminal = Terminal::new();
+    let pid = container.host("pid").display().to_string();
+    let script = format!(
+        "set -m; sh -c 'echo $$ >{pid}; exec \"$@\"' run \"$@\"; stty sane; echo away; read go; bg; read go; fg; echo code $?"
+    );
+    let running = by_a_shell(&container, &mut terminal, &script);
+    terminal.until("up");
+    eventually("the terminal is raw", || is_raw(&terminal));
+    let job = fs::read_to_string(&pid).expect("the pid").trim().parse().expect("a number");
+    let job = nix::unistd::Pid::from_raw(job);
+    nix::sys::signal::kill(job, Signal::SIGSTOP).expect("stop it");
+    terminal.until("away");
+    terminal.types("on\n");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!is_raw(&terminal), "the terminal is the shell's");
+    terminal.types("on\n");
+    eventually("the terminal is raw", || is_raw(&terminal));
+    terminal.types("word\r");
+    terminal.until("got word");
+    terminal.until("code 5");
+    running.wait().ok();
+}
+
+#[test]
+fn a_container_that_ends_in_the_background_leaves_the_terminal_alone() {
+    if known_difference("runc", "stops in the background") {
+        return;
+    }
+    let container = with_terminal().sh("echo up; sleep 1");
+    let mut terminal = Terminal::new();
+    let script = "set -m; stty -echo; \"$@\" & wait; stty -a | grep -ow -e -echo; echo end";
+    let running = by_a_shell(&container, &mut terminal, script);
+    terminal.until("-echo\r\nend");
+    running.wait().ok();
 }
 
 /// The path of a terminal's replica.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{OutputFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::unistd::{Pid, read, write};
+use nix::unistd::{Pid, getpgrp, read, tcgetpgrp, write};
 
 use crate::error::{Context, Result};
 use crate::sys::{Errno, process, tty};
@@ -35,11 +35,23 @@ pub struct Terminal {
     controller: OwnedFd,
     /// Which of our standard streams is a terminal, for its size.
     own: Option<BorrowedFd<'static>>,
-    _raw: Option<Raw>,
+    raw: Option<Raw>,
+    /// Whether our shell has us in the background, so that its terminal is not ours to read or to change.
+    background: bool,
     input: Buffer,
     output: Buffer,
     hung_up: bool,
     drained: bool,
+}
+
+/// How often a runtime in the background looks whether it still is: a shell need not tell it (bash signals stopped jobs
+/// alone).
+const BACKGROUND_MS: u16 = 200;
+
+/// Whether the terminal is another process group's, so that reading it is SIGTTIN, or EIO where that is blocked (tty_ioctl(4),
+/// termios(3)). Not where it is no controlling terminal of ours.
+fn in_background(terminal: BorrowedFd<'_>) -> bool {
+    tcgetpgrp(terminal).is_ok_and(|group| group != getpgrp())
 }
 
 /// Our standard input in raw mode, until dropped.
@@ -47,6 +59,7 @@ pub struct Terminal {
 struct Raw {
     terminal: BorrowedFd<'static>,
     before: Termios,
+    raw: Termios,
 }
 
 impl Raw {
@@ -57,13 +70,23 @@ impl Raw {
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
         raw.output_flags |= before.output_flags & OutputFlags::OPOST;
-        tcsetattr(terminal, SetArg::TCSANOW, &raw).context("put our terminal into raw mode")?;
-        Ok(Some(Raw { terminal, before }))
+        let raw = Raw { terminal, before, raw };
+        raw.enter_again().context("put our terminal into raw mode")?;
+        Ok(Some(raw))
+    }
+
+    /// After somebody else had the terminal.
+    fn enter_again(&self) -> Result<(), Errno> {
+        tcsetattr(self.terminal, SetArg::TCSANOW, &self.raw)
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
+        if in_background(self.terminal) {
+            // Whoever has it now has made it his own.
+            return;
+        }
         // A terminal that is gone needs no settings.
         let _ = tcsetattr(self.terminal, SetArg::TCSANOW, &self.before);
     }
@@ -129,15 +152,33 @@ impl Terminal {
         let mut terminal = Terminal {
             controller,
             own: stdio.into_iter().find(|&fd| tty::size(fd).is_ok()),
-            _raw: None,
+            raw: None,
+            background: false,
             input: Buffer::new(),
             output: Buffer::new(),
             hung_up: false,
             drained: false,
         };
         terminal.resize();
-        terminal._raw = Raw::enter(stdio[0])?;
+        terminal.background = in_background(stdio[0]);
+        terminal.raw = if terminal.background { None } else { Raw::enter(stdio[0])? };
         Ok(terminal)
+    }
+
+    /// Looks whether we are in the background. Where we are not, the terminal is made ours once more: its mode and its size
+    /// are what the shell has left.
+    fn look_where_we_are(&mut self) -> Result<()> {
+        let stdin = process::stdio()[0];
+        self.background = in_background(stdin);
+        if self.background {
+            return Ok(());
+        }
+        match &self.raw {
+            Some(raw) => raw.enter_again().context("put our terminal into raw mode")?,
+            None => self.raw = Raw::enter(stdin)?,
+        }
+        self.resize();
+        Ok(())
     }
 
     /// Gives the container's terminal the size of ours.
@@ -153,7 +194,7 @@ impl Terminal {
     /// What to wait for, beside signals and the end of the child.
     fn interests(&self, ended: bool) -> impl Iterator<Item = (Source, BorrowedFd<'_>, PollFlags)> {
         let [stdin, stdout, _] = process::stdio();
-        let typing = self.input.is_empty() && !self.input.closed && !ended;
+        let typing = self.input.is_empty() && !self.input.closed && !self.background && !ended;
         let mut events = PollFlags::empty();
         events.set(PollFlags::POLLIN, self.output.is_empty());
         events.set(PollFlags::POLLOUT, !self.input.is_empty());
@@ -170,7 +211,8 @@ impl Terminal {
         match self.input.fill(process::stdio()[0]) {
             Ok(0) => self.end_of_input(),
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
-            // In the background, or the terminal went away.
+            Err(_) if in_background(process::stdio()[0]) => self.background = true,
+            // The terminal went away.
             Err(_) => self.input.closed = true,
         }
     }
@@ -253,7 +295,7 @@ impl Foreground {
             for source in self.wait(pidfd, terminal.as_ref(), aside.as_ref(), ended.is_some())? {
                 match (source, &mut terminal) {
                     (Source::Signals, terminal) => {
-                        let enough = self.take_signals(terminal.as_ref(), &mut forward, ended.is_some())?;
+                        let enough = self.take_signals(terminal.as_mut(), &mut forward, ended.is_some())?;
                         if let Some(how) = ended.filter(|_| enough) {
                             return Ok(how);
                         }
@@ -269,6 +311,9 @@ impl Foreground {
                     (Source::Stdout, Some(terminal)) => terminal.write_output(),
                     (_, None) => {}
                 }
+            }
+            if let Some(terminal) = terminal.as_mut().filter(|terminal| terminal.background) {
+                terminal.look_where_we_are()?;
             }
             ended = match ended {
                 None => reap(pid)?,
@@ -298,25 +343,38 @@ impl Foreground {
         wanted.extend(terminal.iter().flat_map(|terminal| terminal.interests(ended)));
         let mut polled: Vec<PollFd<'_>> = wanted.iter().map(|&(_, fd, events)| PollFd::new(fd, events)).collect();
         let hung_up = terminal.is_some_and(|terminal| terminal.hung_up);
-        let timeout = if hung_up { PollTimeout::from(HUNG_UP_MS) } else { PollTimeout::NONE };
+        let timeout = match terminal {
+            Some(terminal) if terminal.hung_up => PollTimeout::from(HUNG_UP_MS),
+            Some(terminal) if terminal.background => PollTimeout::from(BACKGROUND_MS),
+            _ => PollTimeout::NONE,
+        };
         let ready = match poll(&mut polled, timeout) {
             Ok(ready) => ready,
             Err(Errno::EINTR) => return Ok(Vec::new()),
             Err(errno) => return Err(errno).context("wait for the container"),
         };
         if ready == 0 {
-            return Ok(vec![Source::Controller]);
+            return Ok(if hung_up { vec![Source::Controller] } else { Vec::new() });
         }
         let fired = |poll: &PollFd<'_>| poll.revents().is_some_and(|events| !events.is_empty());
         Ok(wanted.iter().zip(&polled).filter(|(_, poll)| fired(poll)).map(|(&(source, ..), _)| source).collect())
     }
 
     /// Handles all waiting signals; true when one of them asks to give up.
-    fn take_signals(&self, terminal: Option<&Terminal>, forward: &mut impl FnMut(i32), ended: bool) -> Result<bool> {
+    fn take_signals(
+        &self,
+        mut terminal: Option<&mut Terminal>,
+        forward: &mut impl FnMut(i32),
+        ended: bool,
+    ) -> Result<bool> {
         let mut enough = false;
         while let Some(signal) = process::read_signal(self.signals.as_fd()).context("read a signal")? {
             enough |= ENOUGH.contains(&signal);
-            match terminal {
+            if let (libc::SIGCONT, Some(terminal)) = (signal, &mut terminal) {
+                // We were stopped, and a shell had the terminal meanwhile.
+                terminal.look_where_we_are()?;
+            }
+            match &terminal {
                 Some(terminal) if signal == libc::SIGWINCH => terminal.resize(),
                 _ if OURS.contains(&signal) || ended => {}
                 _ => forward(signal),
