@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::harness::{Bundle, Kind, eventually, kind, known_difference, peers_lack_it};
+use serde_json::json;
+
+use crate::harness::{Bundle, End, Kind, eventually, kind, known_difference, peers_lack_it};
 
 #[test]
 fn run_passes_on_output_and_exit_code() {
@@ -178,4 +180,41 @@ fn a_start_while_a_create_fails_tells_that_it_is_gone() {
     container.start().fails_with("does not exist");
     creator.wait().fails();
     container.state().fails_with("does not exist");
+}
+
+#[test]
+fn x32_a_container_that_waits_at_its_gate_is_ended_by_the_signals_that_end_a_program() {
+    if known_difference("crun", "they are lost") {
+        return;
+    }
+    for (name, number) in [("TERM", 15), ("HUP", 1), ("INT", 2), ("QUIT", 3)] {
+        let container = Bundle::new().args(["sleep", "60"]);
+        container.create().ok();
+        container.kill(name).ok();
+        container.until("stopped");
+        let end = container.wait();
+        if kind() == Kind::Corten {
+            assert_eq!(end, End::Code(128 + number));
+        }
+        container.start().fails();
+        container.delete().ok();
+    }
+    // Others are not, and the program has the actions that are the default.
+    let container = Bundle::new().sh("grep SigCgt /proc/self/status; exec sleep 60");
+    container.create().ok();
+    container.kill("WINCH").ok();
+    container.start().ok();
+    container.until_output("SigCgt:\t0000000000000000");
+    container.delete_force().ok();
+    let filtered = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["rt_sigaction", "rt_sigreturn"], "action": "SCMP_ACT_ERRNO"}]});
+    for no_new_privs in [true, false] {
+        let container = Bundle::new().args(["true"]).set("/linux/seccomp", filtered.clone());
+        let container = container.set("/process/noNewPrivileges", no_new_privs);
+        if !known_difference("runc", "needs them itself") {
+            container.create().ok();
+            container.kill("TERM").ok();
+            container.until("stopped").delete().ok();
+        }
+    }
 }

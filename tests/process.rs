@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Outcome, chown_all, known_difference, skip};
+use crate::harness::{Bundle, Kind, Outcome, chown_all, kind, known_difference, skip};
 
 /// A bundle that prints its environment.
 fn env_of(entries: &[&str]) -> Bundle {
@@ -440,4 +440,40 @@ fn a_quota_of_keys_that_is_used_up_is_named_with_the_remedy() {
     next.write();
     let bundle = next.path().to_str().expect("a plain path");
     next.cmd(["run", "--no-new-keyring", "--bundle", bundle, next.name()]).run().ok();
+}
+
+// Rows of other runtimes' reports.
+
+#[test]
+fn w4_additional_groups_are_those_of_the_list_and_no_fewer() {
+    let user = |groups: &[u32]| json!({"uid": 0, "gid": 0, "additionalGids": groups});
+    let container =
+        Bundle::new().set("/process/user", user(&[30, 20, 20])).args(["grep", "Groups", "/proc/self/status"]);
+    // The kernel sorts them (groups_sort), and keeps what is there twice.
+    container.run().ok().prints("Groups:\t20 20 30 ");
+    let container = Bundle::new().set("/process/user", user(&[20])).args(["sleep", "60"]);
+    container.run_detached().ok();
+    let mut process = json!({"args": ["grep", "Groups", "/proc/self/status"], "cwd": "/", "env": ["PATH=/bin"]});
+    process["user"] = user(&[7, 7, 5]);
+    container.exec_process(&process).ok().prints("Groups:\t5 7 7 ");
+}
+
+#[test]
+fn x21_of_a_umask_only_the_permissions_count() {
+    for (umask, seen) in [(0o1777, "0777"), (0o7027, "0027"), (0o22, "0022")] {
+        let container = Bundle::new().set("/process/user/umask", umask).sh("umask");
+        container.run().ok().prints(seen);
+    }
+}
+
+#[test]
+fn x23_a_capability_has_its_prefix_or_is_unknown() {
+    let container =
+        Bundle::new().caps(&["CHOWN", "CAP_KILL", "NET_ADMIN"]).args(["grep", "CapEff", "/proc/self/status"]);
+    let outcome = container.run();
+    outcome.ok().prints("CapEff:\t0000000000000020");
+    if kind() == Kind::Corten {
+        let words = "the capability \\\"CHOWN\\\" is unknown and ignored";
+        assert!(outcome.log().contains(words), "{}", outcome.log());
+    }
 }

@@ -33,6 +33,9 @@ type Call = (libc::c_long, [u64; 6]);
 /// Goes on when all is done that may need the host.
 pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
     script.shed(wire)?;
+    if script.gate.is_some() && nix::unistd::getpid().as_raw() == 1 {
+        sys::process::end_by_signals().context("let signals end what waits at the gate")?;
+    }
     match script.seat.take() {
         Some(seat) => {
             // At the latest: for root it is from the start.

@@ -230,7 +230,9 @@ fn tolerate_process(process: &mut Value, user: impl FnOnce() -> Value) {
 }
 
 fn capability(name: &str) -> Option<oci_spec::runtime::Capability> {
-    serde_json::from_value(Value::String(name.to_owned())).ok()
+    // The peers know no names without it, either.
+    let named = shape::has_prefix(name.as_bytes()).then(|| Value::String(name.to_owned()));
+    named.and_then(|name| serde_json::from_value(name).ok())
 }
 
 /// The JSON pointer (RFC 6901) of the value that ends at a column of a compact document on one line: what a parser had

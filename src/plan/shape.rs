@@ -154,6 +154,7 @@ pub fn is_plain(text: &[u8], part: &str) -> bool {
     memchr_iter(b'[', text).all(list_at)
         && !memmem::find_iter(text, NULL).any(ends_object)
         && has_plain_pids(text)
+        && has_plain_capabilities(text)
         && !RARE.iter().any(|key| memmem::find(text, key.as_bytes()).is_some())
 }
 
@@ -170,6 +171,26 @@ fn has_plain_pids(text: &[u8]) -> bool {
     const LIMIT: &[u8] = b":{\"limit\"";
     let after = |at: usize| text[at + KEY.len()..].iter().filter(|byte| !byte.is_ascii_whitespace());
     memmem::find_iter(text, KEY).all(|at| after(at).take(LIMIT.len()).eq(LIMIT))
+}
+
+/// Whether all names of capabilities have their prefix, without which the types take them, too.
+fn has_plain_capabilities(text: &[u8]) -> bool {
+    const SETS: [&str; 5] = ["\"ambient\"", "\"bounding\"", "\"effective\"", "\"inheritable\"", "\"permitted\""];
+    let is_plain_at = |after: usize| {
+        let rest = text[after..].trim_ascii_start();
+        let Some(list) = rest.strip_prefix(b":").and_then(|rest| rest.trim_ascii_start().strip_prefix(b"[")) else {
+            return true;
+        };
+        let list = &list[..memchr::memchr(b']', list).unwrap_or(list.len())];
+        // Every second piece is a name.
+        list.split(|byte| *byte == b'"').skip(1).step_by(2).all(has_prefix)
+    };
+    SETS.iter().all(|key| memmem::find_iter(text, key.as_bytes()).all(|at| is_plain_at(at + key.len())))
+}
+
+/// Whether this is a name of a capability as capabilities(7) has it, in whatever case.
+pub fn has_prefix(name: &[u8]) -> bool {
+    name.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"CAP_"))
 }
 
 /// Refuses a document in which something else stands for an object or a word. `part` is what the document is of a

@@ -44,16 +44,13 @@ impl User {
         let (uid, gid) = (wanted.uid(), wanted.gid());
         valid(uid).field(|| "/process/user/uid")?;
         valid(gid).field(|| "/process/user/gid")?;
-        let umask = wanted.umask().unwrap_or(0o022);
-        if umask > 0o777 {
-            return Err(Error::new(format!("{umask:#o} is not a file mode")).field("/process/user/umask"));
-        }
+        // As umask(2) does it.
+        let umask = wanted.umask().unwrap_or(0o022) & 0o777;
         let mut groups: Vec<Gid> = Vec::new();
+        // As they are given: the kernel keeps what is there twice, and programs count them.
         for (index, &group) in wanted.additional_gids().iter().flatten().enumerate() {
             valid(group).field(|| format!("/process/user/additionalGids/{index}"))?;
-            if !groups.contains(&Gid::from_raw(group)) {
-                groups.push(Gid::from_raw(group));
-            }
+            groups.push(Gid::from_raw(group));
         }
         let groups = if keep_groups { Groups::Keep } else { Groups::Exactly(groups) };
         Ok(User { uid, gid, umask, groups })
@@ -255,12 +252,12 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_listed_once() {
+    fn groups_are_those_of_the_list() {
         let user = user(|user| {
-            user.set_additional_gids(Some(vec![10, 20, 20]));
+            user.set_additional_gids(Some(vec![20, 10, 20]));
         })
         .unwrap();
-        assert_eq!(user.groups, Groups::Exactly(vec![Gid::from_raw(10), Gid::from_raw(20)]));
+        assert_eq!(user.groups, Groups::Exactly([20, 10, 20].map(Gid::from_raw).to_vec()));
     }
 
     #[test]
@@ -288,11 +285,13 @@ mod tests {
             .umask,
             0
         );
-        assert!(
+        assert_eq!(
             user(|user| {
-                user.set_umask(Some(0o1000));
+                user.set_umask(Some(0o1027));
             })
-            .is_err()
+            .unwrap()
+            .umask,
+            0o027
         );
     }
 

@@ -100,6 +100,24 @@ pub fn mind_signals() -> Result<()> {
     Ok(())
 }
 
+/// The signals by which users and service managers end a process.
+const ENDS: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
+/// Until its execve these signals end this process, the first of its pid namespace, with 128 and their number: of those with
+/// a default action the kernel lets it have none (pid_namespaces(7)).
+pub fn end_by_signals() -> Result<()> {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: _exit(2) may be called in a handler, and does not return.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let handler: extern "C" fn(libc::c_int) = end;
+    for signal in ENDS {
+        // SAFETY: the handler calls nothing but _exit(2), which is async-signal-safe, and touches no memory of ours.
+        Errno::result(unsafe { libc::signal(signal, handler as libc::sighandler_t) } as isize)?;
+    }
+    Ok(())
+}
+
 /// SIGPIPE ends this process again: Rust's start-up ignores it, and a program would inherit that over execve.
 pub fn mind_broken_pipes() -> Result<()> {
     // SAFETY: the default action is no function of ours that could run in a signal handler.
