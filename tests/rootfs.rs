@@ -204,10 +204,90 @@ fn b16_promises_that_need_a_mount_namespace_are_refused_without_one() {
         return;
     }
     let bundle = || without_mount_namespace().args(["true"]);
-    bundle().set("/root/readonly", true).run().fails_with("mount namespace");
     bundle().set("/linux/maskedPaths", json!(["/etc/passwd"])).run().fails_with("mount namespace");
     bundle().set("/linux/readonlyPaths", json!(["/etc"])).run().fails_with("mount namespace");
-    bundle().mount("/m", "tmpfs", "tmpfs", &["ro"]).run().fails_with("mount namespace");
+    bundle().set("/linux/rootfsPropagation", "private").run().fails_with("mount namespace");
+    bundle().mount("/m", "tmpfs", "tmpfs", &["ro"]).userns().run().fails_with("mount namespace");
+}
+
+/// A bundle without a mount namespace, with all the mounts of the others.
+fn guest() -> Bundle {
+    let bundle = Bundle::new().without_ns("mount");
+    // As systemd has it.
+    mount(NONE, bundle.sandbox().dir(), NONE, MsFlags::MS_SHARED | MsFlags::MS_REC, NONE).expect("share");
+    bundle.unset("/linux/maskedPaths").unset("/linux/readonlyPaths")
+}
+
+const NONE: Option<&str> = None;
+
+/// The mounts of the host, as this test sees them.
+fn host_mounts() -> String {
+    fs::read_to_string("/proc/thread-self/mountinfo").expect("read mountinfo")
+}
+
+#[test]
+fn without_a_mount_namespace_mounts_lie_below_the_root_until_delete() {
+    let bundle =
+        guest().set("/root/readonly", true).sh("stat -f -c %T /dev /proc; echo x >/dev/null; ls /m/sub; touch /x 2>&1");
+    let sub = bundle.host_dir("d/sub");
+    mount(Some("tmpfs"), &sub, Some("tmpfs"), MsFlags::empty(), NONE).expect("mount a tmpfs");
+    fs::write(sub.join("in"), "").expect("write into it");
+    let source = bundle.host_dir("d");
+    let bundle = bundle.bind(source, "/m", &["rbind", "rshared"]);
+    let before = host_mounts();
+    bundle.create().ok();
+    let rootfs = bundle.rootfs().display().to_string();
+    let during = host_mounts();
+    assert!(during.contains(&format!(" {rootfs}/m/sub ")) && during.contains(&format!(" {rootfs}/dev ")), "{during}");
+    bundle.start().ok();
+    bundle.until("stopped");
+    let said = bundle.output();
+    assert!(said.contains("tmpfs\nproc\nin\n"), "{said}");
+    bundle.delete().ok();
+    assert!(sub.join("in").exists(), "what the bind is of was unmounted");
+    if known_difference("crun", "leaves them, and the root writable")
+        || known_difference("runc", "leaves them and the root writable, and makes all of the host private")
+    {
+        return;
+    }
+    assert!(said.contains("touch: /x: Read-only file system"), "{said}");
+    assert_eq!(host_mounts(), before);
+}
+
+#[test]
+fn without_a_mount_namespace_a_failure_takes_the_mounts_off() {
+    if known_difference("crun", "leaves them") || known_difference("runc", "leaves them") {
+        return;
+    }
+    let bundle = guest().args(["/no/such"]);
+    let before = host_mounts();
+    bundle.create().fails_with("/no/such");
+    assert_eq!(host_mounts(), before);
+    guest().mount("/x", "nosuchfs", "x", &[]).run().fails_with("nosuchfs");
+    // A create that is killed while its mounts are there.
+    let hook = "grep -q rootfs/dev /proc/self/mountinfo && echo 1 >{}; kill -9 $PPID; sleep 60";
+    let bundle = guest().args(["true"]);
+    let saw = bundle.host("saw");
+    let bundle = bundle.hook("createRuntime", &hook.replace("{}", saw.to_str().expect("a plain path")));
+    let before = host_mounts();
+    assert!(!bundle.create().succeeded());
+    assert!(saw.exists(), "the hook has seen no mount");
+    bundle.delete_force().ok();
+    assert_eq!(host_mounts(), before);
+}
+
+#[test]
+fn without_a_mount_namespace_what_others_mount_on_the_root_stays() {
+    if known_difference("crun", "leaves all of them") || known_difference("runc", "leaves all of them") {
+        return;
+    }
+    let bundle = guest().args(["sleep", "60"]);
+    bundle.run_detached().ok();
+    let rootfs = bundle.rootfs();
+    mount(Some("tmpfs"), &rootfs, Some("tmpfs"), MsFlags::empty(), NONE).expect("mount a tmpfs");
+    fs::write(rootfs.join("other"), "").expect("write into it");
+    bundle.delete_force().ok();
+    assert!(rootfs.join("other").exists(), "somebody else's mount was taken off");
 }
 
 #[test]

@@ -19,8 +19,9 @@ use crate::namespaces::Origin;
 use crate::plan::Plan;
 use crate::process::console;
 use crate::process::foreground::Terminal;
+use crate::rootfs::{self, Guest, Rootfs};
 use crate::seccomp::Program;
-use crate::{rootfs, sys};
+use crate::sys;
 
 use super::id::Id;
 use super::notify::{self, Relay};
@@ -100,6 +101,8 @@ struct Pieces {
     reserved: Option<Reserved>,
     cgroup: Option<Cgroup>,
     resctrl: Option<rdt::Group>,
+    /// What is mounted where there is no mount namespace, and on which rootfs.
+    guest: Option<(Guest, PathBuf)>,
 }
 
 impl Pieces {
@@ -108,17 +111,24 @@ impl Pieces {
         let place = |request: &cgroup::Request| or_forgo(request, cgroup::Mount::find().and_then(|m| request.place(m)));
         let mut place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
         let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
-        let (reserved, record) = store.reserve(id, |home| {
+        let guest = plan.rootfs.as_ref().map_or(Ok(None), Rootfs::guest).phase("mounts")?;
+        let (reserved, mut record) = store.reserve(id, |home| {
             place.iter_mut().for_each(|place| place.belong_to(home));
-            Record { resctrl, ..intent(id, bundle, plan, place.clone()) }
+            Record { resctrl, guest, ..intent(id, bundle, plan, place.clone()) }
         })?;
-        let mut pieces = Pieces { reserved: Some(reserved), cgroup: None, resctrl: None };
+        let mut pieces = Pieces { reserved: Some(reserved), cgroup: None, resctrl: None, guest: None };
         log::trace!("id reserved");
         let make = |(request, place): (&cgroup::Request, _)| or_forgo(request, request.create(place));
         pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();
         if let (Some(request), Some(group)) = (&plan.resctrl, &record.resctrl) {
             request.make(group).phase("cgroup")?;
             pieces.resctrl = Some(group.clone());
+        }
+        if let Some(guest) = &mut record.guest {
+            // Half made, it is found by what is on record.
+            let half = pieces.guest.insert((guest.clone(), record.rootfs.clone()));
+            guest.mount(&record.rootfs).phase("mounts")?;
+            half.0 = guest.clone();
         }
         Ok((pieces, record))
     }
@@ -129,7 +139,7 @@ impl Pieces {
 
     fn keep(mut self) -> Directory {
         self.cgroup.take().map(Cgroup::keep);
-        self.resctrl = None;
+        (self.resctrl, self.guest) = (None, None);
         self.reserved.take().expect("it is only taken when the pieces end").keep()
     }
 
@@ -143,7 +153,8 @@ impl Pieces {
     /// Takes away all but the record, which is kept if something resists.
     fn undo(&mut self) -> bool {
         let resctrl = self.resctrl.take().map_or(Ok(()), |group| group.remove());
-        let undone = self.cgroup.take().map_or(Ok(()), Cgroup::undo).and(resctrl);
+        let guest = self.guest.take().map_or(Ok(()), |(guest, rootfs)| guest.take_off(&rootfs));
+        let undone = self.cgroup.take().map_or(Ok(()), Cgroup::undo).and(resctrl).and(guest);
         if let Err(error) = &undone {
             log::warn!("{error}");
             self.reserved.take().map(Reserved::keep);
@@ -329,6 +340,7 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         cgroup,
         device_rules: plan.cgroup.as_ref().map(cgroup::Request::device_rules),
         resctrl: None,
+        guest: None,
         namespaces: plan.namespaces.own_files().into_iter().map(str::to_owned).collect(),
         own_pid_namespace: plan.namespaces.origin(libc::CLONE_NEWPID as u64) == Origin::New,
         seccomp: plan.seccomp.is_some(),

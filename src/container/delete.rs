@@ -76,6 +76,7 @@ pub fn destroy(container: Container) -> Result<()> {
     let resctrl = record.resctrl.as_ref().map_or(Ok(()), |group| group.remove());
     ended.and(cgroup).and(resctrl)?;
     log::trace!("cgroup removed");
+    record.guest.as_ref().map_or(Ok(()), |guest| guest.take_off(&record.rootfs))?;
     sweep(record);
     directory.remove()?;
     log::trace!("state removed");

@@ -13,6 +13,7 @@ use crate::cgroup::{Location, rdt};
 use crate::error::{Context, Result};
 use crate::hooks::Hooks;
 use crate::namespaces::KINDS;
+use crate::rootfs::Guest;
 use crate::seccomp::Listener;
 use crate::sys;
 
@@ -58,6 +59,9 @@ pub struct Record {
     /// Its share of caches and memory bandwidth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<rdt::Group>,
+    /// What is mounted on the rootfs, in the caller's mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
     /// Names below `/proc/PID/ns` that an exec must enter.
     pub namespaces: Vec<String>,
     /// Whether init takes all its processes with it.
@@ -97,6 +101,7 @@ impl Record {
             pid: 0,
             start_time: 0,
             identity: None,
+            guest: None,
             boot: None,
             cgroup: None,
             device_rules: None,

@@ -11,6 +11,7 @@
 mod copyup;
 mod devices;
 mod filesystem;
+mod guest;
 mod idmap;
 mod image;
 mod kept;
@@ -48,6 +49,7 @@ use path::{Inside, Root};
 use sources::Sources;
 use view::{Tree, What};
 
+pub(crate) use guest::Guest;
 pub(crate) use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, outside as overlay_outside, sweep};
 pub(crate) use live::{Additions, Outside, Removals};
 #[allow(unused_imports, reason = "for the command features")]
@@ -58,7 +60,7 @@ pub(crate) use view::{Sight, View};
 /// How the container's process comes to its mount namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isolation {
-    /// It stays in the caller's. Nothing may be mounted then, since it would appear on the host.
+    /// It stays in the caller's. What is mounted then lies below a mount of its own ([`Guest`]).
     None,
     /// A new one is made.
     New,
@@ -195,7 +197,7 @@ impl Rootfs {
             devices,
             masks,
         };
-        plan.check_isolation(word)?;
+        plan.check_isolation(word, request.user_namespace)?;
         Ok(plan)
     }
 
@@ -204,16 +206,24 @@ impl Rootfs {
         &self.path
     }
 
-    /// Without a mount namespace every mount would be the host's, so what needs one is refused and not left out.
-    fn check_isolation(&self, propagation: &str) -> Result<()> {
+    /// Whether there is something to mount, and no mount namespace to do it in: what is known before that is done.
+    pub(crate) fn guest(&self) -> Result<Option<Guest>> {
+        let needed = self.isolation == Isolation::None && (self.read_only || !self.mounts.is_empty());
+        if needed { Guest::plan(&self.path).map(Some) } else { Ok(None) }
+    }
+
+    /// Without a mount namespace every mount is the host's as well, so what cannot be kept to the root is refused and not
+    /// left out. In a user namespace that is all: the host's mounts are beyond its power.
+    fn check_isolation(&self, propagation: &str, user_namespace: bool) -> Result<()> {
         if self.isolation != Isolation::None {
             return Ok(());
         }
         let bound = self.devices.as_ref().is_some_and(Devices::binds);
         let needs = [
             (matches!(self.above, Above::Image(_)), image::FIELD, "an overlay"),
-            (self.read_only, "/root/readonly", "a read-only root"),
-            (!self.mounts.is_empty() || matches!(self.above, Above::Mount(_)), "/mounts", "a mount"),
+            (matches!(self.above, Above::Mount(_)), "/mounts", "an overlay"),
+            (self.read_only && user_namespace, "/root/readonly", "a read-only root in a user namespace"),
+            (!self.mounts.is_empty() && user_namespace, "/mounts", "a mount in a user namespace"),
             (self.masks.masks_something(), "/linux/maskedPaths", "a masked path"),
             (self.masks.makes_something_read_only(), "/linux/readonlyPaths", "a read-only path"),
             (!propagation.is_empty(), "/linux/rootfsPropagation", "propagation"),
@@ -541,13 +551,11 @@ impl Opened {
 
     /// After the pivot: puts a terminal of the container's own devpts on `/dev/console`.
     pub(crate) fn console(&self, terminal: BorrowedFd<'_>) -> Result<()> {
-        match self.plan.isolation {
-            // It would be the host's console.
-            Isolation::None => Ok(()),
-            _ => {
-                devices::console(&self.root, self.dev.as_ref(), terminal).context("mount the terminal on /dev/console")
-            }
+        // It would be the host's console.
+        if self.plan.isolation == Isolation::None && self.plan.mounts.is_empty() {
+            return Ok(());
         }
+        devices::console(&self.root, self.dev.as_ref(), terminal).context("mount the terminal on /dev/console")
     }
 
     /// After the pivot: the container's `/dev/null`, verified to be it, open for reading and writing.
@@ -628,12 +636,11 @@ mod tests {
         for (json, field) in [
             (r#""linux":{"maskedPaths":["/x"]}"#, "/linux/maskedPaths"),
             (r#""linux":{"readonlyPaths":["/x"]}"#, "/linux/readonlyPaths"),
-            (r#""mounts":[{"destination":"/x","type":"tmpfs","options":["ro"]}]"#, "/mounts"),
+            (r#""linux":{"rootfsPropagation":"private"}"#, "/linux/rootfsPropagation"),
+            (r#""mounts":[{"destination":"/","type":"overlay","options":["lowerdir=/l:/m"]}]"#, "/mounts"),
         ] {
             assert_eq!(fault(json, Isolation::None).0, field, "{json}");
         }
-        let readonly = r#"{"ociVersion":"1.0.2","root":{"path":"r","readonly":true}}"#;
-        assert_eq!(plan(readonly, Isolation::None).unwrap_err().field_name(), Some("/root/readonly"));
         assert!(plan(r#"{"ociVersion":"1.0.2","root":{"path":"r"},"mounts":[],"linux":{"maskedPaths":[],"readonlyPaths":[]}}"#, Isolation::None).is_ok());
     }
 

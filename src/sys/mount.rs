@@ -164,6 +164,11 @@ pub(crate) fn attach(tree: impl AsFd, place: impl AsFd) -> Result<()> {
 
 /// Which mount a descriptor is the root of, by the kernel's number for it; none when it lies below a root.
 pub(crate) fn where_mounted(place: impl AsFd) -> Result<Option<u64>> {
+    mount_of(place).map(|(mount, is_root)| is_root.then_some(mount))
+}
+
+/// Which mount a descriptor is on, by the kernel's number for it, and whether it is the root of that.
+pub(crate) fn mount_of(place: impl AsFd) -> Result<(u64, bool)> {
     // SAFETY: `statx` is plain integers, for which all-zero is valid.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: the path is static and empty; the kernel writes one structure of its own size to a live local.
@@ -178,7 +183,7 @@ pub(crate) fn where_mounted(place: impl AsFd) -> Result<Option<u64>> {
         )
     };
     Errno::result(result)?;
-    Ok((stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0).then_some(stat.stx_mnt_id))
+    Ok((stat.stx_mnt_id, stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0))
 }
 
 fn mount_setattr(dir: libc::c_int, path: &CStr, flags: libc::c_int, attr: MountAttr) -> Result<()> {

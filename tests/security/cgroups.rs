@@ -106,6 +106,21 @@ fn runc_1_5_3_without_a_mount_namespace_the_mounts_of_the_host_stay_as_they_are(
         seen.ok();
     }
     outside.is_untouched();
+    // With mounts, which go with it: those of the root alone, and not what a bind is of.
+    let bundle = Bundle::new().without_ns("mount").unset("/linux/maskedPaths").unset("/linux/readonlyPaths");
+    mount(none, bundle.sandbox().dir(), none, MsFlags::MS_SHARED | MsFlags::MS_REC, none).expect("share");
+    let sub = bundle.host_dir("shared/sub");
+    mount(Some("tmpfs"), &sub, Some("tmpfs"), MsFlags::empty(), none).expect("mount a tmpfs");
+    let source = bundle.host_dir("shared");
+    let bundle = bundle.bind(source, "/m", &["rbind", "rshared"]).args(["true"]);
+    let outside = Outside::of(&bundle);
+    let seen = bundle.run();
+    seen.ok();
+    if !known_difference("runc", "leaves its mounts, the host's private")
+        && !known_difference("crun", "leaves its mounts")
+    {
+        outside.is_untouched();
+    }
     for word in ["private", "rslave", "unbindable"] {
         // Refused, or without effect.
         let _ = Bundle::new()

@@ -21,8 +21,7 @@ pub(super) fn read(
     // What a private root has cut off can neither be a peer nor a slave of the host's any more.
     let tied =
         |&(kind, _): &(u64, bool)| kind == spread::SHARED || (kind == spread::SLAVE && propagation == spread::PRIVATE);
-    let early =
-        request.user_namespace || request.mount_namespace == Isolation::Joined || options.spread.iter().any(tied);
+    let early = request.user_namespace || request.mount_namespace != Isolation::New || options.spread.iter().any(tied);
     if let Some(recursive) = options.bind {
         let Some(path) = entry.source().as_deref().filter(|path| !path.as_os_str().is_empty()) else {
             return Err(Error::new("a bind needs a source").field(field("source")));
