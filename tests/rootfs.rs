@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
-use serde_json::json;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::{Value, json};
 
-use crate::harness::{Bundle, host_command, known_difference};
+use crate::harness::{Bundle, host_command, known_difference, peers_lack_it};
 
 #[test]
 fn a_read_only_root_refuses_writes() {
@@ -274,6 +274,29 @@ fn without_a_mount_namespace_a_failure_takes_the_mounts_off() {
     assert!(saw.exists(), "the hook has seen no mount");
     bundle.delete_force().ok();
     assert_eq!(host_mounts(), before);
+}
+
+/// As the record of a `create` that was killed right after the mount, and right before it.
+#[test]
+fn without_a_mount_namespace_a_record_without_the_mount_is_enough_to_find_it() {
+    if peers_lack_it() {
+        return;
+    }
+    for made in [true, false] {
+        let bundle = guest().args(["sleep", "60"]);
+        let before = host_mounts();
+        bundle.run_detached().ok();
+        let file = bundle.sandbox().root().join(bundle.name()).join("record.json");
+        let mut record: Value = serde_json::from_slice(&fs::read(&file).expect("read the record")).expect("JSON");
+        assert!(record["guest"]["own"].is_u64(), "{record}");
+        record["guest"]["own"] = Value::Null;
+        fs::write(&file, record.to_string()).expect("write the record");
+        if !made {
+            umount2(&bundle.rootfs(), MntFlags::MNT_DETACH).expect("unmount it");
+        }
+        bundle.delete_force().ok();
+        assert_eq!(host_mounts(), before, "made: {made}");
+    }
 }
 
 #[test]
