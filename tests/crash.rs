@@ -226,6 +226,15 @@ fn create_without_a_cgroup_and_pid_namespace_of_its_own() {
 }
 
 #[test]
+fn create_without_a_mount_namespace() {
+    if are_for_it() {
+        let container = Bundle::new().without_ns("mount").unset("/linux/maskedPaths").unset("/linux/readonlyPaths");
+        let container = container.set("/root/readonly", true).args(["sleep", "60"]);
+        meddle(Subject::new("guest", 6, container), CREATE);
+    }
+}
+
+#[test]
 fn create_above_an_image_that_is_shared() {
     if !are_for_it() {
         return;

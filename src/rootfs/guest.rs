@@ -38,10 +38,12 @@ fn identity(place: &OwnedFd) -> crate::sys::Result<(u64, u64)> {
 impl Guest {
     /// What is known before the mount is made.
     pub(super) fn plan(rootfs: &Path) -> Result<Guest> {
-        let place = look(rootfs).with_context(|| format!("open the rootfs {}", rootfs.display()));
-        let place = place.field(|| "/root/path")?;
-        let (below, _) = mount_of(&place)?;
-        Ok(Guest { below, directory: identity(&place)?, own: None })
+        let plan = || -> Result<Guest> {
+            let place = look(rootfs)?;
+            let (below, _) = mount_of(&place)?;
+            Ok(Guest { below, directory: identity(&place)?, own: None })
+        };
+        plan().with_context(|| format!("open the rootfs {}", rootfs.display())).field(|| "/root/path")
     }
 
     /// Makes the mount.
