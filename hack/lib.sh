@@ -127,3 +127,21 @@ docker_bundle() {
         | .linux.namespaces += [{type: "cgroup"}]
     ' "${@:4}" <tests/captures/docker-28.5/native/run-rm.config.json >"$1/config.json"
 }
+
+# What the scripts leave on the machine: the build, and trees of Debian that take minutes to make.
+left_behind() {
+    local place
+    for place in "$PWD/target" "${CORTEN_PEERS:-/var/cache/corten-peers}" "${CORTEN_LAB_CACHE:-/var/cache/corten-lab}" \
+        "${CORTEN_ENGINES:-/var/cache/corten-engines}" "${CORTEN_SUITES:-/var/cache/corten-suites}"; do
+        [ ! -e "$place" ] || echo "$place"
+    done
+}
+
+# Tells what is left, and how large it is.
+tell_left() {
+    local places
+    mapfile -t places < <(left_behind)
+    [ ${#places[@]} -gt 0 ] || return 0
+    say "left on this machine, until hack/clean:"
+    du -shx -- "${places[@]}" >&2 2>/dev/null || true
+}

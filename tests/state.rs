@@ -389,6 +389,9 @@ fn state_tells_what_callers_parse() {
     container.create().ok();
     let outcome = container.state();
     assert_eq!(outcome.ok().stderr(), "", "callers parse both streams together");
+    if !known_difference("runc", "ends without a new line") {
+        assert!(outcome.stdout().ends_with("}\n"), "{:?}", outcome.stdout());
+    }
     let state = outcome.json();
     assert_eq!(state["id"], container.name());
     assert_eq!(state["pid"], container.pid());

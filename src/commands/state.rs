@@ -18,7 +18,8 @@ impl State {
         let text = || -> Result<String> {
             let container = super::store(global)?.open(&self.id)?;
             let shown = Shown::of(&container, String::new())?;
-            serde_json::to_string_pretty(&shown).map_err(|error| Error::new(error.to_string()))
+            let text = serde_json::to_string_pretty(&shown).map_err(|error| Error::new(error.to_string()))?;
+            Ok(text + "\n")
         };
         super::print(&text().with_context(|| format!("state {}", self.id))?)?;
         Ok(0)
