@@ -42,7 +42,7 @@ pub struct Global {
     /// File to append messages to [default: standard error]
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// Format of messages [default: text; on a terminal sentences]
+    /// Format of messages [default: sentences on a terminal, text elsewhere]
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
     /// Lowest level of messages to write [default: warning]

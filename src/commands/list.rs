@@ -23,7 +23,7 @@ pub struct List {
     /// Print only IDs
     #[arg(short, long)]
     quiet: bool,
-    /// Also those in the state roots of engines, and which root each is in
+    /// Also list the containers of engines; show the state root of each
     #[arg(long)]
     all_roots: bool,
 }

@@ -113,9 +113,15 @@ fn synopsis(line: &str) -> String {
     for word in line.split(' ') {
         let bare = word.trim_matches(|letter: char| "[].".contains(letter));
         let (before, after) = word.split_once(bare).unwrap_or((word, ""));
+        // -SIGNAL: a dash and what stands for something.
+        let (dash, bare) =
+            match bare.strip_prefix('-').filter(|rest| rest.starts_with(|first: char| first.is_uppercase())) {
+                Some(rest) => ("\\fB\\-\\fR", rest),
+                None => ("", bare),
+            };
         let capitals = bare.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') && !bare.starts_with('-');
         let font = if capitals { 'I' } else { 'B' };
-        words.push(format!("{before}\\f{font}{}\\fR{after}", literal(bare)));
+        words.push(format!("{before}{dash}\\f{font}{}\\fR{after}", literal(bare)));
     }
     guarded(&words.join(" ")) + "\n"
 }
