@@ -1,6 +1,6 @@
 //! Each field of a configuration replaced by each JSON type.
 
-use oci_spec::runtime::{LinuxResources, Mount, Process, Spec};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Mount, Process, Spec};
 use serde_json::{Value, json};
 
 use super::config::{self, Part};
@@ -152,6 +152,8 @@ fn a_field_of_another_type_is_refused_by_its_pointer() {
     assert!(count > 1000, "{count}");
     count = each_type_is_refused::<Vec<Mount>>(&config["mounts"]);
     assert!(count > 100, "{count}");
+    count = each_type_is_refused::<LinuxSeccomp>(&config["linux"]["seccomp"]);
+    assert!(count > 300, "{count}");
 }
 
 #[test]
@@ -214,6 +216,11 @@ fn the_first_value_of_a_text_counts() {
         let spec: Spec = config::parse(format!(r#"{{"ociVersion":"1.2.0"}}{rest}"#).as_bytes()).unwrap();
         assert_eq!(spec.version(), "1.2.0", "{rest:?}");
     }
+    let process: Process = config::parse(br#"{"cwd":"/"}}"#).unwrap();
+    assert_eq!(process.cwd(), std::path::Path::new("/"));
+    let resources: LinuxResources = config::parse(br#"{"pids":{"limit":7}} {"pids":{"limit":8}}"#).unwrap();
+    assert_eq!(resources.pids().as_ref().map(|pids| pids.limit()), Some(7));
+    assert_eq!(config::parse::<Vec<Mount>>(br#"[{"destination":"/x"}]]"#).unwrap().len(), 1);
     assert!(config::parse::<Spec>(br#"{"ociVersion":"1.2.0""#).is_err());
     assert!(config::parse::<Spec>(b"").is_err());
 }
