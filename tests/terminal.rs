@@ -347,15 +347,22 @@ fn b69_exec_as_a_user_gets_a_terminal_of_its_own() {
 
 #[test]
 fn b69_a_user_namespace_without_the_group_of_terminals() {
-    let map = json!([{"containerID": 0, "hostID": HOST_ID, "size": 1}]);
-    let container = with_terminal().userns().set("/linux/gidMappings", map.clone()).set("/linux/uidMappings", map);
-    let container = container.mount_options("/dev/pts", |options| options.retain(|word| word != "gid=5"));
-    let container = container.sh("stat -c %u $(tty); echo done");
-    let socket = ConsoleSocket::at(container.host("s/sock"));
-    container.create_cmd(&["--console-socket", socket.path()]).run().ok();
-    let terminal = Terminal::of(socket.receive().fds.remove(0));
-    container.start().ok();
-    terminal.until("0\r\ndone");
+    // N14: the second has no id 0.
+    for id in [0, 999] {
+        if id != 0 && known_difference("runc", "wants a map of user 0") {
+            continue;
+        }
+        let map = json!([{"containerID": id, "hostID": HOST_ID, "size": 1}]);
+        let container = with_terminal().userns().set("/linux/gidMappings", map.clone()).set("/linux/uidMappings", map);
+        let container = container.mount_options("/dev/pts", |options| options.retain(|word| word != "gid=5"));
+        let container = container.set("/process/user", json!({"uid": id, "gid": id}));
+        let container = container.sh("stat -c %u $(tty); stat -c %u /dev/console; echo done");
+        let socket = ConsoleSocket::at(container.host("s/sock"));
+        container.create_cmd(&["--console-socket", socket.path()]).run().ok();
+        let terminal = Terminal::of(socket.receive().fds.remove(0));
+        container.start().ok();
+        terminal.until(&format!("{id}\r\n{id}\r\ndone"));
+    }
 }
 
 #[test]
