@@ -110,7 +110,7 @@ impl Container {
         let pidfd = sys::pid::find(pid).with_context(|| format!("open the container's process {pid}"))?;
         let Some(pidfd) = pidfd else { return Ok(None) };
         let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
-        let is_init = start_time == Some(self.record.start_time) && self.record.is_of(pidfd.as_fd());
+        let is_init = start_time == Some(self.record.start_time) && self.record.is_of(pid, pidfd.as_fd())?;
         Ok(is_init.then_some((pid, pidfd)))
     }
 

@@ -17,6 +17,10 @@ use crate::rootfs::Guest;
 use crate::seccomp::Listener;
 use crate::sys;
 
+fn identity(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Option<u64>> {
+    sys::pid::identity(pidfd).with_context(|| format!("look at the container's process {pid}"))
+}
+
 /// What no other boot has, random(4).
 fn boot() -> Option<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
@@ -141,20 +145,21 @@ impl Record {
         self.pid = pid.as_raw();
         let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
         self.start_time = start_time.unwrap_or_default();
-        self.identity = sys::pid::identity(pidfd);
+        self.identity = identity(pid, pidfd)?;
         self.boot = if self.identity.is_none() { boot() } else { None };
         Ok(())
     }
 
     /// Whether the process behind a handle, which has the pid and the start time on record, is the one on record and not
     /// another that got both of them.
-    pub fn is_of(&self, pidfd: BorrowedFd<'_>) -> bool {
-        match (self.identity, &self.boot) {
-            (Some(identity), _) => sys::pid::identity(pidfd) == Some(identity),
+    pub fn is_of(&self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<bool> {
+        Ok(match (self.identity, &self.boot) {
+            // That it cannot be asked for is not that it is another one.
+            (Some(known), _) => identity(pid, pidfd)? == Some(known),
             (None, Some(boot)) => self::boot().is_none_or(|now| now == *boot),
             // Of an older corten.
             (None, None) => true,
-        }
+        })
     }
 
     /// `CLONE_NEW*` of the namespaces that are not the host's.

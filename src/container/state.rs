@@ -85,7 +85,7 @@ impl End {
         let zombie = |pid| {
             let pidfd = sys::pid::find(pid).ok().flatten()?;
             let status = sys::pid::status_of_zombie(pid, record.start_time)?;
-            record.is_of(pidfd.as_fd()).then_some(status)
+            record.is_of(pid, pidfd.as_fd()).is_ok_and(|is_it| is_it).then_some(status)
         };
         let status = record.init().and_then(zombie);
         // Those who may not look are told 0.

@@ -124,11 +124,11 @@ pub fn reap_dead(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
 
 /// What no other process has until the next boot: the inode of its pidfds in pidfs, Linux 6.9. `None` where the kernel has
 /// no such; there all pidfds have the same one.
-pub fn identity(pidfd: BorrowedFd<'_>) -> Option<u64> {
+pub fn identity(pidfd: BorrowedFd<'_>) -> Result<Option<u64>> {
     /// `PID_FS_MAGIC`, linux/magic.h.
     const PIDFS: FsType = FsType(0x5049_4446);
-    let is_pidfs = fstatfs(pidfd).is_ok_and(|found| found.filesystem_type() == PIDFS);
-    if is_pidfs { fstat(pidfd).ok().map(|stat| stat.st_ino) } else { None }
+    let is_pidfs = fstatfs(pidfd)?.filesystem_type() == PIDFS;
+    if is_pidfs { fstat(pidfd).map(|stat| Some(stat.st_ino)) } else { Ok(None) }
 }
 
 /// Ends this process at once: no destructors, no atexit handlers. The only way out of a forked copy.
@@ -282,11 +282,11 @@ mod tests {
     #[test]
     fn no_two_processes_have_one_identity() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let of = |pid| identity(open(pid).unwrap().as_fd());
+        let of = |pid| identity(open(pid).unwrap().as_fd()).unwrap();
         let (ours, theirs) = (of(Pid::this()), of(Pid::from_raw(child.id() as i32)));
         assert_eq!(ours, of(Pid::this()));
         assert!(ours.is_none() && theirs.is_none() || ours != theirs, "{ours:?} {theirs:?}");
-        assert_eq!(identity(fs::File::open("/proc/self").unwrap().as_fd()), None);
+        assert_eq!(identity(fs::File::open("/proc/self").unwrap().as_fd()), Ok(None));
         child.kill().unwrap();
         child.wait().unwrap();
     }
