@@ -20,11 +20,18 @@ pub enum End {
     Signal(i32),
 }
 
-/// What is known of the last process that ended with a pid.
-#[derive(Clone, Copy)]
-struct Ended {
-    end: End,
-    born: Ticks,
+/// How processes ended, by pid and birth, since a pid may be given again before someone has asked.
+#[derive(Default)]
+struct Record {
+    ended: HashMap<i32, Vec<(Ticks, End)>>,
+    /// When the last process was born that was spawned here with a pid.
+    spawned: HashMap<i32, Ticks>,
+}
+
+impl Record {
+    fn end_of(&self, pid: i32, is_it: impl Fn(Ticks) -> bool) -> Option<End> {
+        self.ended.get(&pid)?.iter().find(|(born, _)| is_it(*born)).map(|(_, end)| *end)
+    }
 }
 
 /// A point in time since boot as `/proc/PID/stat` tells it.
@@ -40,22 +47,22 @@ impl Ticks {
         Ticks(now.tv_sec() as u64 * a_second + now.tv_nsec() as u64 * a_second / 1_000_000_000)
     }
 
-    /// When a process was born that is still there, be it as a zombie.
-    fn of_birth(pid: Pid) -> Ticks {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the record of a process");
-        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
-        Ticks(fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).expect("its start"))
+    /// When a process was born, if it is still there, be it as a zombie.
+    pub fn of_birth(pid: i32) -> Option<Ticks> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        fields.split_whitespace().nth(19)?.parse().ok().map(Ticks)
     }
 }
 
 struct Reaper {
-    ended: Mutex<HashMap<i32, Ended>>,
+    record: Mutex<Record>,
     changed: Condvar,
 }
 
 impl Reaper {
-    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Ended>> {
-        self.ended.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -63,8 +70,7 @@ fn reaper() -> &'static Reaper {
     static REAPER: OnceLock<&Reaper> = OnceLock::new();
     REAPER.get_or_init(|| {
         nix::sys::prctl::set_child_subreaper(true).expect("become a subreaper");
-        let reaper: &Reaper =
-            Box::leak(Box::new(Reaper { ended: Mutex::new(HashMap::new()), changed: Condvar::new() }));
+        let reaper: &Reaper = Box::leak(Box::new(Reaper { record: Mutex::default(), changed: Condvar::new() }));
         std::thread::Builder::new().name("reaper".into()).spawn(move || reap(reaper)).expect("spawn the reaper");
         reaper
     })
@@ -83,11 +89,11 @@ fn reap(reaper: &Reaper) {
             }
             _ => continue,
         };
-        let mut ended = reaper.lock();
-        ended.insert(pid.as_raw(), Ended { end, born: Ticks::of_birth(pid) });
-        // From here on the pid may be given again: under the lock, so that a spawn that gets it finds this entry.
+        let mut record = reaper.lock();
+        let born = Ticks::of_birth(pid.as_raw()).expect("the birth of a zombie");
+        record.ended.entry(pid.as_raw()).or_default().push((born, end));
         let _ = waitpid(pid, None);
-        drop(ended);
+        drop(record);
         reaper.changed.notify_all();
     }
 }
@@ -95,50 +101,63 @@ fn reap(reaper: &Reaper) {
 /// Starts a command whose end [`wait`] will tell.
 pub fn spawn(command: &mut Command) -> std::io::Result<i32> {
     let reaper = reaper();
-    // Under the lock, what is recorded for the new pid can only be an older process of the same number.
-    let mut ended = reaper.lock();
+    // Under the lock it is there until its birth is read, be it as a zombie.
+    let mut record = reaper.lock();
     let child: Child = command.spawn()?;
     let pid = child.id() as i32;
-    ended.remove(&pid);
-    drop(ended);
+    record.spawned.insert(pid, Ticks::of_birth(pid).expect("the birth of a child"));
+    drop(record);
     reaper.changed.notify_all();
     Ok(pid)
 }
 
 /// How a child that was spawned here ended; None if it has not after `limit`.
 pub fn wait(pid: i32, limit: Duration) -> Option<End> {
-    wait_for(pid, Ticks(0), limit)
+    let born = *reaper().lock().spawned.get(&pid).expect("a process that was spawned here");
+    wait_until(limit, |record| record.end_of(pid, |birth| birth == born))
 }
 
 /// How an orphan that came to us ended, of which is known that it was born at this time or later: what ended before with the
 /// same pid was another one.
-pub fn wait_for(pid: i32, born: Ticks, limit: Duration) -> Option<End> {
+pub fn wait_for(pid: i32, since: Ticks, limit: Duration) -> Option<End> {
+    wait_until(limit, |record| record.end_of(pid, |birth| birth >= since))
+}
+
+fn wait_until(limit: Duration, end: impl Fn(&Record) -> Option<End>) -> Option<End> {
     let reaper = reaper();
     let deadline = Instant::now() + limit;
-    let mut ended = reaper.lock();
+    let mut record = reaper.lock();
     loop {
-        if let Some(ended) = ended.get(&pid).filter(|ended| ended.born >= born) {
-            return Some(ended.end);
+        if let Some(end) = end(&record) {
+            return Some(end);
         }
         let left = deadline.checked_duration_since(Instant::now())?;
-        ended = reaper.changed.wait_timeout(ended, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        record = reaper.changed.wait_timeout(record, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
     }
 }
 
 #[test]
-fn the_end_of_an_older_process_is_not_that_of_a_newer_one_with_its_pid() {
+fn the_end_of_another_process_with_its_pid_is_not_that_of_a_process() {
     let run = |script: &str| spawn(Command::new("/bin/busybox").args(["sh", "-c", script])).expect("start a shell");
-    let old = run("exit 3");
-    assert_eq!(wait(old, Duration::from_secs(20)), Some(End::Code(3)));
-    let older = *reaper().lock().get(&old).expect("its entry");
-    std::thread::sleep(Duration::from_millis(30));
+    let limit = Duration::from_secs(20);
+    let tick = || std::thread::sleep(Duration::from_millis(30));
+    let old = Ticks::now();
+    tick();
     let before = Ticks::now();
-    assert!(older.born < before, "{:?} is not before {before:?}", older.born);
-    let new = run("read line </dev/zero");
-    assert!(Ticks::of_birth(Pid::from_raw(new)) >= before);
-    // As if it had been born with the pid of the older one, and not been spawned here.
-    reaper().lock().insert(new, older);
-    assert_eq!(wait_for(new, before, Duration::from_millis(50)), None);
-    nix::sys::signal::kill(Pid::from_raw(new), nix::sys::signal::Signal::SIGKILL).expect("end it");
-    assert_eq!(wait_for(new, before, Duration::from_secs(20)), Some(End::Signal(9)));
+    assert!(old < before, "{old:?} is not before {before:?}");
+    let pid = run("read line </dev/zero");
+    let born = Ticks::of_birth(pid).expect("its birth");
+    assert!(born >= before);
+    // As if an older process had ended with its pid.
+    let ended = |born, end| reaper().lock().ended.entry(pid).or_default().push((born, end));
+    ended(old, End::Code(3));
+    assert_eq!(wait(pid, Duration::from_millis(50)), None);
+    assert_eq!(wait_for(pid, before, Duration::from_millis(50)), None);
+    nix::sys::signal::kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).expect("end it");
+    assert_eq!(wait(pid, limit), Some(End::Signal(9)));
+    // And a younger one.
+    tick();
+    ended(Ticks::now(), End::Code(4));
+    assert_eq!(wait(pid, limit), Some(End::Signal(9)));
+    assert_eq!(wait_for(pid, before, limit), Some(End::Signal(9)));
 }

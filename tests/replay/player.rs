@@ -37,7 +37,7 @@ struct Container {
     rootfs: PathBuf,
     /// None where only the runtime knew it.
     pid: Option<i32>,
-    /// From when on its process was born.
+    /// When its process was born, or a time before where it was gone too early.
     born: reaper::Ticks,
     /// It runs until it is killed.
     sleeps: bool,
@@ -136,7 +136,7 @@ impl<'a> Player<'a> {
         }
 
         let Fitted { mut config, rootfs, refusals, hook_states, sleeps } = fitted;
-        let born = reaper::Ticks::now();
+        let before = reaper::Ticks::now();
         let Made { outcome, terminal, leaks } =
             self.until_taken(call, &mut config, refusals, &bundle.join("config.json"));
         if let Some((_, words)) = wrong {
@@ -152,6 +152,7 @@ impl<'a> Player<'a> {
         quiet(&outcome);
         let preserved = call.option("--preserve-fds").map_or(0, |number| number.parse().expect("a number"));
         let pid = call.option("--pid-file").map(|file| pid_in(&self.host.path(file)));
+        let born = pid.and_then(reaper::Ticks::of_birth).unwrap_or(before);
         if let Some(pid) = pid.filter(|_| call.verb() == "create") {
             if outcome.stdout() != "" {
                 outcome.fail("the program must not run before start");
