@@ -241,7 +241,9 @@ impl<'a> Talk<'a> {
 
     fn tell_agent(&mut self) -> Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        self.attendant.tell_agent(self.launched.pid, listener.as_fd()).phase("seccomp")
+        // The successor may make a call of which the filter notifies before the end of its maker is seen.
+        let successor = self.launched.seat.as_ref().and_then(Seat::taken);
+        self.attendant.tell_agent(successor.unwrap_or(self.launched.pid), listener.as_fd()).phase("seccomp")
     }
 
     /// The intermediate process has ended, or is about to: goes on with the process that it made.
