@@ -33,6 +33,8 @@ pub struct Bundle {
     globals: Vec<String>,
     /// Stdout of what made the container, which is the container's.
     output: Mutex<PathBuf>,
+    /// The container's process is born later.
+    made: reaper::Ticks,
 }
 
 impl Bundle {
@@ -49,7 +51,7 @@ impl Bundle {
         let config = config::base(&sandbox.cgroups_path(&id));
         let globals = if machine::by_systemd() { vec!["--systemd-cgroup".into()] } else { Vec::new() };
         let output = Mutex::new(PathBuf::new());
-        Bundle { sandbox, dir, id, config, globals, output }
+        Bundle { sandbox, dir, id, config, globals, output, made: reaper::Ticks::now() }
     }
 
     // What the configuration says.
@@ -417,7 +419,7 @@ impl Bundle {
     /// Waits for the end of the container's first process, which `create` or `run --detach` made, as an engine does.
     #[track_caller]
     pub fn wait(&self) -> reaper::End {
-        reaper::wait(self.pid(), slowness() * Duration::from_secs(10))
+        reaper::wait_for(self.pid(), self.made, slowness() * Duration::from_secs(10))
             .expect("the container's process should have ended")
     }
 

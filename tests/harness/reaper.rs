@@ -105,7 +105,10 @@ pub fn spawn(command: &mut Command) -> std::io::Result<i32> {
     let mut record = reaper.lock();
     let child: Child = command.spawn()?;
     let pid = child.id() as i32;
-    record.spawned.insert(pid, Ticks::of_birth(pid).expect("the birth of a child"));
+    let born = Ticks::of_birth(pid).expect("the birth of a child");
+    record.spawned.insert(pid, born);
+    // An older process with its pid may have come and gone within the same tick.
+    record.ended.entry(pid).or_default().retain(|(birth, _)| *birth != born);
     drop(record);
     reaper.changed.notify_all();
     Ok(pid)
