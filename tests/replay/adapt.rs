@@ -171,6 +171,14 @@ pub fn process(process: &mut Value) {
     if may_exceed_limits() {
         return;
     }
+    // The runtime warns of it, as it should.
+    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
+    for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
+        if set.iter().any(|name| name == "CAP_SYS_RESOURCE") {
+            skip("CAP_SYS_RESOURCE of the container: it is not there");
+            set.retain(|name| name != "CAP_SYS_RESOURCE");
+        }
+    }
     for limit in process.get_mut("rlimits").and_then(Value::as_array_mut).into_iter().flatten() {
         let resource = match limit["type"].as_str() {
             Some("RLIMIT_NOFILE") => Resource::RLIMIT_NOFILE,
