@@ -82,8 +82,12 @@ impl Exec {
         let id = self.id.clone();
         let exec = || -> Result<u8> {
             let container = super::store(global)?.open(&self.id)?;
+            // The program may have to be run anew for it: a pipe can be read once.
+            if self.process.is_some() {
+                selfexe::protect()?;
+            }
             let request = self.request(&container)?;
-            // Now, and not first: of the pages that are mapped anew, those that led here are not needed again.
+            // Else now, and not first: of the pages that are mapped anew, those that led here are not needed again.
             selfexe::protect()?;
             log::trace!("own binary protected");
             container::exec::exec(&container, request)

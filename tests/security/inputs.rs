@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::attack::Outside;
 use crate::harness::{
-    Bundle, Cmd, HOST_ID, Outcome, Terminal, chown_all, eventually, known_difference, peers_lack_it, runtime,
+    Bundle, Cmd, HOST_ID, Outcome, Terminal, chown_all, eventually, known_difference, peers_lack_it, probe, runtime,
 };
 
 /// A user whom no machine has.
@@ -453,6 +453,19 @@ fn a_file_on_the_command_line_may_be_a_pipe() {
                 container.cmd(["delete", "--force", "other"]).run().ok();
             }
         }
+    }
+    // Of a runtime that cannot clone a mount (open_tree(2) is refused), and has to run itself anew from a copy.
+    for (words, _, document) in readers(&container, "/dev/fd/9") {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).expect("make a pipe");
+        File::from(writer).write_all(document.to_string().as_bytes()).expect("write to the pipe");
+        let refused = [probe().as_os_str(), "refuse".as_ref(), "428".as_ref(), "1".as_ref()];
+        let outcome = container.cmd(&words).leak(9, reader).started_by(refused).run();
+        // A container cannot be made without that call, and has its configuration all the same.
+        match words[0] {
+            "create" | "run" => drop(outcome.fails()),
+            _ => drop(outcome.ok()),
+        }
+        outcome.hides("nobody writes");
     }
     // A FIFO whose writer comes a moment later, and one on standard input.
     let named = fifo(&container, "named");
