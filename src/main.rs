@@ -9,6 +9,8 @@
 #[forbid(unsafe_code)]
 mod cgroup;
 #[forbid(unsafe_code)]
+mod checkpoint;
+#[forbid(unsafe_code)]
 mod cli;
 #[forbid(unsafe_code)]
 mod commands;

@@ -215,7 +215,8 @@ fn what_takes_rights_away_or_stays_in_the_container_needs_nobodys_word() {
         // Nobody obeys these.
         ("run.corten.rootfs.overlay.x", "dir=/tmp"),
         ("run.oci.hooks.stdout", "/tmp/x"),
-        ("org.criu.config", "/tmp/x"),
+        // No file of options at all.
+        ("org.criu.config", ""),
         ("org.opencontainers.image.stopSignal", "15"),
     ] {
         Bundle::new().set("/annotations", json!({name: value})).args(["true"]).run().ok();
@@ -235,6 +236,18 @@ fn features_lists_all_that_are_obeyed() {
         "run.oci.delegate-cgroup",
         "run.oci.keep_original_groups",
         "run.oci.seccomp_fail_unknown_syscall",
+        "org.criu.config",
     ];
     assert_eq!(told, json!(all));
+}
+
+#[test]
+fn options_of_criu_have_to_be_allowed() {
+    if peers_lack_it() {
+        return;
+    }
+    let bundle = Bundle::new().set("/annotations", json!({"org.criu.config": "/tmp/x"})).args(["true"]);
+    let error = record(&bundle.run());
+    assert_eq!(error["field"], "/annotations/org.criu.config");
+    bundle.run_cmd().global(["--allow-annotation", "org.criu.config"]).run().ok();
 }

@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cgroup", LEAVES),
     ("seccomp", LEAVES),
     ("hooks", LEAVES),
+    ("checkpoint", LEAVES),
     (
         "plan",
         &["sys", "error", "log", "host", "input", "namespaces", "rootfs", "process", "cgroup", "seccomp", "hooks"],
@@ -57,6 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "cgroup",
             "seccomp",
             "hooks",
+            "checkpoint",
             "plan",
             "launch",
         ],
@@ -76,6 +78,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "process",
             "cgroup",
             "seccomp",
+            "checkpoint",
             "plan",
             "container",
             "commands",

@@ -12,6 +12,7 @@ mod agent;
 mod annotations;
 mod cgroup;
 mod check;
+mod checkpoint;
 mod cli;
 mod device_rules;
 mod entering;

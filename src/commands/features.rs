@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::commands::version::SPEC;
 use crate::error::{Error, Result};
 use crate::plan::annotations::OBEYED;
-use crate::{namespaces, process, rootfs, seccomp, sys};
+use crate::{checkpoint, namespaces, process, rootfs, seccomp, sys};
 
 /// Print the features of the runtime
 #[derive(Args, Debug)]
@@ -52,6 +52,7 @@ fn document() -> serde_json::Value {
             "netDevices": { "enabled": true },
         },
         "annotations": {
+            "org.opencontainers.runc.checkpoint.enabled": checkpoint::find().is_ok().to_string(),
             "run.corten.version": env!("CARGO_PKG_VERSION"),
             rootfs::OVERLAY: rootfs::OVERLAY_FORMS,
             // The version of the document, and what the kernel has of it (0 for nothing).

@@ -1,6 +1,7 @@
 //! The subcommands, one a file: options, help and what they do.
 
 mod check;
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -11,6 +12,7 @@ mod list;
 mod mounts;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod seccomp;
 mod spec;
@@ -32,6 +34,8 @@ use crate::input;
 pub enum Command {
     /// Check a configuration without creating a container
     Check(check::Check),
+    /// Write a running container to images with CRIU
+    Checkpoint(checkpoint::Checkpoint),
     /// Create a container
     Create(create::Create),
     /// Delete containers
@@ -52,6 +56,8 @@ pub enum Command {
     Pause(pause::Pause),
     /// List the processes of a container
     Ps(ps::Ps),
+    /// Restore a container from the images of a checkpoint
+    Restore(restore::Restore),
     /// Resume the processes of a paused container
     Resume(pause::Resume),
     /// Create and start a container
@@ -71,8 +77,9 @@ pub enum Command {
 /// Adds a command's options to its description.
 type Describe = fn(clap::Command) -> clap::Command;
 
-const COMMANDS: [(&str, Describe); 18] = [
+const COMMANDS: [(&str, Describe); 20] = [
     ("check", check::Check::augment_args),
+    ("checkpoint", checkpoint::Checkpoint::augment_args),
     ("create", create::Create::augment_args),
     ("delete", delete::Delete::augment_args),
     ("events", events::Events::augment_args),
@@ -83,6 +90,7 @@ const COMMANDS: [(&str, Describe); 18] = [
     ("mounts", mounts::Mounts::augment_args),
     ("pause", pause::Pause::augment_args),
     ("ps", ps::Ps::augment_args),
+    ("restore", restore::Restore::augment_args),
     ("resume", pause::Resume::augment_args),
     ("run", run::Run::augment_args),
     ("seccomp", seccomp::Seccomp::augment_args),
@@ -113,6 +121,7 @@ impl Command {
     pub fn run(self, global: &Global) -> Result<u8> {
         match self {
             Command::Check(command) => command.run(global),
+            Command::Checkpoint(command) => command.run(global),
             Command::Create(command) => command.run(global),
             Command::Delete(command) => command.run(global),
             Command::Events(command) => command.run(global),
@@ -123,6 +132,7 @@ impl Command {
             Command::Mounts(command) => command.run(global),
             Command::Pause(command) => command.run(global),
             Command::Ps(command) => command.run(global),
+            Command::Restore(command) => command.run(global),
             Command::Resume(command) => command.run(global),
             Command::Run(command) => command.run(global),
             Command::Seccomp(command) => command.run(),

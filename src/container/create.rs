@@ -97,9 +97,9 @@ impl Made {
 
 /// What exists of a container beside its process. Dropped, it is taken away, the record last: what resists stays on it,
 /// for `delete`.
-struct Pieces {
+pub(super) struct Pieces {
     reserved: Option<Reserved>,
-    cgroup: Option<Cgroup>,
+    pub(super) cgroup: Option<Cgroup>,
     resctrl: Option<rdt::Group>,
     /// What is mounted where there is no mount namespace, and on which rootfs.
     guest: Option<(Guest, PathBuf)>,
@@ -107,7 +107,7 @@ struct Pieces {
 
 impl Pieces {
     /// Makes what a container has beside its process, and its record, which is there before anything else.
-    fn make(id: &Id, bundle: PathBuf, plan: &Plan, store: &Store) -> Result<(Pieces, Record)> {
+    pub(super) fn make(id: &Id, bundle: PathBuf, plan: &Plan, store: &Store) -> Result<(Pieces, Record)> {
         let place = |request: &cgroup::Request| or_forgo(request, cgroup::Mount::find().and_then(|m| request.place(m)));
         let mut place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
         let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
@@ -133,18 +133,18 @@ impl Pieces {
         Ok((pieces, record))
     }
 
-    fn directory(&self) -> &Directory {
+    pub(super) fn directory(&self) -> &Directory {
         self.reserved.as_deref().expect("it is only taken when the pieces end")
     }
 
-    fn keep(mut self) -> Directory {
+    pub(super) fn keep(mut self) -> Directory {
         self.cgroup.take().map(Cgroup::keep);
         (self.resctrl, self.guest) = (None, None);
         self.reserved.take().expect("it is only taken when the pieces end").keep()
     }
 
     /// Takes them away, and says whether all of them are gone. What is not is left to `delete`, and so are poststop hooks.
-    fn remove(mut self) -> bool {
+    pub(super) fn remove(mut self) -> bool {
         let gone = self.undo();
         self.reserved = None;
         gone
@@ -342,6 +342,7 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         resctrl: None,
         guest: None,
         namespaces: plan.namespaces.own_files().into_iter().map(str::to_owned).collect(),
+        joined: plan.namespaces.joined_files().map(str::to_owned).collect(),
         own_pid_namespace: plan.namespaces.origin(libc::CLONE_NEWPID as u64) == Origin::New,
         seccomp: plan.seccomp.is_some(),
         seccomp_agent: plan.seccomp_agent.clone(),
@@ -374,15 +375,15 @@ pub fn send_pidfd(socket: OwnedFd, exec: bool, pid: Pid) -> Result<()> {
 
 /// A pid file just written; dropping it removes it, or its number would be taken for a container's. Empty: there is
 /// nothing to be removed.
-struct PidFile(PathBuf);
+pub(super) struct PidFile(PathBuf);
 
 impl PidFile {
-    fn write(path: PathBuf, pid: Pid) -> Result<PidFile> {
+    pub(super) fn write(path: PathBuf, pid: Pid) -> Result<PidFile> {
         let made = write_pid(&path, pid)?;
         Ok(PidFile(if made { path } else { PathBuf::new() }))
     }
 
-    fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.0.clear();
     }
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 pub mod check;
+pub mod checkpoint;
 mod claim;
 pub mod create;
 pub mod delete;
@@ -16,6 +17,7 @@ pub mod mounts;
 pub mod notify;
 pub mod processes;
 pub mod record;
+pub mod restore;
 pub mod roots;
 mod salvage;
 pub mod sessions;

@@ -68,6 +68,9 @@ pub struct Record {
     pub guest: Option<Guest>,
     /// Names below `/proc/PID/ns` that an exec must enter.
     pub namespaces: Vec<String>,
+    /// Those of them that were there before, for a checkpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<String>,
     /// Whether init takes all its processes with it.
     pub own_pid_namespace: bool,
     /// Whether a seccomp filter lies beside the record, for execs.
@@ -111,6 +114,7 @@ impl Record {
             device_rules: None,
             resctrl: None,
             namespaces: Vec::new(),
+            joined: Vec::new(),
             own_pid_namespace: true,
             seccomp: false,
             seccomp_agent: None,

@@ -14,6 +14,7 @@ use text::{Block, Section};
 const TEXTS: &[(&str, &str)] = &[
     ("corten",                 include_str!("texts/corten.txt")),
     ("corten-check",           include_str!("texts/check.txt")),
+    ("corten-checkpoint",      include_str!("texts/checkpoint.txt")),
     ("corten-create",          include_str!("texts/create.txt")),
     ("corten-delete",          include_str!("texts/delete.txt")),
     ("corten-events",          include_str!("texts/events.txt")),
@@ -26,6 +27,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("corten-mounts-remove",   include_str!("texts/mounts-remove.txt")),
     ("corten-pause",           include_str!("texts/pause.txt")),
     ("corten-ps",              include_str!("texts/ps.txt")),
+    ("corten-restore",         include_str!("texts/restore.txt")),
     ("corten-resume",          include_str!("texts/resume.txt")),
     ("corten-run",             include_str!("texts/run.txt")),
     ("corten-seccomp",         include_str!("texts/seccomp.txt")),

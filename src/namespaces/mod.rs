@@ -179,6 +179,16 @@ impl Namespaces {
         KINDS.iter().filter(|kind| self.origin(kind.flag) != Origin::Host).map(|kind| kind.file).collect()
     }
 
+    /// The names below `/proc/PID/ns` of those that are joined.
+    pub fn joined_files(&self) -> impl Iterator<Item = &'static str> {
+        self.joins.iter().map(|join| join.kind.file)
+    }
+
+    /// Where one that is joined is found.
+    pub fn joined_path(&self, kind: &Kind) -> Option<&std::path::Path> {
+        self.joins.iter().find(|join| join.kind == kind).map(|join| join.path.as_path())
+    }
+
     /// Opens what is to be joined, in joining order, and checks that each is of its kind.
     pub fn open(&self) -> Result<Vec<Entry>> {
         self.joins.iter().map(Join::open).collect()

@@ -27,7 +27,7 @@ pub(crate) struct Obeyed {
 }
 
 /// All of them.
-pub(crate) const OBEYED: [Obeyed; 6] = [
+pub(crate) const OBEYED: [Obeyed; 7] = [
     // It takes rights away from the container.
     Obeyed { name: LANDLOCK, reach: nothing },
     // An overlay in memory, or one that is kept in the bundle, where the image's files are as well. But a file with a
@@ -42,7 +42,12 @@ pub(crate) const OBEYED: [Obeyed; 6] = [
     Obeyed { name: KEEP_GROUPS, reach: nothing },
     // A name of an unknown system call is an error.
     Obeyed { name: FAIL_UNKNOWN, reach: nothing },
+    // CRIU runs as root, and its options name programs that it runs.
+    Obeyed { name: CRIU_OPTIONS, reach: criu_options },
 ];
+
+/// Names a file of options for CRIU, runc's annotation; an empty name is none.
+pub(crate) const CRIU_OPTIONS: &str = "org.criu.config";
 
 /// Where the host says which annotations are allowed: a name or `PREFIX*` a line, `#` before a comment.
 const FILE: &str = "/etc/corten/allowed-annotations";
@@ -55,6 +60,10 @@ const UNMAPPED: u32 = 65534;
 
 fn nothing(_: &str, _: &str, _: cgroup::Manager) -> Option<String> {
     None
+}
+
+fn criu_options(_: &str, value: &str, _: cgroup::Manager) -> Option<String> {
+    (!value.is_empty()).then(|| format!("names {value} as options of criu, which can run any program as root"))
 }
 
 fn directory(_: &str, value: &str, _: cgroup::Manager) -> Option<String> {

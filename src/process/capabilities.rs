@@ -79,11 +79,16 @@ impl Set {
         Set(list.iter().flatten().map(bit).fold(0, u64::bitor))
     }
 
-    fn is_empty(self) -> bool {
+    /// Of the kernel's number.
+    pub(super) fn of_bits(bits: u64) -> Set {
+        Set(bits)
+    }
+
+    pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    fn has(self, number: u32) -> bool {
+    pub(super) fn has(self, number: u32) -> bool {
         self.0 >> number & 1 == 1
     }
 
@@ -91,7 +96,7 @@ impl Set {
         (0..64).filter(move |&number| self.has(number))
     }
 
-    fn words(self) -> String {
+    pub(super) fn words(self) -> String {
         let name = |number: u32| NAMES.get(number as usize).map_or("?", |&(_, name)| name);
         self.numbers().map(name).collect::<Vec<_>>().join(" ")
     }
@@ -127,11 +132,11 @@ impl BitAndAssign for Set {
 /// The five sets; all empty when the config has no capabilities object, as with runc.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Capabilities {
-    bounding: Set,
+    pub(super) bounding: Set,
     effective: Set,
-    permitted: Set,
-    inheritable: Set,
-    ambient: Set,
+    pub(super) permitted: Set,
+    pub(super) inheritable: Set,
+    pub(super) ambient: Set,
 }
 
 impl Capabilities {

@@ -191,6 +191,11 @@ pub fn send(socket: BorrowedFd<'_>, pty: &Pty) -> Result<()> {
     send_named(socket, NAME, pty.controller.as_fd()).context("send the terminal over the console socket")
 }
 
+/// Sends a controller that somebody else has made.
+pub fn forward(socket: BorrowedFd<'_>, controller: BorrowedFd<'_>) -> Result<()> {
+    send_named(socket, NAME, controller).context("send the terminal over the console socket")
+}
+
 /// Sends the handle of a process over a pidfd socket. runc's names for it: that of an init is `standard`, that of an exec
 /// `setns`.
 pub fn send_pidfd(socket: BorrowedFd<'_>, exec: bool, pidfd: BorrowedFd<'_>) -> Result<()> {

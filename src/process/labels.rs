@@ -37,6 +37,13 @@ impl Labels {
         Ok(Labels { apparmor: profile.map(str::to_owned), selinux: label.map(str::to_owned) })
     }
 
+    /// The label that a process has, with the field that says so.
+    pub(super) fn wanted(&self) -> Option<(&str, &'static str)> {
+        let (apparmor, selinux) = (self.apparmor.as_deref(), self.selinux.as_deref());
+        let selinux = selinux.map(|label| (label, "/process/selinuxLabel"));
+        selinux.or(apparmor.map(|profile| (profile, "/process/apparmorProfile")))
+    }
+
     /// Must there be a procfs to write to?
     pub(super) fn any(&self) -> bool {
         self.apparmor.is_some() || self.selinux.is_some()

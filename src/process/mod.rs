@@ -16,6 +16,7 @@ mod loader;
 mod memory;
 mod options;
 mod program;
+mod restored;
 mod schedule;
 mod session;
 mod user;
@@ -36,6 +37,7 @@ pub use capabilities::names as capability_names;
 pub use landlock::{ANNOTATION as LANDLOCK, VERSION as LANDLOCK_VERSION};
 pub use memory::policy_names as memory_policy_names;
 pub use options::{Options, parse_user};
+pub use restored::Thread;
 pub use user::use_null_of;
 
 /// What the process depends on beside its own description.

@@ -15,7 +15,7 @@ use crate::sys::Errno;
 use crate::sys::mount::{Change, Filesystem, attach, attr, change, clone_fd};
 
 /// The two lists, compiled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Masks {
     masked: Vec<Inside>,
     read_only: Vec<Inside>,
@@ -36,6 +36,16 @@ impl Masks {
 
     pub(super) fn makes_something_read_only(&self) -> bool {
         !self.read_only.is_empty()
+    }
+
+    /// What is masked.
+    pub(super) fn masked(&self) -> impl Iterator<Item = &Inside> {
+        self.masked.iter()
+    }
+
+    /// What is made read-only.
+    pub(super) fn read_only(&self) -> impl Iterator<Item = &Inside> {
+        self.read_only.iter()
     }
 
     /// Applies both. Read-only paths first, since a mask may lie below one of them.

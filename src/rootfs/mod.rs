@@ -25,6 +25,7 @@ mod overlay;
 mod path;
 mod pivot;
 mod procfs;
+mod restore;
 mod sources;
 mod spreading;
 mod view;
@@ -55,6 +56,7 @@ pub(crate) use live::{Additions, Outside, Removals};
 #[allow(unused_imports, reason = "for the command features")]
 pub(crate) use options::words as mount_options;
 pub(crate) use procfs::Shown;
+pub(crate) use restore::Restored;
 pub(crate) use view::{Sight, View};
 
 /// How the container's process comes to its mount namespace.

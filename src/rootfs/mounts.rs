@@ -171,6 +171,24 @@ impl Mount {
         &self.target
     }
 
+    /// What of the host is bound, if it is a bind.
+    pub(super) fn source_path(&self) -> Option<&std::path::Path> {
+        match &self.source {
+            Source::Bind { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Whether it only changes what is there.
+    pub(super) fn is_remount(&self) -> bool {
+        matches!(self.source, Source::Remount)
+    }
+
+    /// The attributes that it is to have.
+    pub(super) fn attributes(&self) -> u64 {
+        self.all.then(self.own).set
+    }
+
     /// Whether it is a bind.
     pub(super) fn is_bind(&self) -> bool {
         matches!(self.source, Source::Bind { .. })

@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod clock;
 pub mod clone;
+pub mod criu;
 pub mod exe;
 pub mod fd;
 pub mod heap;

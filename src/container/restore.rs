@@ -1,0 +1,496 @@
+//! `restore`: a container is made of the images of a checkpoint, with an undo for every step.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+
+use crate::cgroup::Location;
+use crate::checkpoint::{self, Criu, Kind, Notification, PRE_RESUME, Surroundings, mounts, restore};
+use crate::error::{Context, Error, Result, bail, ensure};
+use crate::hooks::{Stage, Surroundings as HookSurroundings};
+use crate::host;
+use crate::namespaces::{Entry, KINDS, Origin};
+use crate::plan::Plan;
+use crate::plan::annotations::CRIU_OPTIONS;
+use crate::process::foreground::{Foreground, Terminal};
+use crate::process::{LANDLOCK, Thread, console};
+use crate::rootfs::{OVERLAY, Restored};
+use crate::seccomp::Program;
+use crate::sys;
+
+use super::checkpoint::{DESCRIPTORS, config_file, make as make_directory};
+use super::create::{Console, PidFile, Pieces};
+use super::id::Id;
+use super::members::everybody;
+use super::record::Record;
+use super::store::Store;
+use super::{Container, delete, start, state};
+
+/// What `restore` is asked for.
+pub struct Request {
+    /// The container's id.
+    pub id: Id,
+    /// Absolute.
+    pub bundle: PathBuf,
+    /// The container, worked out.
+    pub plan: Plan,
+    /// Where the terminal goes.
+    pub console: Console,
+    /// Absolute.
+    pub pid_file: Option<PathBuf>,
+    /// Where the images are; absolute.
+    pub image_path: PathBuf,
+    /// Where the log goes; absolute. `None`: beside the images.
+    pub work_path: Option<PathBuf>,
+    /// What CRIU is told.
+    pub flags: restore::Flags,
+}
+
+/// Where the root is mounted for CRIU.
+const CRIU_ROOT: &str = "criu-root";
+
+/// How long a process that was killed may take to be gone, in milliseconds.
+const DEATH_MS: u16 = 10_000;
+
+/// Restores a container, and leaves it running.
+pub fn detached(request: Request, store: &Store) -> Result<()> {
+    let (container, _, _) = make(request, store)?;
+    start::after_or_destroy(container).map(drop)
+}
+
+/// Restores a container, and waits for its end; its exit code.
+pub fn foreground(request: Request, store: &Store) -> Result<u8> {
+    let foreground = Foreground::block_signals().context("block signals")?;
+    let (container, pidfd, terminal) = make(request, store)?;
+    let forward = |signal: i32| {
+        // It may have ended a moment ago; that is what we wait for.
+        let _ = sys::pid::signal(pidfd.as_fd(), signal);
+    };
+    let pid = Pid::from_raw(container.record.pid);
+    let wait = || foreground.run(pid, pidfd.as_fd(), terminal, forward, None).context("wait for the container");
+    match start::after(&container).and_then(|()| wait()) {
+        Ok(ended) => delete::destroy(container).map(|()| ended.exit_code()),
+        Err(error) => Err(delete::destroy_for(container, error)),
+    }
+}
+
+/// Makes the container. What fails undoes all that came before it.
+fn make(mut request: Request, store: &Store) -> Result<(Container, OwnedFd, Option<Terminal>)> {
+    sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
+    let program = checkpoint::find()?;
+    refuse(&request.plan)?;
+    ensure!(
+        request.image_path.join("inventory.img").is_file(),
+        "{} has no checkpoint: inventory.img is missing",
+        request.image_path.display()
+    );
+    let work_path = request.work_path.clone().unwrap_or_else(|| request.image_path.clone());
+    make_directory(&work_path)?;
+    let socket = match &request.console {
+        Console::Socket(path) => Some(console::connect(path, "console")?),
+        Console::None | Console::Foreground => None,
+    };
+    store.ensure_free(&request.id)?;
+    let rootfs = request.plan.rootfs.take().ok_or_else(|| Error::new("the rootfs was opened before"))?;
+    let (restored, sources) = rootfs.prepare_restore(request.plan.process.may_mount()).phase("mounts")?;
+    let masked: Vec<String> = rootfs.masked().collect();
+    let entries = request.plan.namespaces.open().phase("namespaces")?;
+    let (pieces, record) = Pieces::make(&request.id, request.bundle.clone(), &request.plan, store)?;
+    let facts = facts(&request, &pieces, sources, masked, &entries)?;
+    let mut making = Making {
+        record: Record { process: Some(request.plan.kept.process.clone()), ..record },
+        request: &request,
+        pieces: &pieces,
+        restored: &restored,
+        entries: &entries,
+        socket,
+        init: None,
+        terminal: None,
+        written: None,
+        hooks_begun: false,
+    };
+    let outcome = making.restore(&program, facts, &work_path);
+    let Making { record, terminal, written, hooks_begun, .. } = making;
+    match outcome {
+        Ok(pidfd) => {
+            if let Some(file) = written {
+                file.keep();
+            }
+            Ok((Container { directory: pieces.keep(), record }, pidfd, terminal))
+        }
+        Err(error) => {
+            drop((written, terminal));
+            if pieces.remove() && hooks_begun {
+                delete::run_poststop(&record);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What would not come back as the configuration says.
+fn refuse(plan: &Plan) -> Result<()> {
+    if plan.kept.annotations.get(LANDLOCK).is_some_and(|value| !value.is_empty()) {
+        return Err(Error::new("a process that Landlock confines cannot be restored: it would be free of it")
+            .field(format!("/annotations/{LANDLOCK}")));
+    }
+    if plan.kept.annotations.contains_key(OVERLAY) {
+        return Err(Error::new("a root that is an overlay of the runtime's cannot be restored")
+            .field(format!("/annotations/{OVERLAY}")));
+    }
+    if plan.seccomp.as_ref().is_some_and(Program::notifies) {
+        return Err(Error::new(
+            "a container with a seccomp agent cannot be restored: CRIU does not restore the listener",
+        )
+        .field("/linux/seccomp/listenerPath"));
+    }
+    Ok(())
+}
+
+fn facts(
+    request: &Request,
+    pieces: &Pieces,
+    sources: Vec<(String, PathBuf)>,
+    masked: Vec<String>,
+    entries: &[Entry],
+) -> Result<restore::Facts> {
+    let make = |name: &str| {
+        let path = pieces.directory().file(name);
+        fs::create_dir(&path).with_context(|| format!("make the directory {}", path.display()))?;
+        Ok::<PathBuf, Error>(path)
+    };
+    let path_of = |entry: &Entry| {
+        let path = request.plan.namespaces.joined_path(entry.kind).map(Path::to_owned).unwrap_or_default();
+        (entry.kind.file, path, entry.fd.as_raw_fd())
+    };
+    // What they are here, they are there.
+    let (directories, files) = masked.into_iter().partition(|path| Path::new(path).is_dir());
+    let descriptors = request.image_path.join(DESCRIPTORS);
+    let streams = match fs::read(&descriptors) {
+        Ok(text) => restore::streams(&text)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(Error::from(error).context(format!("read {}", descriptors.display()))),
+    };
+    Ok(restore::Facts {
+        root: make(CRIU_ROOT)?,
+        cgroup: pieces.cgroup.as_ref().map(|cgroup| cgroup.location().to_string()),
+        mounts: sources,
+        masked_files: files,
+        masked_directories: directories,
+        empty: make("empty")?,
+        joined: entries.iter().map(path_of).collect(),
+        streams,
+        has_no_network: !has_network(&request.image_path)?,
+        config_file: config_file(request.plan.kept.annotations.get(CRIU_OPTIONS).map(String::as_str)),
+    })
+}
+
+/// Whether the images have network devices: they were not left out.
+fn has_network(images: &Path) -> Result<bool> {
+    let entries = fs::read_dir(images).with_context(|| format!("list {}", images.display()))?;
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    Ok(names.any(|name| name.to_string_lossy().starts_with("netdev-")))
+}
+
+/// A container that is being restored.
+struct Making<'a> {
+    record: Record,
+    request: &'a Request,
+    pieces: &'a Pieces,
+    restored: &'a Restored,
+    entries: &'a [Entry],
+    /// Who gets the terminal.
+    socket: Option<OwnedFd>,
+    /// The first process, once it is there.
+    init: Option<OwnedFd>,
+    terminal: Option<Terminal>,
+    written: Option<PidFile>,
+    /// Whether a hook may have run.
+    hooks_begun: bool,
+}
+
+impl Making<'_> {
+    /// Has CRIU restore it; the handle of its first process. What fails has ended every process.
+    fn restore(&mut self, program: &Path, facts: restore::Facts, work: &Path) -> Result<OwnedFd> {
+        let outcome = self.ask(program, facts, work);
+        // Empty here: what is mounted there is in CRIU's namespace alone.
+        let _ = fs::remove_dir(self.pieces.directory().file(CRIU_ROOT));
+        if outcome.is_err() {
+            self.end();
+        }
+        outcome?;
+        self.init.take().ok_or_else(|| Error::new("criu has told of no process"))
+    }
+
+    fn ask(&mut self, program: &Path, facts: restore::Facts, work: &Path) -> Result<()> {
+        let filter = self.request.plan.seccomp.as_ref().map(Program::to_bytes);
+        filter.map_or(Ok(()), |filter| self.pieces.directory().keep_seccomp(&filter))?;
+        let cgroup = self.pieces.cgroup.as_ref();
+        let (mut criu, options) = self.start(program, facts, work)?;
+        let gathered = cgroup.map_or(Ok(()), |cgroup| {
+            cgroup.gather(criu.pid())?;
+            cgroup.gathered(criu.pid())
+        });
+        let outcome = gathered.phase("cgroup").and_then(|()| self.limit()).map_err(checkpoint::Failure::from);
+        let outcome = outcome.and_then(|()| criu.ask(Kind::Restore, &options, &mut |told| self.notified(told)));
+        match &outcome {
+            Err(failure) if failure.step.as_deref() == Some(PRE_RESUME) => {
+                // The kernel lets init end when all others are reaped, which CRIU, who traces them, does not do.
+                self.kill();
+                criu.abandon();
+            }
+            _ => criu.finish(),
+        }
+        outcome.map(drop).map_err(|failure| checkpoint::explain(Kind::Restore, failure, &work.join(restore::LOG)))
+    }
+
+    /// Starts CRIU, with all that it is given open in its own mount namespace.
+    fn start(&self, program: &Path, facts: restore::Facts, work: &Path) -> Result<(Criu, checkpoint::Options)> {
+        let root = &self.request.plan.root_path;
+        let pass: Vec<BorrowedFd<'_>> = self.entries.iter().map(|entry| entry.fd.as_fd()).collect();
+        let cgroup = self.pieces.cgroup.as_ref();
+        let procs = cgroup.filter(|cgroup| !cgroup.is_unit()).map(|cgroup| procs(cgroup.location())).transpose()?;
+        // Before any process of the container is there.
+        self.limit_early()?;
+        let private = sys::criu::PrivateMounts::enter(root, &facts.root);
+        let private = private.with_context(|| format!("mount {} for criu", root.display())).phase("criu")?;
+        let open = |path: &Path| File::open(path).with_context(|| format!("open {}", path.display()));
+        let (images, work) = (open(&self.request.image_path)?, open(work)?);
+        let options = restore::request(&self.request.flags, facts, images.as_raw_fd(), work.as_raw_fd())?;
+        let directories = vec![images, work];
+        let criu = Criu::start(program, Surroundings { pass: &pass, streams: true, procs, directories });
+        private.leave().context("go back to the mount namespace of the host")?;
+        Ok((criu.phase("criu")?, options))
+    }
+
+    /// Limits of a cgroup that is there.
+    fn limit_early(&self) -> Result<()> {
+        let ours = self.pieces.cgroup.as_ref().is_some_and(|cgroup| !cgroup.is_unit());
+        if ours { self.limit() } else { Ok(()) }
+    }
+
+    /// Limits and device rules.
+    fn limit(&self) -> Result<()> {
+        let (Some(cgroup), Some(request)) = (&self.pieces.cgroup, &self.request.plan.cgroup) else { return Ok(()) };
+        cgroup.apply(request).phase("cgroup")
+    }
+
+    fn notified(&mut self, told: Notification<'_>) -> Result<()> {
+        if self.init.is_none()
+            && let Some(pid) = told.pid
+        {
+            self.enter_record(pid)?;
+        }
+        match (told.step, told.terminal) {
+            ("setup-namespaces", _) => self.run_hooks(),
+            ("orphan-pts-master", Some(controller)) => self.take_terminal(controller).phase("terminal"),
+            (PRE_RESUME, _) => self.verify().phase("verify"),
+            _ => Ok(()),
+        }
+    }
+
+    /// From here on a `delete` finds the process.
+    fn enter_record(&mut self, pid: Pid) -> Result<()> {
+        let pidfd = sys::pid::open(pid).with_context(|| format!("open the container's process {pid}"))?;
+        self.init = Some(pidfd);
+        self.record.pid = pid.as_raw();
+        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
+        self.record.start_time = start_time.unwrap_or_default();
+        self.record.cgroup = self.pieces.cgroup.as_ref().map(|cgroup| cgroup.location().clone());
+        self.record.resctrl.as_ref().map_or(Ok(()), |group| group.add(pid)).phase("cgroup")?;
+        self.pieces.directory().write(&self.record)
+    }
+
+    fn run_hooks(&mut self) -> Result<()> {
+        let hooks = &self.request.plan.hooks;
+        if hooks.prestart.is_empty() && hooks.create_runtime.is_empty() {
+            return Ok(());
+        }
+        self.hooks_begun = true;
+        let state = state::for_hooks(&self.record, "creating", Some(self.record.pid));
+        let directory = Some(self.request.bundle.as_path());
+        let surroundings = HookSurroundings { state: &state, directory, ..HookSurroundings::default() };
+        hooks.prestart.run(Stage::Prestart, &surroundings).phase("prestart")?;
+        hooks.create_runtime.run(Stage::CreateRuntime, &surroundings).phase("createRuntime")
+    }
+
+    fn take_terminal(&mut self, controller: OwnedFd) -> Result<()> {
+        match (&self.request.console, &self.socket) {
+            (Console::Socket(_), Some(socket)) => console::forward(socket.as_fd(), controller.as_fd()),
+            (Console::Foreground, _) => {
+                self.terminal = Some(Terminal::attach(controller)?);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares what was restored with the configuration. All of it is stopped by CRIU's ptrace and has executed no
+    /// instruction of its own; then it is told of.
+    fn verify(&mut self) -> Result<()> {
+        let init = Pid::from_raw(self.record.pid);
+        // What the images say of cgroups that were there may have been restored, too.
+        self.limit()?;
+        let tasks = tree(init)?;
+        for &task in &tasks {
+            self.verify_process(task, init).with_context(|| format!("the restored process {task}"))?;
+        }
+        self.verify_namespaces(init, &tasks)?;
+        let table = format!("/proc/{init}/mountinfo");
+        let table = fs::read_to_string(&table).with_context(|| format!("read {table}"))?;
+        let points: Vec<String> = mounts::parse(&table).into_iter().map(|entry| entry.point).collect();
+        self.restored.verify(init, &points)?;
+        let file = self.request.pid_file.clone();
+        self.written = file.map(|file| PidFile::write(file, init)).transpose()?;
+        Ok(())
+    }
+
+    fn verify_process(&self, pid: Pid, init: Pid) -> Result<()> {
+        let plan = &self.request.plan;
+        let maps = plan.namespaces.maps();
+        let user = |id| maps.map_or(Some(id), |maps| maps.host_user(id));
+        let group = |id| maps.map_or(Some(id), |maps| maps.host_group(id));
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).context("list its threads")?;
+        for thread in threads.flatten().map(|entry| entry.path()) {
+            let status = fs::read_to_string(thread.join("status")).context("read its status")?;
+            let state = status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or_default().trim();
+            if state.starts_with('Z') {
+                continue;
+            }
+            ensure!(state.starts_with('t'), "is not stopped but {state:?}");
+            let label = match host::has_apparmor() || host::has_selinux() {
+                true => Some(fs::read_to_string(thread.join("attr/current")).context("read its label")?),
+                false => None,
+            };
+            plan.process.ensure_restored(&Thread {
+                status: &status,
+                label: label.as_deref(),
+                is_init: pid == init,
+                filtered: plan.seccomp.is_some(),
+                users: &user,
+                groups: &group,
+            })?;
+        }
+        self.verify_cgroup(pid)
+    }
+
+    fn verify_cgroup(&self, pid: Pid) -> Result<()> {
+        let Some(cgroup) = &self.pieces.cgroup else { return Ok(()) };
+        let file = format!("/proc/{pid}/cgroup");
+        let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+        let place = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        if is_within(place, &cgroup.location().to_string()) {
+            return Ok(());
+        }
+        Err(Error::new(format!("is in cgroup {place}, not {}", cgroup.location())).field("/linux/cgroupsPath"))
+    }
+
+    /// The first process has those that the configuration says; no other has one of the host's where it does not.
+    fn verify_namespaces(&self, init: Pid, tasks: &[Pid]) -> Result<()> {
+        let namespaces = &self.request.plan.namespaces;
+        for kind in &KINDS {
+            let ours = namespace("self", kind.file)?;
+            // CRIU always makes one.
+            if kind.file == "time" && namespaces.origin(kind.flag) == Origin::Host {
+                continue;
+            }
+            let real = namespace(&init.to_string(), kind.file)?;
+            let right = match namespaces.origin(kind.flag) {
+                Origin::Host => real == ours,
+                Origin::New => real != ours,
+                Origin::Joined => {
+                    let entry = self.entries.iter().find(|entry| entry.kind.flag == kind.flag);
+                    let stat = entry.map(|entry| nix::sys::stat::fstat(&entry.fd)).transpose();
+                    let stat = stat.context("look at a namespace")?;
+                    stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == real)
+                }
+            };
+            if !right {
+                return Err(Error::new(format!("the restored process is in another {} namespace", kind.word))
+                    .field("/linux/namespaces"));
+            }
+            for task in tasks {
+                if namespaces.origin(kind.flag) != Origin::Host && namespace(&task.to_string(), kind.file)? == ours {
+                    bail!("the restored process {task} is in the host's {} namespace", kind.word);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills what was restored: the cgroup, and the first process with its pid namespace.
+    fn kill(&self) {
+        if let Some(init) = &self.init {
+            let _ = sys::pid::signal(init.as_fd(), libc::SIGKILL);
+        }
+        for pid in tree(Pid::from_raw(self.record.pid)).unwrap_or_default() {
+            if let Ok(pidfd) = sys::pid::open(pid) {
+                let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
+            }
+        }
+    }
+
+    /// Kills what was restored, and reaps the first process, which is our child.
+    fn end(&mut self) {
+        let Some(_) = &self.init else { return };
+        self.kill();
+        if let Some(init) = self.init.take()
+            && sys::pid::ended_within(init.as_fd(), DEATH_MS) == Ok(true)
+        {
+            let _ = sys::pid::reap_dead(init.as_fd());
+        }
+    }
+}
+
+/// Whether a cgroup is another one, or lies below it.
+fn is_within(place: &str, top: &str) -> bool {
+    let rest = place.strip_prefix(top.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) && !place.split('/').any(|part| part == "..")
+}
+
+fn procs(location: &Location) -> Result<OwnedFd> {
+    let path = Path::new(&location.directory()).join("cgroup.procs");
+    let file = File::options().write(true).open(&path).with_context(|| format!("open {}", path.display()))?;
+    Ok(file.into())
+}
+
+/// A process with all its descendants.
+fn tree(init: Pid) -> Result<Vec<Pid>> {
+    if init.as_raw() == 0 {
+        return Ok(Vec::new());
+    }
+    let mut all = vec![init];
+    let everybody: Vec<(Pid, i32)> =
+        everybody()?.into_iter().filter_map(|pid| Some((pid, sys::pid::stat(pid).ok()??.parent))).collect();
+    let mut next = 0;
+    while let Some(parent) = all.get(next).copied() {
+        all.extend(everybody.iter().filter(|(_, of)| *of == parent.as_raw()).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    Ok(all)
+}
+
+/// What tells a namespace from others.
+fn namespace(process: &str, file: &str) -> Result<(u64, u64)> {
+    let path = format!("/proc/{process}/ns/{file}");
+    let meta = fs::metadata(&path).with_context(|| format!("look at {path}"))?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_within_another_is_told_by_whole_names() {
+        for place in ["/a/b", "/a/b/c"] {
+            assert!(is_within(place, "/a/b"), "{place}");
+        }
+        for place in ["/a", "/a/bc", "/", "/../a/b", "/a/b/../../c"] {
+            assert!(!is_within(place, "/a/b"), "{place}");
+        }
+    }
+}
