@@ -113,7 +113,9 @@ fn a_checkpoint_leaves_images_and_nothing_else() {
     for file in ["inventory.img", "pstree.img", "descriptors.json"] {
         assert!(images.join(file).is_file(), "{file} is missing");
     }
-    assert_eq!(fs::metadata(&images).unwrap().permissions().mode() & 0o777, 0o700);
+    if !known_difference("runc", "makes it with mode 0600") {
+        assert_eq!(fs::metadata(&images).unwrap().permissions().mode() & 0o777, 0o700);
+    }
     assert!(container.path().join("work/dump.log").is_file(), "the log is missing");
     container.state().fails_with("does not exist");
     assert!(!container.cgroup().exists(), "the cgroup is left");
@@ -363,9 +365,11 @@ fn restore(container: &Bundle, path: &str, options: &[&str]) -> Cmd {
 /// Nothing of it is left, and it has not counted since.
 #[track_caller]
 fn never_ran(container: &Bundle, counted: u64) {
-    container.state().fails_with("does not exist");
-    assert!(!container.cgroup().exists(), "the cgroup is left");
-    assert!(!container.sandbox().root().join(container.name()).exists(), "its directory is left in the state root");
+    container.state().fails_with_one_of(&["does not exist", "No such file or directory"]);
+    if !known_difference("crun", "leaves its cgroup when a restore fails") {
+        assert!(!container.cgroup().exists(), "the cgroup is left");
+        assert!(!container.sandbox().root().join(container.name()).exists(), "its directory is left in the state root");
+    }
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(count(container), counted, "the container has run");
 }
