@@ -324,6 +324,35 @@ fn a_listener_of_seccomp_is_refused() {
 }
 
 #[test]
+fn a_user_namespace_is_refused_before_anything_is_written() {
+    let Some(path) = path() else { return };
+    if peers_lack_it() {
+        return;
+    }
+    let container = counter().userns();
+    container.run_detached().ok();
+    checkpoint(&container, path, &[]).run().fails_with("/linux/namespaces").fails_with("user namespace");
+    assert_eq!(container.status(), "running");
+    assert!(!images(&container).exists());
+    container.delete_force().ok();
+    fs::create_dir_all(images(&container)).unwrap();
+    restore(&container, path, &["--detach"]).run().fails_with("/linux/namespaces").fails_with("user namespace");
+}
+
+#[test]
+fn an_overlay_of_ours_is_refused() {
+    let Some(path) = path() else { return };
+    if peers_lack_it() {
+        return;
+    }
+    let container = counter().set("/annotations", serde_json::json!({"run.corten.rootfs.overlay": "tmpfs"}));
+    container.run_detached().ok();
+    checkpoint(&container, path, &[]).run().fails_with("/annotations/run.corten.rootfs.overlay");
+    assert_eq!(container.status(), "running");
+    container.delete_force().ok();
+}
+
+#[test]
 fn a_mount_point_that_cannot_be_named_is_refused() {
     let Some(path) = path() else { return };
     if peers_lack_it() {

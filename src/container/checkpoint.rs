@@ -11,6 +11,7 @@ use crate::checkpoint::{self, Criu, Features, Notification, Surroundings, dump, 
 use crate::error::{Context, Error, Result, bail};
 use crate::plan::annotations::CRIU_OPTIONS;
 use crate::process::LANDLOCK;
+use crate::rootfs::OVERLAY;
 use crate::sys;
 
 use super::store::replace;
@@ -68,6 +69,16 @@ fn refuse(container: &Container) -> Result<()> {
         let error =
             Error::new("a process that Landlock confines cannot be checkpointed: it would be free of it when restored");
         return Err(error.field(format!("/annotations/{LANDLOCK}")));
+    }
+    if record.annotations.contains_key(OVERLAY) {
+        return Err(Error::new("a container whose root is an overlay of the runtime's cannot be checkpointed yet")
+            .field(format!("/annotations/{OVERLAY}")));
+    }
+    // Its processes may not read the images when they are restored, and its devices are bound.
+    if record.namespaces.iter().any(|file| file == "user") {
+        return Err(
+            Error::new("a container with a user namespace cannot be checkpointed yet").field("/linux/namespaces")
+        );
     }
     if record.seccomp_agent.is_some() {
         return Err(Error::new(

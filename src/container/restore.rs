@@ -141,6 +141,9 @@ fn refuse(plan: &Plan) -> Result<()> {
         return Err(Error::new("a root that is an overlay of the runtime's cannot be restored")
             .field(format!("/annotations/{OVERLAY}")));
     }
+    if plan.namespaces.origin(libc::CLONE_NEWUSER as u64) != Origin::Host {
+        return Err(Error::new("a container with a user namespace cannot be restored yet").field("/linux/namespaces"));
+    }
     if plan.seccomp.as_ref().is_some_and(Program::notifies) {
         return Err(Error::new(
             "a container with a seccomp agent cannot be restored: CRIU does not restore the listener",
