@@ -1,5 +1,6 @@
 //! `mounts[]`: what each entry is, decided on the host; made and attached in the container's process, fd to fd.
 
+mod attributes;
 mod look;
 mod source;
 
@@ -447,43 +448,6 @@ impl Mount {
             ensure!(is_proc_root(tree)?, "{} is not a procfs, and nothing else may cover /proc", path.display());
         }
         self.check_locked(tree)
-    }
-
-    /// Attributes and propagation of a detached tree, in as few calls as they fit in.
-    fn dress(&self, tree: &OwnedFd, recursive: bool) -> Result<()> {
-        let mut steps: Vec<(bool, Change)> = Vec::with_capacity(2);
-        let changes = |attributes: Attributes, replaced: u64| {
-            let clear = attributes.clear | replaced;
-            Change { set: attributes.set, clear, propagation: 0 }
-        };
-        if recursive {
-            steps.extend([(true, changes(self.all, 0)), (false, changes(self.own, self.replaced))]);
-        } else {
-            steps.push((false, changes(self.all.then(self.own), self.replaced)));
-        }
-        for &(kind, all) in &self.spread {
-            let free = steps.iter_mut().find(|(deep, step)| *deep == (all && recursive) && step.propagation == 0);
-            match free {
-                Some((_, step)) => step.propagation = kind,
-                None => steps.push((all && recursive, Change::spread(kind))),
-            }
-        }
-        for (deep, step) in steps {
-            if !step.is_empty() {
-                self.change(tree, deep, step).context("set its attributes")?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Flags that a more privileged mount namespace has locked stay, unless a word says to take them away.
-    fn change(&self, tree: &OwnedFd, deep: bool, step: Change) -> crate::sys::Result<()> {
-        match change(tree, deep, step) {
-            Err(Errno::EPERM) if step.clear & self.replaced != 0 => {
-                change(tree, deep, Change { clear: step.clear & !self.replaced, ..step })
-            }
-            done => done,
-        }
     }
 
     /// A detached mount of a new file system; `place` is what it covers, once that is known.
