@@ -17,7 +17,7 @@ variant=(--variant=essential --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt
 
 make_tree() {
     need mmdebstrap
-    say "making a Debian tree with the engines in $cache; this takes a few minutes"
+    say "making a Debian tree in $cache; this takes a few minutes"
     rm -rf "$tree.new"
     mmdebstrap --quiet "${variant[@]}" --include="$packages" --aptopt='Acquire::Check-Valid-Until "false"' \
         --aptopt='Acquire::Languages "none"' "$suite" "$tree.new" >"$cache/log" 2>&1 </dev/null ||
@@ -86,7 +86,12 @@ enter() {
     *) runtime=/usr/bin/$runtime ;;
     esac
     cp "$top"/{README.md,integration/steps.sh,"integration/$steps.steps"} "$top"/integration/*.{py,proto} engines/
-    [ -z "${bring:-}" ] || cp "$bring" engines/
+    if [ -d "${bring:-}" ]; then
+        mkdir "engines/${bring##*/}"
+        mount --bind -o ro "$bring" "engines/${bring##*/}"
+    elif [ -n "${bring:-}" ]; then
+        cp "$bring" engines/
+    fi
     hostname engines
     pivot_root . old
     cd /
@@ -141,7 +146,8 @@ in_lab() {
         integration/$1 '${2:-$in_the_lab}'"
 }
 
-# engines STEPS [--lab] [STEP-REGEX]: runs integration/STEPS.steps in the tree, with the README and $bring, if set, beside it.
+# engines STEPS [--lab] [STEP-REGEX]: runs integration/STEPS.steps in the tree, with the README and $bring, if set, beside it
+# (a directory to read only).
 engines() {
     local steps=$1 runtime rc=0 run
     if [ "${2:-}" = --enter ]; then
