@@ -51,6 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "error",
             "log",
             "host",
+            "input",
             "time",
             "namespaces",
             "rootfs",

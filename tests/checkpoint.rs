@@ -7,6 +7,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
 use crate::harness::{
     Agent, Answer, Bundle, Cmd, Kind, eventually, kind, known_difference, peers_lack_it, reaper, skip,
 };
@@ -504,6 +507,20 @@ fn what_has_no_images_is_not_restored() {
     restore(&container, path, &["--detach"]).run().fails_with_one_of(words);
     fs::create_dir_all(images(&container)).unwrap();
     restore(&container, path, &["--detach"]).run().fails_with_one_of(words);
+    never_ran(&container, 0);
+}
+
+#[test]
+fn images_that_block_are_refused() {
+    let Some(path) = path() else { return };
+    if known_difference("runc", "waits for a writer") || known_difference("crun", "waits for a writer") {
+        return;
+    }
+    let container = counter();
+    fs::create_dir_all(images(&container)).unwrap();
+    fs::write(images(&container).join("inventory.img"), "").unwrap();
+    mkfifo(&images(&container).join("descriptors.json"), Mode::from_bits_truncate(0o600)).expect("make a FIFO");
+    restore(&container, path, &["--detach"]).run().fails_with("descriptors.json: is a FIFO, not a regular file");
     never_ran(&container, 0);
 }
 

@@ -12,6 +12,7 @@ use crate::checkpoint::{self, Criu, Kind, Notification, PRE_RESUME, Surroundings
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::hooks::{Stage, Surroundings as HookSurroundings};
 use crate::host;
+use crate::input;
 use crate::namespaces::{Entry, KINDS, Origin};
 use crate::plan::Plan;
 use crate::plan::annotations::CRIU_OPTIONS;
@@ -19,7 +20,7 @@ use crate::process::foreground::{Foreground, Terminal};
 use crate::process::{LANDLOCK, Thread, console};
 use crate::rootfs::{OVERLAY, Restored};
 use crate::seccomp::Program;
-use crate::sys;
+use crate::sys::{self, Errno};
 
 use super::checkpoint::{DESCRIPTORS, config_file, make as make_directory};
 use super::create::{Console, PidFile, Pieces};
@@ -172,10 +173,11 @@ fn facts(
     // What they are here, they are there.
     let (directories, files) = masked.into_iter().partition(|path| Path::new(path).is_dir());
     let descriptors = request.image_path.join(DESCRIPTORS);
-    let streams = match fs::read(&descriptors) {
+    // The images may come from anywhere: what is read of them must not be able to block.
+    let streams = match input::read_regular(&descriptors) {
         Ok(text) => restore::streams(&text)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(Error::from(error).context(format!("read {}", descriptors.display()))),
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Vec::new(),
+        Err(error) => return Err(error.context(format!("read {}", descriptors.display()))),
     };
     Ok(restore::Facts {
         root: make(CRIU_ROOT)?,
