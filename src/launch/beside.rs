@@ -44,7 +44,8 @@ pub fn inside<T>(
     sys::process::unblock_signals().context("unblock signals")?;
     let Side::Host(_, pidfd) = side.phase("namespaces")? else { bail!("one process became two") };
     drop(theirs);
-    let answer = answer::take(ours.as_fd());
+    // What it has done is done. A call that fails with ENOMEM, say, leaves its answer to be received.
+    let answer = answer::take(ours.as_fd()).or_else(|_| answer::take(ours.as_fd()));
     let fate = fork::fate(pidfd.as_fd());
     let silent = || Err(Error::new(format!("the runtime's process in the container {fate}")));
     answer.context("receive from the process in the container")?.unwrap_or_else(silent)
