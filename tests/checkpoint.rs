@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use serde_json::Value;
 
 use crate::harness::{
     Agent, Answer, Bundle, Cmd, Kind, eventually, kind, known_difference, peers_lack_it, reaper, skip,
@@ -439,6 +440,27 @@ fn a_restored_container_goes_on_where_it_was() {
     container.delete_force().ok();
     assert!(!container.cgroup().exists(), "the cgroup is left");
     assert!(!container.sandbox().root().join(container.name()).exists(), "its directory is left in the state root");
+}
+
+#[test]
+fn a_restored_process_is_known_as_one_that_was_created() {
+    let Some(path) = path() else { return };
+    if peers_lack_it() {
+        return;
+    }
+    let container = counter();
+    started(&container);
+    let record = container.sandbox().root().join(container.name()).join("record.json");
+    let known = || {
+        let record: Value = serde_json::from_slice(&fs::read(&record).expect("read the record")).expect("a record");
+        ["identity", "boot"].map(|key| !record[key].is_null())
+    };
+    let created = known();
+    assert_ne!(created, [false; 2]);
+    checkpoint(&container, path, &[]).run().ok();
+    restore(&container, path, &["--detach"]).run().ok();
+    assert_eq!(known(), created);
+    container.delete_force().ok();
 }
 
 #[test]

@@ -300,10 +300,8 @@ impl Making<'_> {
     /// From here on a `delete` finds the process.
     fn enter_record(&mut self, pid: Pid) -> Result<()> {
         let pidfd = sys::pid::open(pid).with_context(|| format!("open the container's process {pid}"))?;
-        self.init = Some(pidfd);
-        self.record.pid = pid.as_raw();
-        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
-        self.record.start_time = start_time.unwrap_or_default();
+        let pidfd = self.init.insert(pidfd);
+        self.record.take_init(pid, pidfd.as_fd())?;
         self.record.cgroup = self.pieces.cgroup.as_ref().map(|cgroup| cgroup.location().clone());
         self.record.resctrl.as_ref().map_or(Ok(()), |group| group.add(pid)).phase("cgroup")?;
         self.pieces.directory().write(&self.record)
