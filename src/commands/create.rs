@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use oci_spec::runtime::Spec;
 
 use crate::cgroup;
 use crate::cli::{CgroupManager, Global};
@@ -80,9 +81,7 @@ impl Options {
         let (config, source) = config(self.config, &bundle)?;
         let spec = plan::config::read(&config, source)?;
         log::trace!("configuration read");
-        let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-        let socket = self.console_socket.map(super::absolute).transpose()?;
-        let console = Console::choose(terminal, detached, socket)?;
+        let console = console(&spec, detached, self.console_socket)?;
         let notify = super::notify_socket();
         let directory = notify.as_ref().map(|_| super::store(global).map(|store| store.directory(&id))).transpose()?;
         let directory = directory.as_ref().map(container::notify::place);
@@ -110,6 +109,12 @@ impl Options {
 /// The bundle, absolute.
 pub(super) fn open_bundle(path: &Path) -> Result<PathBuf> {
     std::fs::canonicalize(path).with_context(|| format!("open the bundle {}", path.display()))
+}
+
+/// Where the terminal of the configuration goes, if it has one.
+pub(super) fn console(spec: &Spec, detached: bool, socket: Option<PathBuf>) -> Result<Console> {
+    let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    Console::choose(terminal, detached, socket.map(super::absolute).transpose()?)
 }
 
 /// Where the configuration is: what `--config` names, absolute, or the bundle's.

@@ -6,14 +6,13 @@ use clap::Args;
 
 use crate::checkpoint::{NetworkLock, restore as criu};
 use crate::cli::Global;
-use crate::container::create::Console;
 use crate::container::{id::Id, restore};
 use crate::error::{Context, Error, Result};
 use crate::plan;
 use crate::plan::config::Source;
 
 use super::checkpoint::{CgroupsMode, EmptyNamespace, Lock};
-use super::create::{manager, open_bundle};
+use super::create::{console, manager, open_bundle};
 
 /// Make a container of the images of a checkpoint with CRIU
 #[derive(Args, Debug)]
@@ -103,9 +102,7 @@ impl Restore {
         let id = Id::new(&self.id)?;
         let bundle = open_bundle(&self.bundle)?;
         let spec = plan::config::read(&bundle.join("config.json"), Source::Bundle)?;
-        let terminal = spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
-        let socket = self.console_socket.map(super::absolute).transpose()?;
-        let console = Console::choose(terminal, self.detach, socket)?;
+        let console = console(&spec, self.detach, self.console_socket)?;
         let plan = plan::compile(
             spec,
             &plan::Options {
