@@ -1,5 +1,6 @@
 //! `delete`: what `create` made is undone, whatever state it is in.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -28,12 +29,15 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let directory = store.directory(&id);
     let record = match directory.read() {
         Ok(Some(record)) => record,
-        Ok(None) if directory.exists() && !directory.is_locked()? => {
-            return delete_unrecorded(store, directory, &id, force);
-        }
-        Ok(None) if force && directory.exists() => return Ok(()),
-        Ok(None) if force => return directory.remove(),
-        Ok(None) => return Err(store.does_not_exist(id.as_str())),
+        Ok(None) => match directory.lock()? {
+            None if force => return Ok(()),
+            None => return Err(store.does_not_exist(id.as_str())),
+            // Its `create` may just have come to its end.
+            Some((lock, _)) => match directory.read()? {
+                None => return delete_unrecorded(store, directory, &id, force, lock),
+                Some(record) => record,
+            },
+        },
         Err(error) if force => {
             log::warn!("{error}");
             return destroy(Remains::find(directory, &id)?.reduce()?);
@@ -53,8 +57,9 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     destroy(container)
 }
 
-/// Deletes what has no record: mostly nothing but the directory, of a `create` that was killed before it wrote one.
-fn delete_unrecorded(store: &Store, directory: Directory, id: &Id, force: bool) -> Result<()> {
+/// Deletes what has no record: mostly nothing but the directory, of a `create` that was killed before it wrote one. The
+/// lock keeps away a `create` that has only made the directory yet.
+fn delete_unrecorded(store: &Store, directory: Directory, id: &Id, force: bool, _lock: File) -> Result<()> {
     let remains = Remains::find(directory, id)?;
     let nothing = remains.are_none()?;
     if !nothing && !force {

@@ -10,6 +10,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::Mode;
@@ -35,6 +37,9 @@ pub struct Store {
     /// Whether `--root` named it; a default root that is not there is simply empty.
     named: bool,
 }
+
+/// How long others may hold a directory that was just made.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A state directory by device and inode.
 pub type Home = (u64, u64);
@@ -70,25 +75,40 @@ impl Store {
 
     /// Makes the directory of a new container, with its intent on record: what that is depends on which directory it is.
     pub fn reserve(&self, id: &Id, intent: impl FnOnce(Home) -> Record) -> Result<(Reserved, Record)> {
+        let directory = self.directory(id);
+        self.make_directory(id)?;
+        let begin = Instant::now();
+        let (lock, home) = loop {
+            match directory.lock().inspect_err(|_| drop(directory.remove()))? {
+                Some(locked) => break locked,
+                // Until it is locked, a `delete` may take it for what a killed `create` left.
+                None if !directory.exists() => self.make_directory(id)?,
+                // Others hold it for a moment, to see whether it is locked.
+                None if begin.elapsed() < PATIENCE => sleep(Duration::from_millis(1)),
+                None => bail!("lock the state directory {}: another process holds it", directory.path.display()),
+            }
+        };
+        // Before it was locked, another `create` may have made it anew, and have come to its end.
+        ensure_vacant(&directory, id)?;
+        let reserved = Reserved { directory: Some(directory), _lock: lock };
+        let record = intent(home);
+        reserved.write(&record)?;
+        Ok((reserved, record))
+    }
+
+    fn make_directory(&self, id: &Id) -> Result<()> {
         let path = self.root.join(id.as_str());
-        match make_dir(&path) {
+        let made = match make_dir(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.make_root()?;
                 make_dir(&path)
             }
             done => done,
-        }
-        .map_err(|error| match error.kind() {
+        };
+        made.map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => is_taken(id),
             _ => Error::from(error).context(format!("make the state directory {}", path.display())),
-        })?;
-        let directory = Directory { path };
-        let lock = directory.lock().inspect_err(|_| drop(directory.remove()))?;
-        let home = lock.metadata().with_context(|| format!("look at the state directory of {id}"));
-        let reserved = Reserved { directory: Some(directory), _lock: lock };
-        let record = intent(home.map(|meta| (meta.dev(), meta.ino()))?);
-        reserved.write(&record)?;
-        Ok((reserved, record))
+        })
     }
 
     /// Refuses an id that is taken, before anything else about the new container is looked at. It is [`Store::reserve`]
@@ -172,6 +192,13 @@ impl Store {
             fs::set_permissions(&self.root, fs::Permissions::from_mode(0o1700)).with_context(what)?;
         }
         Ok(())
+    }
+}
+
+fn ensure_vacant(directory: &Directory, id: &Id) -> Result<()> {
+    match fs::exists(directory.file(RECORD)).with_context(|| format!("look for the record of {id}"))? {
+        true => Err(is_taken(id)),
+        false => Ok(()),
     }
 }
 
@@ -287,15 +314,22 @@ impl Directory {
         }
     }
 
-    /// flock(2); closing the file ends it, also in the hands of a killed process.
-    fn lock(&self) -> Result<File> {
+    /// flock(2), whose lock ends with the file, also in the hands of a killed process. `None`: another process holds it,
+    /// or the directory is not at its place any more, which is asked last: one that is locked there is not removed.
+    pub fn lock(&self) -> Result<Option<(File, Home)>> {
         let what = || format!("lock the state directory {}", self.path.display());
-        let dir = File::open(&self.path).with_context(what)?;
+        let dir = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            dir => dir.with_context(what)?,
+        };
         match dir.try_lock() {
-            Ok(()) => Ok(dir),
-            Err(TryLockError::WouldBlock) => Err(Error::new("another process holds it")).with_context(what),
-            Err(TryLockError::Error(error)) => Err(error).with_context(what),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(what),
         }
+        let meta = dir.metadata().with_context(what)?;
+        let home = (meta.dev(), meta.ino());
+        Ok((self.home() == Some(home)).then_some((dir, home)))
     }
 }
 
@@ -390,6 +424,34 @@ mod tests {
             assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
         }
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_deletion_does_not_disturb_who_has_just_made_the_directory() {
+        let root = std::env::temp_dir().join(format!("corten-reserve-{}", std::process::id()));
+        let id = Id::new("x").unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let deleting = scope.spawn(|| {
+                let directory = Store::new(Some(&root)).unwrap().directory(&id);
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    // As `delete` does with one that has no record.
+                    if let Some(_locked) = directory.lock().unwrap()
+                        && directory.read().unwrap().is_none()
+                    {
+                        let _ = fs::remove_dir(directory.path());
+                    }
+                }
+            });
+            let store = Store::new(Some(&root)).unwrap();
+            let reserve = || store.reserve(&id, |_| Record::salvage(b"", "x")).map(drop);
+            let faults: Vec<String> =
+                (0..2000).filter_map(|_| reserve().err()).map(|error| error.to_string()).collect();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            deleting.join().unwrap();
+            assert_eq!(faults, [""; 0]);
+        });
+        fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

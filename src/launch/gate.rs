@@ -6,10 +6,10 @@
 //! over: a lone mark before it is a program that runs, more bytes are the error, none at all is an init that died. An init
 //! whose filter forbids to write the error has a file mapped for it, as memory, until its execve.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
@@ -22,9 +22,11 @@ use crate::sys::Errno;
 use crate::sys::slate::{Slate, written};
 
 const GATE: &str = "gate";
-const CLAIMED: &str = "gate.claimed";
 const ANSWER: &str = "answer";
 const SLATE: &str = "answer.slate";
+
+/// The mode of a gate whose `start` has begun.
+const MARKED: u32 = 0o200;
 
 /// What init answers when nothing but execve is left to do.
 const MARK: u8 = b'x';
@@ -67,11 +69,27 @@ impl Gate {
     }
 
     /// Whether init has not been started yet.
+    ///
+    /// A `start` marks the gate before it writes and removes it afterwards. One that was killed in between leaves a
+    /// marked gate, and whether it has written is known by whether init still holds the other end.
     pub fn is_shut(directory: &Path) -> Result<bool> {
-        fs::exists(Gate::path(directory)).context("look at the gate")
+        let path = Gate::path(directory);
+        let mode = match fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            gate => gate.context("look at the gate")?.permissions().mode(),
+        };
+        if mode & 0o777 != MARKED {
+            // Not opened: init would see a writer come and go, and from then on look at the gate once a second only.
+            return Ok(true);
+        }
+        match open_to_write(&path) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENOENT)) => Ok(false),
+            gate => gate.map(|_| true).context("look at the gate"),
+        }
     }
 
-    /// Lets init go and waits until its program runs. Only one of several callers gets to do it.
+    /// Lets init go and waits until its program runs. Only one of several callers gets to do it; where that one is
+    /// killed on its way, another can.
     pub fn open(directory: &Path) -> Result<()> {
         let path = Gate::path(directory);
         // Before the gate: of an init that dies in between, a FIFO opened later would never show the end.
@@ -80,23 +98,30 @@ impl Gate {
             .custom_flags(libc::O_NONBLOCK)
             .open(directory.join(ANSWER))
             .context("open the answer of init")?;
-        let gate = match OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path) {
+        let gate = match open_to_write(&path) {
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
                 bail!("cannot start a container that has stopped")
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => bail!("cannot start an already running container"),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(is_running()),
             gate => gate.context("open the gate")?,
         };
-        // Renaming claims the start: a second caller no longer finds the gate.
-        match fs::rename(&path, directory.join(CLAIMED)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => bail!("cannot start an already running container"),
-            done => done.context("claim the gate")?,
+        // The lock claims the start, and ends with whoever holds it.
+        match gate.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(is_running()),
+            Err(TryLockError::Error(error)) => return Err(error).context("lock the gate"),
+            Ok(()) => {}
         }
+        // Whoever had it before may have come to the end.
+        if gate.metadata().context("look at the gate")?.nlink() == 0 {
+            return Err(is_running());
+        }
+        gate.set_permissions(Permissions::from_mode(MARKED)).context("mark the gate")?;
         match (&gate).write_all(b"0") {
             // It has died with the gate in our hands.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             done => done.context("open the gate")?,
         }
+        fs::remove_file(&path).context("remove the gate")?;
         drop(gate);
         // An encoded error begins with a digit.
         let mut answer = read_to_end(answer)?;
@@ -109,6 +134,15 @@ impl Gate {
             [MARK, error @ ..] | error => Err(Error::decode(error)),
         }
     }
+}
+
+/// The writing end, whose opening fails with ENXIO when nobody has the other.
+fn open_to_write(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+fn is_running() -> Error {
+    Error::new("cannot start an already running container")
 }
 
 /// What init has written on its slate, if it has one.
@@ -235,6 +269,44 @@ mod tests {
         let init = std::thread::spawn(move || waiting.wait().unwrap());
         assert!(Gate::open(&directory).unwrap_err().to_string().contains("died before"));
         init.join().unwrap();
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_start_that_died_before_it_wrote_can_be_made_again() {
+        let directory = directory("again");
+        let waiting = Gate::make(&directory, None).unwrap();
+        fs::set_permissions(Gate::path(&directory), Permissions::from_mode(MARKED)).unwrap();
+        assert!(Gate::is_shut(&directory).unwrap());
+        let init = std::thread::spawn(move || waiting.wait().and_then(|()| waiting.mark()).unwrap());
+        Gate::open(&directory).unwrap();
+        init.join().unwrap();
+        assert!(!Gate::is_shut(&directory).unwrap());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_start_that_died_after_it_wrote_has_started() {
+        let directory = directory("written");
+        let waiting = Gate::make(&directory, None).unwrap();
+        let path = Gate::path(&directory);
+        fs::set_permissions(&path, Permissions::from_mode(MARKED)).unwrap();
+        open_to_write(&path).unwrap().write_all(b"0").unwrap();
+        waiting.wait().unwrap();
+        assert!(Gate::is_shut(&directory).unwrap(), "init has not executed its program yet");
+        drop(waiting);
+        assert!(!Gate::is_shut(&directory).unwrap());
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn only_one_start_at_a_time_has_the_gate() {
+        let directory = directory("two");
+        let _waiting = Gate::make(&directory, None).unwrap();
+        let other = open_to_write(&Gate::path(&directory)).unwrap();
+        other.try_lock().unwrap();
+        assert!(Gate::open(&directory).unwrap_err().to_string().contains("already running"));
+        assert!(Gate::is_shut(&directory).unwrap());
         fs::remove_dir_all(directory).unwrap();
     }
 

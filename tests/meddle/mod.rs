@@ -245,6 +245,9 @@ impl Subject {
         if point.verb == MOUNTS_ADD && point.action.starts_with("fail=") {
             self.expect_all_or_nothing(point, &outcome);
         }
+        if point.verb == "start" && point.side == Side::Host {
+            self.expect_started_or_startable(point);
+        }
         self.delete(point);
         if point.action.starts_with("kill") {
             self.make_again(point);
@@ -324,6 +327,29 @@ impl Subject {
         let as_it_says = if outcome.succeeded() { wanted.clone() } else { BTreeSet::new() };
         if there != as_it_says && !(unheard && there == wanted) {
             self.fault(format!("{point}: mounted is {there:?}: {stderr}"));
+        }
+    }
+
+    /// Whatever became of `start`: the program runs, or another `start` makes it run, or the container has stopped.
+    fn expect_started_or_startable(&mut self, point: Point<'_>) {
+        let first = self.container.status();
+        if first == "created" {
+            let again = self.container.start();
+            if !again.succeeded() {
+                let stderr = again.stderr();
+                self.fault(format!("{point}: cannot be started again: {stderr}"));
+                return;
+            }
+        }
+        let status = self.container.status();
+        let program = || fs::read_to_string(format!("/proc/{}/comm", self.container.pid())).unwrap_or_default();
+        let begin = Instant::now();
+        while status == "running" && program() != "sleep\n" {
+            if begin.elapsed() > PATIENCE {
+                self.fault(format!("{point}: it was {first}, is {status}, and runs {:?}", program()));
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

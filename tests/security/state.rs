@@ -123,7 +123,7 @@ fn nothing_of_the_state_root_is_for_others() {
         !start.is_running()
     });
     start.wait().ok();
-    let started = "d0700 /\nd0700 /web\np0600 /web/answer\np0600 /web/gate.claimed\nd0755 /web/notify\n\
+    let started = "d0700 /\nd0700 /web\np0600 /web/answer\nd0755 /web/notify\n\
                    s0777 /web/notify/notify.sock\n-0600 /web/record.json\n-0600 /web/seccomp.bpf\n";
     assert_eq!(listing(&root), started);
     // What rewrites the record.
