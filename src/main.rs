@@ -2,7 +2,7 @@
 //!
 //! `main → commands → container → launch → plan → rooms → sys`; see the README's map.
 
-#![cfg_attr(not(test), no_main)]
+#![cfg_attr(all(not(test), feature = "fast-start"), no_main)]
 // These macros panic when a stream takes no more.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 

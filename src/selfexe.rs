@@ -7,7 +7,7 @@
 //! any other executes itself anew from there.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -27,8 +27,7 @@ fn try_to_protect() -> Result<()> {
         return Ok(());
     }
     if let Ok(mount) = sys::exe::read_only_clone() {
-        let through = format!("/proc/self/fd/{}", mount.as_raw_fd());
-        if File::open(through).is_ok_and(|file| sys::exe::run_from(file.as_fd()).is_ok()) {
+        if changes_over_to(&mount) {
             sys::exe::hold(mount);
             return Ok(());
         }
@@ -43,6 +42,18 @@ fn try_to_protect() -> Result<()> {
     std::io::copy(&mut &binary, &mut File::from(copy.try_clone()?)).context("copy our own binary into memory")?;
     fcntl(&copy, FcntlArg::F_ADD_SEALS(seals)).context("seal the copy of our own binary")?;
     run_anew(copy.as_fd())
+}
+
+/// Goes on from the root of a mount without an execve, where that is possible.
+#[cfg(feature = "fast-start")]
+fn changes_over_to(mount: &OwnedFd) -> bool {
+    let through = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    File::open(through).is_ok_and(|file| sys::fast::remap::run_from(file.as_fd()).is_ok())
+}
+
+#[cfg(not(feature = "fast-start"))]
+fn changes_over_to(_: &OwnedFd) -> bool {
+    false
 }
 
 fn run_anew(binary: BorrowedFd<'_>) -> Result<()> {

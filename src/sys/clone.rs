@@ -41,8 +41,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = dir.as_raw_fd() as u64;
     }
-    #[cfg(not(test))]
-    super::heap::HEAP.leave_freed();
+    debug_assert!(cfg!(test) || is_single_threaded(), "a fork of one thread among others");
+    spare_shared_pages();
     // SAFETY: without CLONE_VM the child gets its own copy of this memory, as after fork(2), and returns here on that
     // copy's stack. No other thread exists (the crate starts none), so no lock of the allocator can be held in the copy.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
@@ -52,6 +52,18 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
         // SAFETY: CLONE_PIDFD made the kernel store a new descriptor, which nobody else owns.
         pid => Ok(Fork::Parent { pid: Pid::from_raw(pid as i32), pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
     }
+}
+
+/// Whether this process has one thread: CLONE_THREAD changes nothing then, and is EINVAL otherwise (unshare(2)).
+fn is_single_threaded() -> bool {
+    // SAFETY: nothing is changed.
+    unsafe { libc::unshare(libc::CLONE_THREAD) == 0 || Errno::last() != Errno::EINVAL }
+}
+
+/// The allocator leaves what both sides of a fork share as it is.
+fn spare_shared_pages() {
+    #[cfg(all(feature = "fast-start", not(test)))]
+    super::fast::heap::HEAP.leave_freed();
 }
 
 /// A pid in memory that a process shares with the children that it has from then on. The kernel writes it on behalf of a
@@ -124,8 +136,7 @@ impl By {
 /// The caller must be single-threaded: the new process is a copy of its memory and goes on with it.
 pub fn sibling(by: By, pid: &SharedPid) -> Result<bool> {
     let place = pid.0.as_ptr();
-    #[cfg(not(test))]
-    super::heap::HEAP.leave_freed();
+    spare_shared_pages();
     // SAFETY: `clone_args` is plain integers, for which all-zero is the documented default. Without CLONE_VM the new
     // process gets its own copy of this memory, as after fork(2), and returns here on that copy's stack; no other thread
     // exists. The kernel writes one integer to live memory of ours.

@@ -8,8 +8,9 @@ pub mod clock;
 pub mod clone;
 pub mod criu;
 pub mod exe;
+#[cfg(feature = "fast-start")]
+pub mod fast;
 pub mod fd;
-pub mod heap;
 pub mod key;
 pub mod landlock;
 pub mod mount;

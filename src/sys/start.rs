@@ -1,8 +1,4 @@
-//! The start of the program, without that of the standard library.
-//!
-//! A command that enters a container starts twice (see `selfexe`), and what the standard library does before `main`
-//! (it reads `/proc/self/maps` for its guard page, maps a stack for signals, names the thread) cost a fifth of a
-//! start. Of all this a command line program needs the two things that are done here.
+//! The start of the program: what has to be so before anything else runs, and the words that it was started with.
 
 use std::ffi::c_char;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,16 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::{Errno, Result};
 
-/// Makes `main` of the binary what the C library calls, around a function that returns the exit code.
+/// Makes a function that returns the exit code the program.
+#[cfg(not(feature = "fast-start"))]
 #[macro_export]
 macro_rules! start_with {
     ($main:path) => {
-        /// What the C library calls.
-        #[cfg_attr(not(test), unsafe(export_name = "main"))]
         #[cfg_attr(test, allow(dead_code, reason = "the test harness starts itself"))]
-        extern "C" fn start(_count: std::ffi::c_int, words: *const *const std::ffi::c_char) -> std::ffi::c_int {
-            $crate::sys::start::begin(words);
-            // Whoever prints has flushed, and nothing else waits for the end of the program.
+        fn main() {
+            $crate::sys::start::begin($crate::sys::start::find_words());
             $crate::sys::pid::exit_now($main().into())
         }
     };
@@ -112,6 +106,15 @@ pub fn scrub() {
         // (setproctitle(3)).
         area[arguments - 1] = b' ';
     }
+}
+
+/// The words, where the C library has not handed them over: they come before the variables (the System V ABI, "Initial
+/// Stack and Register State"), which nobody has changed yet.
+#[cfg(not(feature = "fast-start"))]
+pub fn find_words() -> *const *const c_char {
+    let count = std::env::args_os().len();
+    // SAFETY: `environ` still points to the array that the kernel laid on the stack, behind the words and a null.
+    unsafe { environ.sub(count + 1) }
 }
 
 /// The words that the kernel laid on the stack at our start, behind which come the variables.

@@ -330,8 +330,12 @@ impl Subject {
         }
     }
 
-    /// Whatever became of `start`: the program runs, or another `start` makes it run, or the container has stopped.
+    /// Whatever became of `start`: the program runs, or another `start` makes it run, or the container has stopped, or it
+    /// is gone with a poststart hook that failed.
     fn expect_started_or_startable(&mut self, point: Point<'_>) {
+        if self.container.state().stderr().contains("container does not exist") {
+            return;
+        }
         let first = self.container.status();
         if first == "created" {
             let again = self.container.start();
