@@ -324,12 +324,6 @@ fn what_is_missing_on_the_host_is_told_in_the_words_of_create() {
         }),
         ("link to the root", |b| b.link("/x", "/").mount("/x", "tmpfs", "tmpfs", &[])),
         ("layers", |b| b.mount("/x", "overlay", "overlay", &["lowerdir=/no/such/layer:/tmp"])),
-        ("device of the host", |b| {
-            b.userns().push("/linux/devices", json!({"type": "c", "path": "/dev/nosuch", "major": 1, "minor": 3}))
-        }),
-        ("another device of the host", |b| {
-            b.userns().push("/linux/devices", json!({"type": "c", "path": "/dev/full", "major": 1, "minor": 5}))
-        }),
         ("cwd below a file", |b| b.set("/process/cwd", "/etc/passwd/x")),
         ("cwd that is a file", |b| b.set("/process/cwd", "/etc/passwd")),
         ("hook of the host", |b| b.set("/hooks", json!({"prestart": [{"path": "/no/such/hook"}]}))),

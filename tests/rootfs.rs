@@ -461,6 +461,102 @@ fn a_device_asked_for_is_made_and_may_be_opened_if_a_rule_allows() {
     container.run().prints("/dev/kmsg2 ok EPERM");
 }
 
+/// A zero device of the configuration, at a path that no host has.
+fn own_zero(owner: u32) -> Value {
+    json!({"path": "/dev/my/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": owner, "gid": owner + 1})
+}
+
+const LOOK_AT_ZERO: &str = "stat -c '%t:%T %a %u %g' /dev/my/zero; head -c 3 /dev/my/zero | wc -c; \
+     grep -c ' /dev ' /proc/self/mountinfo; ls -A /dev/my";
+
+#[test]
+fn a_device_that_the_host_lacks_is_made_for_a_user_namespace() {
+    if known_difference("runc", "binds what the host has") {
+        return;
+    }
+    let mounts = || fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+    let made = "1:5 640 7 8\n3\n1\nzero";
+    let container = Bundle::new().userns().push("/linux/devices", own_zero(7)).caps(&["CAP_DAC_OVERRIDE"]);
+    let container = container.sh(LOOK_AT_ZERO);
+    let outcome = container.run();
+    outcome.prints(made);
+    assert_eq!(outcome.log(), "");
+    if !known_difference("crun", "with rights and programs") {
+        let container = container.sh("awk '$5==\"/dev/my/zero\"{print $6}' /proc/self/mountinfo");
+        container.run().prints("rw,nosuid,noexec,relatime");
+    }
+    // The rules hold. No driver has that number, which the kernel says once they let it ask.
+    let device = json!({"path": "/dev/none", "type": "c", "major": 240, "minor": 77, "fileMode": 0o600});
+    let rule = json!({"allow": true, "type": "c", "major": 240, "minor": 77, "access": "r"});
+    let container = Bundle::new().userns().push("/linux/devices", own_zero(7)).push("/linux/devices", device);
+    let container = container.sh("stat -c '%u %a' /dev/none; probe open /dev/none; touch /dev/my/x && ls -A /dev/my");
+    container.run().prints("0 600\n/dev/none EPERM EPERM\nx\nzero");
+    container.push("/linux/resources/devices", rule).run().shows("/dev/none ENXIO EPERM");
+    // Another device than the host's of that path is meant.
+    if !known_difference("crun", "binds the host's on it") {
+        let device = json!({"path": "/dev/full", "type": "c", "major": 1, "minor": 5});
+        let container = Bundle::new().userns().push("/linux/devices", device);
+        container.sh("head -c 3 /dev/full | wc -c; echo x >/dev/full").run().ok().prints("3");
+    }
+    // Nothing stays on the host, after a failure either.
+    let failing = Bundle::new().userns().push("/linux/devices", own_zero(7)).args(["nosuch"]);
+    let before = mounts();
+    failing.run().fails();
+    assert_eq!(mounts(), before);
+}
+
+#[test]
+fn a_device_for_a_user_namespace_has_the_owner_that_is_mapped() {
+    if known_difference("runc", "binds what the host has") || known_difference("crun", "believes the config") {
+        return;
+    }
+    // An owner that the namespace lacks is nobody, with a warning for what the configuration asks for.
+    let container =
+        Bundle::new().userns().push("/linux/devices", own_zero(65_535)).sh("stat -c '%a %u %g' /dev/my/zero");
+    let outcome = container.run();
+    outcome.prints("640 65535 65534");
+    let gid = "/linux/devices/0/gid: the user namespace does not map 65536: nobody's instead";
+    let log = outcome.log();
+    assert!(log.contains(gid) && log.lines().count() == 1, "{log}");
+    // A namespace that is joined has the maps it has; so has a mount namespace that is joined.
+    let first = Bundle::new().userns().args(["sleep", "60"]);
+    first.run_detached().ok();
+    let dummy = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", first.pid());
+    for kinds in [&["user"][..], &["user", "pid"], &["user", "mount"]] {
+        let second = Bundle::inside(first.sandbox().clone()).userns().push("/linux/devices", own_zero(7));
+        let second = second.set("/linux/uidMappings", dummy.clone()).set("/linux/gidMappings", dummy.clone());
+        let second = kinds
+            .iter()
+            .fold(second, |second, &kind| second.join(kind, path(if kind == "mount" { "mnt" } else { kind })));
+        // Its root is not there in the mounts of the first.
+        let second = if kinds.contains(&"mount") { second.set("/root/path", "/").unset("/mounts") } else { second };
+        let container = second
+            .caps(&["CAP_DAC_OVERRIDE"])
+            .sh("stat -c '%t:%T %a %u %g' /dev/my/zero; head -c 3 /dev/my/zero | wc -c");
+        container.run().ok().prints("1:5 640 7 8\n3");
+    }
+}
+
+#[test]
+fn who_may_make_no_devices_binds_those_of_the_host() {
+    if known_difference("runc", "binds them always") || known_difference("crun", "says nothing") {
+        return;
+    }
+    let run = |device: Value| {
+        let container = Bundle::new().userns().push("/linux/devices", device).sh("stat -c '%t:%T %u' /dev/full");
+        let outcome = container.run_cmd().started_by(["/usr/bin/setpriv", "--bounding-set", "-mknod"]).run();
+        (container, outcome)
+    };
+    let (_, outcome) = run(json!({"path": "/dev/full", "type": "c", "major": 1, "minor": 7, "uid": 7}));
+    outcome.prints("1:7 65534");
+    let log = outcome.log();
+    assert!(log.contains("/linux/devices/0: the host's /dev/full is bound, and keeps its owner"), "{log}");
+    let (_, outcome) = run(json!({"path": "/dev/fuller", "type": "c", "major": 1, "minor": 7}));
+    outcome.fails_with("open the device /dev/fuller: no such file or directory");
+    outcome.fails_with("who may make no devices can only have one that the host has at this path");
+}
+
 #[test]
 fn a_letter_of_access_that_is_none_is_passed_over_and_warned_about() {
     let device = json!({"path": "/dev/kmsg2", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666});

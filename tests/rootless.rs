@@ -336,6 +336,19 @@ fn the_usual_devices_are_bound_and_the_usual_mounts_made() {
 }
 
 #[test]
+fn a_device_that_the_host_lacks_cannot_be_made_by_a_user() {
+    let device = json!({"path": "/dev/nosuch", "type": "c", "major": 1, "minor": 3});
+    let container = single().with(|bundle| bundle.push("/linux/devices", device).args(["true"]));
+    let outcome = container.run();
+    outcome.fails();
+    if known_difference("runc", "in Go's words") || known_difference("crun", "names the syscall") {
+        return;
+    }
+    outcome.fails_with("open the device /dev/nosuch: no such file or directory");
+    outcome.fails_with("who may make no devices can only have one that the host has at this path: make it there");
+}
+
+#[test]
 fn the_users_groups_are_kept_where_asked_for() {
     if kind() == Kind::Runc {
         return;

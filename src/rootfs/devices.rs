@@ -1,7 +1,8 @@
 //! Device nodes, the links of `/dev`, and `/dev/console` (runtime-spec, config-linux.md, "Devices").
 //!
 //! All of it happens in a directory that is held open, whatever the image calls it. In a user namespace, where no
-//! device can be made, the host's node is bound, after a look at what it is.
+//! device can be made, one that was made on the host is bound ([`Nodes`]), or for who may make none, and for the default
+//! devices, the host's own, after a look at what it is.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +13,9 @@ use nix::sys::stat::{Mode, SFlag, fstat, fstatat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
+use super::idmap::Maps;
 use super::mounts::device_number;
+use super::nodes::{Node, Nodes};
 use super::path::{Inside, Root, format};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
@@ -43,7 +46,7 @@ struct Device {
     mode: Mode,
     number: u64,
     owner: (u32, u32),
-    /// Where the host has it, when it is to be bound.
+    /// Where the host may have it, when it is to be bound.
     bind: Option<PathBuf>,
     /// Place in `linux.devices`; none for a default device.
     index: Option<usize>,
@@ -55,11 +58,31 @@ pub(super) struct Devices {
     nodes: Vec<Device>,
     /// Whether something of the configuration is mounted on `/proc`.
     proc_mounted: bool,
+    /// `linux.mountLabel`.
+    label: Option<String>,
+}
+
+/// What was taken on the host for the nodes that are to be bound.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// The host's own nodes, in order; none for one that was made.
+    bound: Vec<Option<OwnedFd>>,
+    /// Those that were made.
+    made: Option<Nodes>,
+}
+
+impl Taken {
+    /// In the container's process: all nodes that are to be bound, in order.
+    fn into_bound(self, root: &Root, dev: &OwnedFd) -> Result<Vec<OwnedFd>> {
+        let made = self.made.map_or_else(|| Ok(Vec::new()), |nodes| nodes.bind(root, dev))?;
+        let mut made = made.into_iter();
+        Ok(self.bound.into_iter().filter_map(|node| node.or_else(|| made.next())).collect())
+    }
 }
 
 impl Devices {
     /// Compiles `linux.devices` and the default ones.
-    pub(super) fn plan(list: &[LinuxDevice], bind: bool, proc_mounted: bool) -> Result<Devices> {
+    pub(super) fn plan(list: &[LinuxDevice], bind: bool, proc_mounted: bool, label: Option<&str>) -> Result<Devices> {
         let mut nodes = Vec::with_capacity(list.len() + DEFAULT.len());
         for (index, device) in list.iter().enumerate() {
             let node = Device::plan(index, device, bind).field(|| format!("/linux/devices/{index}"))?;
@@ -84,7 +107,7 @@ impl Devices {
             };
             nodes.insert(0, node);
         }
-        Ok(Devices { nodes, proc_mounted })
+        Ok(Devices { nodes, proc_mounted, label: label.map(str::to_owned) })
     }
 
     /// Whether any node is to be bound.
@@ -92,29 +115,51 @@ impl Devices {
         self.nodes.iter().any(|node| node.bind.is_some())
     }
 
-    /// On the host: opens the nodes that are to be bound, in order.
-    pub(super) fn open(&self) -> Result<Vec<OwnedFd>> {
-        self.nodes.iter().filter_map(|node| node.bind.as_ref().map(|path| node.open(path))).collect()
+    /// On the host: makes or opens the nodes that are to be bound. `maps` are those of the container's user namespace; none
+    /// where all have to be the host's.
+    pub(super) fn open(&self, maps: Option<impl FnOnce() -> Result<Maps>>) -> Result<Taken> {
+        let maps = if self.makes_some() { maps.map(|maps| maps()).transpose()? } else { None };
+        let mut taken = Taken::default();
+        if maps.is_some() {
+            taken.made = Nodes::new(self.label.as_deref()).field(|| "/linux/devices")?;
+        }
+        for node in &self.nodes {
+            let Some(path) = &node.bind else { continue };
+            let made = node.make_on_host(taken.made.as_mut(), maps.as_ref());
+            let take = || if made? { Ok(None) } else { node.open(path).map(Some) };
+            taken.bound.push(take().map_err(|error| node.describe(error))?);
+        }
+        Ok(taken)
     }
 
-    /// Whether the host has those that are to be bound.
-    pub(super) fn look(&self) -> impl Iterator<Item = Result<()>> {
-        self.nodes.iter().filter_map(|node| node.bind.as_ref().map(|path| node.look(path)))
+    /// Whether those that are to be bound can be made, or the host has them. `makes`: this process may make some.
+    pub(super) fn look(&self, makes: bool) -> impl Iterator<Item = Result<()>> {
+        let mut made = None;
+        if makes && self.makes_some() {
+            made = Nodes::new(self.label.as_deref()).ok().flatten();
+        }
+        self.nodes.iter().filter_map(move |node| {
+            let path = node.bind.as_ref()?;
+            let done = node.make_on_host(made.as_mut(), None);
+            let look = || if done? { Ok(()) } else { node.look(path) };
+            Some(look().map_err(|error| node.describe(error)))
+        })
+    }
+
+    /// Whether some are to be bound that are not there on each host.
+    fn makes_some(&self) -> bool {
+        self.nodes.iter().any(|node| node.bind.is_some() && node.index.is_some())
     }
 
     /// In the container's process, where the host's `/dev` is still in sight: nodes, links, `ptmx`. Gives back the directory
     /// `/dev`. Where `binds`, in a mount namespace of the container's own, a node that may not be made is the host's.
-    pub(super) fn make(&self, root: &Root, bound: Vec<OwnedFd>, binds: bool) -> Result<OwnedFd> {
+    pub(super) fn make(&self, root: &Root, taken: Taken, binds: bool) -> Result<OwnedFd> {
         let dev = root.directory(&Inside::new("dev".as_ref())?).context("open /dev")?.fd;
-        let mut bound = bound.into_iter();
+        let mut bound = taken.into_bound(root, &dev).field(|| "/linux/devices")?.into_iter();
         for node in &self.nodes {
             let source = node.bind.as_ref().and_then(|_| bound.next());
             node.make(root, &dev, source, binds).map_err(|error| {
-                let error = error.context(format!("make the device {}/{}", node.parent, node.name.to_string_lossy()));
-                match node.index {
-                    Some(index) => error.field(format!("/linux/devices/{index}")),
-                    None => error,
-                }
+                node.describe(error.context(format!("make the device {}/{}", node.parent, node.name.to_string_lossy())))
             })?;
         }
         if self.proc_mounted || root.find(&Inside::new("proc/self/fd".as_ref())?).is_ok() {
@@ -154,9 +199,6 @@ impl Device {
         let (major, minor) = (number(device.major(), 0xfff, "major")?, number(device.minor(), 0xf_ffff, "minor")?);
         let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
         let bind = bind && !fifo;
-        if bind && owner != (0, 0) {
-            log::warn!("/linux/devices/{index}: the host's {path} is bound, and keeps its owner");
-        }
         Ok(Some(Device {
             parent,
             name,
@@ -169,8 +211,35 @@ impl Device {
         }))
     }
 
+    /// Names the entry of the configuration, if it is one.
+    fn describe(&self, error: Error) -> Error {
+        match self.index {
+            Some(index) => error.field(format!("/linux/devices/{index}")),
+            None => error,
+        }
+    }
+
+    /// On the host: makes it among `nodes`. False where the host's is to be bound.
+    fn make_on_host(&self, nodes: Option<&mut Nodes>, maps: Option<&Maps>) -> Result<bool> {
+        let (Some(nodes), Some(index)) = (nodes, self.index) else { return Ok(false) };
+        let (user, group) = maps.map_or((None, None), |maps| (maps.user(self.owner.0), maps.group(self.owner.1)));
+        let node = Node { kind: self.kind, mode: self.mode, number: self.number, user, group };
+        let made = nodes.add(node).context("make the device")?;
+        if made && maps.is_some() && self.owner != (0, 0) {
+            for (kind, id, outside) in [("uid", self.owner.0, user), ("gid", self.owner.1, group)] {
+                if outside.is_none() {
+                    log::warn!("/linux/devices/{index}/{kind}: the user namespace does not map {id}: nobody's instead");
+                }
+            }
+        }
+        Ok(made)
+    }
+
     /// A detached mount of the host's node: it gives nobody rights, and holds no program.
     fn open(&self, path: &Path) -> Result<OwnedFd> {
+        if let (Some(index), true) = (self.index, self.owner != (0, 0)) {
+            log::warn!("/linux/devices/{index}: the host's {} is bound, and keeps its owner", path.display());
+        }
         let node = self.checked(path, clone_path(path, false))?;
         change(&node, false, Change::set(attr::NOSUID | attr::NOEXEC))
             .with_context(|| format!("set the attributes of the device {}", path.display()))?;
@@ -183,7 +252,12 @@ impl Device {
 
     fn checked(&self, path: &Path, node: Result<OwnedFd, Errno>) -> Result<OwnedFd> {
         let describe = || format!("open the device {}", path.display());
-        let node = node.with_context(describe)?;
+        let node = node.with_context(describe);
+        let node = if self.index.is_some() {
+            node.hint("who may make no devices can only have one that the host has at this path: make it there")?
+        } else {
+            node?
+        };
         let stat = fstat(&node).with_context(describe)?;
         self.check(format(&stat), stat.st_rdev).with_context(describe)?;
         Ok(node)
@@ -327,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_configured_device_replaces_the_default_one_of_its_name() {
-        let devices = Devices::plan(&[device("/dev/null", LinuxDeviceType::C, 1, 3)], false, true).unwrap();
+        let devices = Devices::plan(&[device("/dev/null", LinuxDeviceType::C, 1, 3)], false, true, None).unwrap();
         let nulls: Vec<_> = devices.nodes.iter().filter(|node| node.name.as_c_str() == c"null").collect();
         assert_eq!(nulls.len(), 1);
         assert_eq!(nulls[0].index, Some(0));
@@ -342,14 +416,14 @@ mod tests {
             device("/dev/x", LinuxDeviceType::B, 1, 1 << 20),
             device("/", LinuxDeviceType::C, 1, 3),
         ] {
-            let error = Devices::plan(&[bad], false, true).unwrap_err();
+            let error = Devices::plan(&[bad], false, true, None).unwrap_err();
             assert_eq!(error.field_name(), Some("/linux/devices/0"));
         }
     }
 
     #[test]
     fn a_fifo_is_made_even_where_devices_are_bound() {
-        let devices = Devices::plan(&[device("/dev/f", LinuxDeviceType::P, 0, 0)], true, true).unwrap();
+        let devices = Devices::plan(&[device("/dev/f", LinuxDeviceType::P, 0, 0)], true, true, None).unwrap();
         let bound = devices.nodes.iter().filter(|node| node.bind.is_some()).count();
         assert_eq!(bound, DEFAULT.len());
     }

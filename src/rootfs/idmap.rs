@@ -200,6 +200,16 @@ impl Maps {
         Ok(Maps { users: complete(&self.users, &container.users)?, groups: complete(&self.groups, &container.groups)? })
     }
 
+    /// The user of the host who stands for one of the container.
+    pub(super) fn user(&self, id: u32) -> Option<u32> {
+        outside(&self.users, id)
+    }
+
+    /// The same for a group.
+    pub(super) fn group(&self, id: u32) -> Option<u32> {
+        outside(&self.groups, id)
+    }
+
     /// Reads back what the kernel shows of a process's maps.
     fn of_process(pid: Pid) -> Result<Maps> {
         let read = |name: &str| {
@@ -237,6 +247,14 @@ impl Range {
         let (disk, host, size) = (numbers.next()??, numbers.next()??, numbers.next()??);
         Some(Range { disk, host, size, relative: false })
     }
+}
+
+/// What an id becomes.
+fn outside(ranges: &[Range], id: u32) -> Option<u32> {
+    ranges.iter().find_map(|range| {
+        let offset = id.checked_sub(range.disk).filter(|offset| *offset < range.size)?;
+        range.host.checked_add(offset)
+    })
 }
 
 /// Ranges with ids of the host; a range of container ids that its user namespace maps in pieces becomes those pieces.
@@ -321,7 +339,7 @@ fn make(maps: &Maps) -> Result<OwnedFd> {
 }
 
 /// The maps of a user namespace, as we see them.
-fn maps_of(namespace: BorrowedFd<'_>) -> Result<Maps> {
+pub(super) fn maps_of(namespace: BorrowedFd<'_>) -> Result<Maps> {
     stand_in(Some(namespace), Maps::of_process).context("look at the maps of the container's user namespace")
 }
 

@@ -20,6 +20,7 @@ mod masks;
 mod mounts;
 #[cfg(test)]
 mod native_tests;
+mod nodes;
 mod options;
 mod overlay;
 mod path;
@@ -41,7 +42,7 @@ use oci_spec::runtime::{LinuxDevice, Spec};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
 use crate::sys::mount::{Change, attach, attr, change, change_all, clone_fd, spread};
-use devices::Devices;
+use devices::{Devices, Taken};
 use idmap::{Container, Namespaces};
 use image::Cover;
 use masks::Masks;
@@ -178,7 +179,7 @@ impl Rootfs {
             Some(mount) if mount.is_bind() => None,
             _ => {
                 let list: &[LinuxDevice] = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or(&[]);
-                Some(Devices::plan(list, request.user_namespace, covers(b"proc").is_some())?)
+                Some(Devices::plan(list, request.user_namespace, covers(b"proc").is_some(), label)?)
             }
         };
         let list = |paths: Option<&Vec<String>>| paths.cloned().unwrap_or_default();
@@ -264,7 +265,7 @@ impl Rootfs {
             above: None,
             plan: self,
             sources: Sources::default(),
-            nodes: Vec::new(),
+            nodes: Taken::default(),
             world: World { cgroup, shared: false, shown: None },
             dev: None,
             read_only_last: Vec::new(),
@@ -273,7 +274,7 @@ impl Rootfs {
         };
         if !later {
             opened.above = opened.plan.cover(opened.root.fd(), user_namespace)?;
-            opened.take(user_namespace)?;
+            opened.take(user_namespace, true)?;
         }
         Ok(opened)
     }
@@ -331,7 +332,7 @@ impl Rootfs {
             outcome.unwrap_or_else(&mut *tell);
             view.add(mount.target().clone(), what);
         }
-        for outcome in self.devices.iter().flat_map(Devices::look) {
+        for outcome in self.devices.iter().flat_map(|devices| devices.look(!later)) {
             outcome.unwrap_or_else(&mut *tell);
         }
         Some(view)
@@ -406,7 +407,7 @@ pub(crate) struct Opened {
     /// Trees taken on the host.
     sources: Sources,
     /// Device nodes taken on the host.
-    nodes: Vec<OwnedFd>,
+    nodes: Taken,
     world: World,
     /// The container's `/dev`.
     dev: Option<OwnedFd>,
@@ -423,16 +424,17 @@ impl Opened {
     /// have to be there: an overlay's work directory can only be passed by power over its owner.
     pub(crate) fn gather(&mut self) -> Result<()> {
         self.plan.refuse_mapped()?;
-        self.take(None)
+        self.take(None, false)
     }
 
-    fn take(&mut self, user_namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+    fn take(&mut self, user_namespace: Option<BorrowedFd<'_>>, makes_devices: bool) -> Result<()> {
         if let Above::Mount(mount) = &self.plan.above {
             self.above = Some(mount.open(&mut Namespaces::new(Container::Later))?.0);
         }
         self.sources = Sources::open(&self.plan.mounts, user_namespace, &self.plan.container_maps)?;
         if let Some(devices) = &self.plan.devices {
-            self.nodes = devices.open()?;
+            let maps = || user_namespace.map_or_else(|| Ok(self.plan.container_maps.clone()), idmap::maps_of);
+            self.nodes = devices.open(makes_devices.then_some(maps))?;
         }
         Ok(())
     }
