@@ -38,6 +38,38 @@ fn the_scheduling_policy_is_that_of_the_configuration() {
 }
 
 #[test]
+fn a_nice_value_is_without_effect_where_the_policy_has_none() {
+    for (policy, number, more) in [
+        ("SCHED_IDLE", "5", json!({})),
+        ("SCHED_FIFO", "1", json!({"priority": 3})),
+        (
+            "SCHED_DEADLINE",
+            "6",
+            json!({"flags": ["SCHED_FLAG_RESET_ON_FORK"], "runtime": 42000, "deadline": 1_000_000}),
+        ),
+    ] {
+        let mut scheduler = more;
+        scheduler["policy"] = policy.into();
+        let without = Bundle::new().set("/process/scheduler", scheduler.clone());
+        let program = ["cut", "-d ", "-f41", "/proc/self/stat"];
+        let outcome = without.args(program).run();
+        if policy != "SCHED_IDLE" && !outcome.succeeded() {
+            skip(&format!("this machine grants no {policy}"));
+            continue;
+        }
+        outcome.prints(number);
+        scheduler["nice"] = 19.into();
+        let outcome = Bundle::new().set("/process/scheduler", scheduler).args(program).run();
+        outcome.prints(number);
+        if !known_difference("runc", "says nothing") && !known_difference("crun", "says nothing") {
+            let log = outcome.log();
+            let warning = format!("/process/scheduler/nice: {policy} has no nice value, so 19 is without effect");
+            assert!(log.contains(&warning), "{log}");
+        }
+    }
+}
+
+#[test]
 fn the_io_priority_is_that_of_the_configuration() {
     let exec = known_difference("crun", "an exec has none");
     let with = |io: Value| Bundle::new().set("/process/ioPriority", io);

@@ -175,7 +175,9 @@ fn attributes(wanted: &spec::Scheduler) -> Result<sched::Attributes> {
     let for_nice = matches!(policy, Policy::SchedOther | Policy::SchedBatch);
     let for_priority = matches!(policy, Policy::SchedFifo | Policy::SchedRr);
     ensure!((-20..=19).contains(&nice), "nice {nice} is not between -20 and 19");
-    ensure!(nice == 0 || for_nice, "nice is only for SCHED_OTHER and SCHED_BATCH");
+    if nice != 0 && !for_nice {
+        log::warn!("/process/scheduler/nice: {policy} has no nice value, so {nice} is without effect");
+    }
     ensure!(priority == 0 || for_priority, "priority is only for SCHED_FIFO and SCHED_RR");
     ensure!((0..=99).contains(&priority), "priority {priority} is not between 1 and 99");
     ensure!(priority > 0 || !for_priority, "{policy} requires a priority between 1 and 99");
@@ -189,7 +191,7 @@ fn attributes(wanted: &spec::Scheduler) -> Result<sched::Attributes> {
     Ok(sched::Attributes {
         policy: number(&POLICIES, policy),
         flags: wanted.flags().iter().flatten().map(|&flag| number(&FLAGS, flag)).fold(0, |sum, flag| sum | flag),
-        nice,
+        nice: if for_nice { nice } else { 0 },
         priority: priority as u32,
         runtime: deadline[0],
         deadline: deadline[1],
@@ -345,12 +347,11 @@ mod tests {
         })
         .unwrap();
         assert_eq!((fifo.policy, fifo.priority), (1, 99));
-        assert!(
-            scheduler(|s| {
-                s.set_policy(Policy::SchedFifo).set_nice(Some(1));
-            })
-            .is_err()
-        );
+        let fifo = scheduler(|s| {
+            s.set_policy(Policy::SchedFifo).set_priority(Some(1)).set_nice(Some(1));
+        })
+        .unwrap();
+        assert_eq!((fifo.nice, fifo.priority), (0, 1));
     }
 
     #[test]
