@@ -101,6 +101,25 @@ fn b12_the_propagation_asked_for_is_that_of_the_root() {
 }
 
 #[test]
+fn b12_a_shared_root_is_nobodys_slave() {
+    if known_difference("crun", "of `/` only") {
+        return;
+    }
+    for asked in ["shared", "rshared"] {
+        let bundle = Bundle::new().set("/linux/rootfsPropagation", asked);
+        let dir = bundle.sandbox().dir();
+        mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>).expect("share");
+        let container = bundle.sh("awk '$5==\"/\"{print NF, $7, $8}' /proc/self/mountinfo");
+        let found = container.run();
+        let (line, mut words) = (found.ok().stdout(), Vec::new());
+        words.extend(line.split_whitespace());
+        if !(words.len() == 3 && words[1].starts_with("shared:") && words[2] == "-") {
+            found.fail("the root should be shared and nothing else");
+        }
+    }
+}
+
+#[test]
 fn b12_a_slave_root_receives_from_the_host_and_a_private_one_does_not() {
     if known_difference("crun", "cuts the root off from the host") || known_difference("runc", "the same") {
         return;

@@ -573,6 +573,10 @@ impl Opened {
         let mounts = &self.plan.mounts;
         // One call for all would overrule the words of single mounts, and what they were cannot be brought back.
         let one_by_one = all && mounts.iter().any(Mount::has_spread);
+        if kind == spread::SHARED {
+            // Not the slave of the host's mount besides, whose group it was cloned from.
+            change(self.root.fd(), false, Change::spread(spread::PRIVATE)).context("cut the root off from the host")?;
+        }
         change(self.root.fd(), all && !one_by_one, Change::spread(kind))
             .context("set the propagation of the root")
             .field(|| "/linux/rootfsPropagation")?;
