@@ -653,6 +653,11 @@ const FLAGS: &[Case] = &[
     (&["ro", "nosuid"], &["bind", "exec"], "rw,relatime", &[]),
     (&["nosuid", "noatime"], &["bind", "rw"], "rw,noatime", &[]),
     (&["nosuid", "nodiratime"], &["bind", "noexec"], "rw,noexec,nodiratime,relatime", &[]),
+    (&["noatime"], &["bind", "nodiratime"], "rw,nodiratime,relatime", &[]),
+    (&["noatime"], &["bind", "nodiratime", "norelatime"], "rw,nodiratime,relatime", &[]),
+    (&["noatime"], &["bind", "nodiratime", "strictatime"], "rw,nodiratime", &[]),
+    (&["noatime"], &["bind", "nodiratime", "noatime"], "rw,noatime,nodiratime", &[]),
+    (&["noatime"], &["rbind", "rnodiratime"], "rw,noatime,nodiratime", &[Kind::Crun]),
     (&["nosuid"], &["bind", "noatime"], "rw,noatime", &[]),
     (&["nosuid", "noexec"], &["rbind", "rro"], "ro,nosuid,noexec,relatime", &[]),
     (&["nosuid", "noexec"], &["rbind", "rro", "nodev"], "ro,nodev,relatime", &[Kind::Crun]),
@@ -664,7 +669,7 @@ const FLAGS: &[Case] = &[
     (&["nosuid", "noatime"], &["bind", "atime"], "rw,nosuid,noatime", &[Kind::Crun, Kind::Runc]),
 ];
 
-/// In a user namespace what the source has stays.
+/// In a user namespace what the source has stays, but for what Linux does not lock there.
 const FLAGS_IN_A_USER_NAMESPACE: &[Case] = &[
     (CAREFUL, &["rbind", "rw", "rprivate"], "rw,nosuid,nodev,noexec,relatime", &[Kind::Crun]),
     (CAREFUL, &["rbind", "ro", "rprivate"], "ro,nosuid,nodev,noexec,relatime", &[]),
@@ -672,6 +677,11 @@ const FLAGS_IN_A_USER_NAMESPACE: &[Case] = &[
     (&["noatime"], &["bind", "atime"], "rw,noatime", &[]),
     (&["noatime"], &["bind", "norelatime"], "rw,noatime", &[]),
     (&["nosuid", "noatime"], &["bind", "nostrictatime"], "rw,nosuid,noatime", &[Kind::Crun]),
+    (&["noatime"], &["bind", "nodiratime"], "rw,noatime,nodiratime", &[Kind::Crun, Kind::Runc]),
+    (&["ro", "noexec", "nosymfollow"], &["bind", "dev"], "ro,noexec,relatime", &[Kind::Crun]),
+    (&["nodev", "nosymfollow"], &["bind", "ro", "symfollow"], "ro,nodev,relatime", &[Kind::Crun]),
+    (&["nodev", "nosymfollow"], &["bind", "rw"], "rw,nodev,relatime", &[Kind::Crun]),
+    (&["nodev", "nosymfollow"], &["bind"], "rw,nodev,relatime,nosymfollow", &[Kind::Crun]),
 ];
 
 /// A tmpfs of the host with these flags.
@@ -724,6 +734,43 @@ fn flags_of_a_bind_take_the_place_of_its_sources() {
 #[test]
 fn flags_of_a_bind_are_added_to_its_sources_in_a_user_namespace() {
     binds_have(FLAGS_IN_A_USER_NAMESPACE, Bundle::userns);
+}
+
+#[test]
+fn a_read_only_source_stays_so_in_a_user_namespace() {
+    if known_difference("crun", "makes it writable") {
+        return;
+    }
+    for word in ["rw", "rrw"] {
+        let bundle = Bundle::new().userns();
+        let source = source_with(&bundle, &["ro"]);
+        let container = bundle.bind(source, "/m", &["rbind", word]).args(["true"]);
+        container.run().fails_with("operation not permitted");
+        if kind() == Kind::Corten {
+            container.run().fails_with("/mounts/7: clear ro, which the source has: operation not permitted");
+            crate::check::agrees(word, &container);
+        }
+    }
+    // Without a word for it, it stays without an error.
+    let read_only = |options: &[&str], make: &dyn Fn(&Bundle) -> PathBuf| {
+        let bundle = Bundle::new().userns();
+        let source = make(&bundle);
+        let container = bundle.bind(source, "/m", options);
+        container.sh("awk '$5==\"/m\"{print $6}' /proc/self/mountinfo; touch /m/x 2>&1 | grep -o 'Read-only'").run()
+    };
+    let of_mount = |bundle: &Bundle| source_with(bundle, &["ro"]);
+    read_only(&["rbind", "nosuid"], &of_mount).prints("ro,nosuid,relatime\nRead-only");
+    // What Kubernetes writes for each hostPath, on a file system that nobody can write to: the mount is writable.
+    let of_filesystem = |bundle: &Bundle| {
+        use nix::mount::{MsFlags, mount};
+        let dir = bundle.host_dir("source");
+        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount a tmpfs");
+        mount(None::<&str>, &dir, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
+            .expect("freeze it");
+        mount(None::<&str>, &dir, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, None::<&str>).expect("thaw it");
+        dir
+    };
+    read_only(&["rbind", "rprivate", "rw"], &of_filesystem).prints("rw,relatime\nRead-only");
 }
 
 #[test]

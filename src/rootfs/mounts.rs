@@ -147,9 +147,12 @@ impl Mount {
             _ => options.spread.clone(),
         };
         let has_spread = !options.spread.is_empty();
+        let (locked, bind) = (request.user_namespace, matches!(source, Source::Bind { .. }));
+        if bind && !locked {
+            options.complete_atime();
+        }
+        let replaced = if bind { options.replaced(locked) } else { 0 };
         let (own, all, links) = (options.own, options.all, options.links);
-        let locked = request.user_namespace;
-        let replaced = if matches!(source, Source::Bind { .. }) && !locked { options.replaced() } else { 0 };
         Ok(Mount {
             index,
             target,
@@ -434,6 +437,7 @@ impl Mount {
         let tree = if self.follows() { clone_path(path, recursive) } else { clone_unfollowed(path, recursive) };
         let tree = found(tree, path)?;
         self.check_source(&tree, path)?;
+        self.check_read_only(&tree)?;
         self.dress(&tree, recursive)?;
         Ok(tree)
     }

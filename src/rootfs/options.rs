@@ -115,6 +115,9 @@ const WORDS: &[(&str, Effect)] = &[
 /// The flags of a bind that take the place of its source's.
 const FLAGS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
 
+/// Those that mount_setattr(2) does not lock for a user namespace.
+const UNLOCKED: u64 = attr::NOSYMFOLLOW;
+
 /// The options in one string, as mount(2) parts them: at each comma but one that is escaped (overlayfs), between quotes
 /// (SELinux), or in a list of numbers (`mpol` of a tmpfs). Layers of an overlay that are given one by one come by
 /// fsconfig(2) alone, where a comma is a comma.
@@ -317,10 +320,20 @@ impl Options {
     }
 
     /// What a bind does not take over from its source: as soon as a word names a flag, the words are all the flags, for
-    /// runc and crun. No word for an access time mode does that to the mode of the source.
-    pub(super) fn replaced(&self) -> u64 {
+    /// runc and crun. No word for an access time mode does that to the mode of the source. Where the source's are `locked`,
+    /// in a user namespace, most of them stay.
+    pub(super) fn replaced(&self, locked: bool) -> u64 {
         let said = self.own.set | self.own.clear | self.all.set | self.all.clear;
-        if self.own_said { FLAGS & !said } else { 0 }
+        let flags = if locked { UNLOCKED } else { FLAGS };
+        if self.own_said { flags & !said } else { 0 }
+    }
+
+    /// `nodiratime` on its own leaves no access time mode of the source, as with mount(2): the default takes its place.
+    pub(super) fn complete_atime(&mut self) {
+        let said = (self.own.clear | self.all.clear) & attr::ATIME != 0;
+        if self.own.set & attr::NODIRATIME != 0 && !said {
+            self.own.atime(attr::RELATIME);
+        }
     }
 
     /// The attributes of a single mount: what goes for all, then what goes for this one.

@@ -5,10 +5,11 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use super::super::overlay::Overlay;
 use super::super::view::{Sight, Tree, View, What};
 use super::*;
+use crate::sys::mount::clone_fd;
 
 impl Mount {
     /// In a user namespace an attribute that the source has cannot be taken away, though host root could here.
-    /// `rw` is left out: what statvfs(3) says of it is also said of a file system that is read-only by itself.
+    /// `rw` is left to [`Mount::check_read_only`].
     pub(super) fn check_locked(&self, tree: &OwnedFd) -> Result<()> {
         let wanted = self.all.then(self.own);
         let clear = wanted.clear & !wanted.set & !attr::RDONLY;
@@ -28,6 +29,19 @@ impl Mount {
             Some((_, _, name)) => Err(Errno::EPERM).context(format!("clear {name}, which the source has")),
             None => Ok(()),
         }
+    }
+
+    /// The same for `rw`. What statvfs(3) says of that is also said of a file system that is read-only by itself, so the
+    /// detached `tree` is made writable, and looked at again.
+    pub(super) fn check_read_only(&self, tree: &OwnedFd) -> Result<()> {
+        let wanted = self.all.then(self.own);
+        let is_read_only = || Ok::<_, Errno>(fstatvfs(tree)?.flags().contains(FsFlags::ST_RDONLY));
+        if !self.locked || wanted.clear & !wanted.set & attr::RDONLY == 0 || !is_read_only()? {
+            return Ok(());
+        }
+        let what = "clear ro, which the source has";
+        change(tree, false, Change { clear: attr::RDONLY, ..Change::default() }).context(what)?;
+        if is_read_only()? { Ok(()) } else { Err(Errno::EPERM).context(what) }
     }
 
     /// What would be wrong with making it where a view ends, and what it adds to the view.
@@ -89,6 +103,8 @@ impl Mount {
         let tree = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC | links, Mode::empty());
         let tree = found(tree, path)?;
         self.check_source(&tree, path)?;
+        // Who may clone nothing here is told when it does so in the container.
+        clone_fd(&tree, false).map_or(Ok(()), |clone| self.check_read_only(&clone))?;
         Ok(tree)
     }
 
