@@ -328,11 +328,14 @@ impl Options {
         if self.own_said { flags & !said } else { 0 }
     }
 
-    /// `nodiratime` on its own leaves no access time mode of the source, as with mount(2): the default takes its place.
+    /// A word for access times replaces all that the source says of them, as with mount(2): `nodiratime` alone brings the
+    /// default mode with it, and a mode alone takes `nodiratime` away.
     pub(super) fn complete_atime(&mut self) {
-        let said = (self.own.clear | self.all.clear) & attr::ATIME != 0;
-        if self.own.set & attr::NODIRATIME != 0 && !said {
+        let said = self.own.set | self.own.clear | self.all.set | self.all.clear;
+        if self.own.set & attr::NODIRATIME != 0 && said & attr::ATIME == 0 {
             self.own.atime(attr::RELATIME);
+        } else if self.own.chosen_atime().is_some() && said & attr::NODIRATIME == 0 {
+            self.own.clear(attr::NODIRATIME);
         }
     }
 
