@@ -5,11 +5,10 @@ use std::path::PathBuf;
 
 use super::rpc::{CgroupMode, Kind, NetworkLock, Options};
 use crate::error::{Error, Result};
+use crate::sys::ns;
 
 /// The name of the log in the work directory.
 pub const LOG: &str = "dump.log";
-
-const NETWORK: u64 = libc::CLONE_NEWNET as u64;
 
 /// The options of `checkpoint` that CRIU carries out.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +98,7 @@ pub fn request(flags: &Flags, facts: Facts, images: RawFd, work: RawFd) -> (Kind
         page_server: flags.page_server.clone(),
         cgroup_mode: flags.cgroup_mode,
         freeze_cgroup: facts.cgroup,
-        empty_ns: if empty { NETWORK } else { 0 },
+        empty_ns: if empty { ns::Flags::NETWORK } else { ns::Flags::empty() },
         external,
         network_lock: flags.network_lock,
         config_file: facts.config_file,
@@ -143,15 +142,15 @@ mod tests {
         let facts = Facts { mounts: vec!["/data".into()], joined, has_devices: true, ..facts() };
         let (_, options) = request(&Flags::default(), facts, 4, 5);
         assert_eq!(options.external, ["mnt[/data]:/data", "net[42]:extRootNetNS"]);
-        assert_eq!(options.empty_ns, 0);
+        assert_eq!(options.empty_ns, ns::Flags::empty());
     }
 
     #[test]
     fn a_network_with_devices_is_left_to_whoever_made_it() {
         let (_, options) = request(&Flags::default(), Facts { has_devices: true, ..facts() }, 4, 5);
-        assert_eq!(options.empty_ns, NETWORK);
+        assert_eq!(options.empty_ns, ns::Flags::NETWORK);
         let (_, options) = request(&Flags { empty_network: true, ..Flags::default() }, facts(), 4, 5);
-        assert_eq!(options.empty_ns, NETWORK);
+        assert_eq!(options.empty_ns, ns::Flags::NETWORK);
     }
 
     #[test]

@@ -7,14 +7,13 @@ use super::dump::EXTERNAL_NAMESPACES;
 use super::mounts::ensure_nameable;
 use super::rpc::{CgroupMode, NetworkLock, Options};
 use crate::error::{Error, Result};
+use crate::sys::ns;
 
 /// The name of the log in the work directory.
 pub const LOG: &str = "restore.log";
 
 /// What covers a masked file: runc's name for it, and its source.
 const NULL: &str = "/dev/null";
-
-const NETWORK: u64 = libc::CLONE_NEWNET as u64;
 
 /// The options of `restore` that CRIU carries out.
 #[derive(Clone, Debug, Default)]
@@ -103,7 +102,7 @@ pub fn request(flags: &Flags, facts: Facts, images: RawFd, work: RawFd) -> Resul
         notify_scripts: true,
         cgroup_mode: flags.cgroup_mode,
         cgroup_root: facts.cgroup.filter(|_| manages).unwrap_or_default(),
-        empty_ns: if flags.empty_network || facts.has_no_network { NETWORK } else { 0 },
+        empty_ns: if flags.empty_network || facts.has_no_network { ns::Flags::NETWORK } else { ns::Flags::empty() },
         external,
         inherit_fd: streams.chain(inherited).collect(),
         join_ns: joined,

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::protobuf::{Encoder, Value, fields};
 use crate::error::{Error, Result};
+use crate::sys::ns;
 
 /// `criu_req_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +115,8 @@ pub struct Options {
     pub cgroup_root: String,
     /// The directory of the cgroup that is frozen for the dump.
     pub freeze_cgroup: Option<String>,
-    /// `CLONE_NEW*` of namespaces whose content is left out.
-    pub empty_ns: u64,
+    /// Namespaces whose content is left out.
+    pub empty_ns: ns::Flags,
     /// `--external` of criu(8).
     pub external: Vec<String>,
     /// Files that processes find in the place of others, by their keys.
@@ -172,8 +173,8 @@ impl Options {
         to.flag(24, true);
         to.number(34, self.cgroup_mode as u64);
         self.external.iter().for_each(|external| to.bytes(37, external.as_bytes()));
-        if self.empty_ns != 0 {
-            to.number(38, self.empty_ns);
+        if !self.empty_ns.is_empty() {
+            to.number(38, self.empty_ns.bits() as u64);
         }
         for (name, file) in &self.join_ns {
             to.message(39, |join| {

@@ -21,7 +21,7 @@ use crate::process::console;
 use crate::process::foreground::Terminal;
 use crate::rootfs::{self, Guest, Rootfs};
 use crate::seccomp::Program;
-use crate::sys;
+use crate::sys::{self, ns};
 
 use super::id::Id;
 use super::notify::{self, Relay};
@@ -343,7 +343,7 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         guest: None,
         namespaces: plan.namespaces.own_files().into_iter().map(str::to_owned).collect(),
         joined: plan.namespaces.joined_files().map(str::to_owned).collect(),
-        own_pid_namespace: plan.namespaces.origin(libc::CLONE_NEWPID as u64) == Origin::New,
+        own_pid_namespace: plan.namespaces.origin(ns::Flags::PID) == Origin::New,
         seccomp: plan.seccomp.is_some(),
         seccomp_agent: plan.seccomp_agent.clone(),
         process: None,

@@ -17,7 +17,7 @@ use crate::process::Process;
 use crate::process::console;
 use crate::process::foreground::{Foreground, Terminal};
 use crate::seccomp::Program;
-use crate::sys;
+use crate::sys::{self, ns};
 
 use super::claim::Claim;
 use super::create::{Console, open_console, send_pidfd, write_pid};
@@ -150,9 +150,9 @@ fn launch(
     let unit = record.cgroup.as_ref().filter(|cgroup| cgroup.unit().is_some());
     let attach = unit.map(|unit| move |process| unit.attach(process, pid, below));
     let request = exec::Request {
-        join: Join { init, kinds: all & !(libc::CLONE_NEWPID as u64) },
-        own_pid_namespace: all & libc::CLONE_NEWPID as u64 != 0,
-        user_namespace_of: (all & libc::CLONE_NEWUSER as u64 != 0).then_some(pid),
+        join: Join { init, kinds: all & !ns::Flags::PID },
+        own_pid_namespace: all.contains(ns::Flags::PID),
+        user_namespace_of: (all.contains(ns::Flags::USER)).then_some(pid),
         process,
         cgroup: cgroup.as_ref().map(AsFd::as_fd),
         instead: below.is_none().then_some(&where_init_is),

@@ -16,12 +16,7 @@ use crate::launch::beside;
 use crate::namespaces::user::Ids;
 use crate::plan::config;
 use crate::rootfs::{Additions, Isolation, Outside, Removals, Request, Shown};
-use crate::sys::{self, Errno};
-
-const USER: u64 = libc::CLONE_NEWUSER as u64;
-const PID: u64 = libc::CLONE_NEWPID as u64;
-const MOUNT: u64 = libc::CLONE_NEWNS as u64;
-const CGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
+use crate::sys::{self, Errno, ns};
 
 /// Mounts what the list has in the container, or nothing of it. Relative sources start at the bundle.
 pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
@@ -32,9 +27,9 @@ pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
         bundle: &container.record.bundle,
         id: &container.record.id,
         mount_namespace: Isolation::Joined,
-        user_namespace: place.kinds & USER != 0,
-        user_namespace_joined: place.kinds & USER != 0,
-        cgroup_namespace: place.kinds & CGROUP != 0,
+        user_namespace: place.kinds.contains(ns::Flags::USER),
+        user_namespace_joined: place.kinds.contains(ns::Flags::USER),
+        cgroup_namespace: place.kinds.contains(ns::Flags::CGROUP),
         network_namespace_owned: place.owns_network,
         no_pivot: false,
         selinux: host::has_selinux(),
@@ -48,7 +43,7 @@ pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
     });
     let mut trees = opened.phase("mounts")?;
     if additions.has_procfs() {
-        if place.kinds & PID != 0 && place.processes.is_none() {
+        if place.kinds.contains(ns::Flags::PID) && place.processes.is_none() {
             return Err(Error::new("the container's pid namespace is out of reach, and a procfs is to show it"));
         }
         let show = || place.processes.as_ref().map(|namespace| Shown::new(namespace.as_fd())).transpose();
@@ -69,8 +64,8 @@ pub fn remove(container: &Container, list: &[Mount]) -> Result<()> {
 /// The namespaces of a container that lives.
 struct Place {
     init: OwnedFd,
-    /// `CLONE_NEW*` of those that are not the host's.
-    kinds: u64,
+    /// Those that are not the host's.
+    kinds: ns::Flags,
     /// The user namespace, if it is the container's and we may open it: not before its program runs, without privilege.
     user: Option<OwnedFd>,
     /// Its pid namespace, if that is not the host's.
@@ -89,7 +84,7 @@ impl Place {
         }
         let (pid, init) = container.init()?;
         let kinds = container.record.kinds();
-        if kinds & MOUNT == 0 {
+        if !kinds.contains(ns::Flags::MOUNT) {
             return Err(Error::new("the container has no mount namespace of its own, its mounts are the host's"));
         }
         let open = |name: &str| {
@@ -99,8 +94,9 @@ impl Place {
                 opened => opened.map(|file| Some(OwnedFd::from(file))).with_context(|| format!("open {path}")),
             }
         };
-        let (user, network) = if kinds & USER == 0 { (None, None) } else { (open("user")?, open("net")?) };
-        let processes = if kinds & PID == 0 { None } else { open("pid")? };
+        let (user, network) =
+            if kinds.contains(ns::Flags::USER) { (open("user")?, open("net")?) } else { (None, None) };
+        let processes = if kinds.contains(ns::Flags::PID) { open("pid")? } else { None };
         // Alive afterwards: nothing else has got its pid meanwhile.
         if sys::pid::signal(init.as_fd(), 0).is_err() {
             bail!("container not running");
@@ -122,7 +118,7 @@ impl Place {
         pack: impl FnOnce() -> Result<T>,
         work: impl FnOnce(T) -> Result<Vec<OwnedFd>>,
     ) -> Result<Vec<OwnedFd>> {
-        beside::inside(self.init(), self.kinds & !PID, self.instead, pack, work)
+        beside::inside(self.init(), self.kinds & !ns::Flags::PID, self.instead, pack, work)
     }
 
     /// Does something that gives nothing back.

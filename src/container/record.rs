@@ -15,7 +15,7 @@ use crate::hooks::Hooks;
 use crate::namespaces::KINDS;
 use crate::rootfs::Guest;
 use crate::seccomp::Listener;
-use crate::sys;
+use crate::sys::{self, ns};
 
 fn identity(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Option<u64>> {
     sys::pid::identity(pidfd).with_context(|| format!("look at the container's process {pid}"))
@@ -166,10 +166,10 @@ impl Record {
         })
     }
 
-    /// `CLONE_NEW*` of the namespaces that are not the host's.
-    pub fn kinds(&self) -> u64 {
+    /// The namespaces that are not the host's.
+    pub fn kinds(&self) -> ns::Flags {
         let own = KINDS.iter().filter(|kind| self.namespaces.iter().any(|file| file == kind.file));
-        own.fold(0, |flags, kind| flags | kind.flag)
+        own.fold(ns::Flags::empty(), |flags, kind| flags | kind.flag)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::process::foreground::{Foreground, Terminal};
 use crate::process::{LANDLOCK, Thread, console};
 use crate::rootfs::{OVERLAY, Restored};
 use crate::seccomp::Program;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, ns};
 
 use super::checkpoint::{DESCRIPTORS, config_file, make as make_directory};
 use super::create::{Console, PidFile, Pieces};
@@ -142,7 +142,7 @@ fn refuse(plan: &Plan) -> Result<()> {
         return Err(Error::new("a root that is an overlay of the runtime's cannot be restored")
             .field(format!("/annotations/{OVERLAY}")));
     }
-    if plan.namespaces.origin(libc::CLONE_NEWUSER as u64) != Origin::Host {
+    if plan.namespaces.origin(ns::Flags::USER) != Origin::Host {
         return Err(Error::new("a container with a user namespace cannot be restored yet").field("/linux/namespaces"));
     }
     if plan.seccomp.as_ref().is_some_and(Program::notifies) {

@@ -7,9 +7,9 @@ use super::child;
 use super::fork::{self, Side};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::namespaces::user::Ids;
-use crate::sys;
+use crate::sys::{self, ns};
 
-/// Does `work` in a process that joins namespaces of the container (`kinds`, as `CLONE_NEW*`, of its first process `init`),
+/// Does `work` in a process that joins namespaces of the container (`kinds`, of its first process `init`),
 /// and gives back the descriptors that it opened there. Before it joins, it `pack`s what it needs of the host.
 ///
 /// The pid namespace is never among the kinds: nobody in a container that has one sees the process, so nobody there can look
@@ -20,15 +20,15 @@ use crate::sys;
 /// Those of `work`, as if it had been done here; that the process died, or could not join.
 pub fn inside<T>(
     init: BorrowedFd<'_>,
-    kinds: u64,
+    kinds: ns::Flags,
     instead: Ids,
     pack: impl FnOnce() -> Result<T>,
     work: impl FnOnce(T) -> Result<Vec<OwnedFd>>,
 ) -> Result<Vec<OwnedFd>> {
     let (ours, theirs) = answer::pair().context("make the socket to the process in the container")?;
-    debug_assert_eq!(kinds & libc::CLONE_NEWPID as u64, 0);
+    debug_assert!(!kinds.contains(ns::Flags::PID));
     sys::process::block_signals().context("block signals")?;
-    let side = fork::plain(0, None);
+    let side = fork::plain(ns::Flags::empty(), None);
     let side = match side {
         Ok(Side::Container) => {
             drop(ours);
@@ -51,7 +51,7 @@ pub fn inside<T>(
     answer.context("receive from the process in the container")?.unwrap_or_else(silent)
 }
 
-fn enter(init: BorrowedFd<'_>, kinds: u64, instead: Ids) -> Result<()> {
+fn enter(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Ids) -> Result<()> {
     // In a container with the host's pid namespace, its processes must not look into this one, whose descriptors are still
     // the host's (CVE-2016-9962). Root's is so from the start.
     sys::start::seclude().context("become non-dumpable")?;

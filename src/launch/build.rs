@@ -12,16 +12,12 @@ use crate::namespaces::user::Ids;
 use crate::namespaces::{self, Entry, uts};
 use crate::process::{self, Process};
 use crate::rootfs::Opened;
-use crate::sys;
 use crate::sys::proc::Procfs;
+use crate::sys::{self, ns};
 
 use super::child::{become_root, end_with_host, hand_over, open_terminal};
 use super::fork::{self, joins};
 use super::wire::{Message, Wire};
-
-const PID: u64 = libc::CLONE_NEWPID as u64;
-const USER: u64 = libc::CLONE_NEWUSER as u64;
-const NETWORK: u64 = libc::CLONE_NEWNET as u64;
 
 /// A container to build.
 pub struct Build {
@@ -31,11 +27,11 @@ pub struct Build {
     pub offsets: Option<Offsets>,
     /// Whether the host moves network devices.
     pub net_devices: bool,
-    /// Whether systemd makes the cgroup, around this process; and `CLONE_NEWCGROUP` when there is to be a namespace that
+    /// Whether systemd makes the cgroup, around this process; and the flag of a cgroup namespace when there is to be one that
     /// starts there.
-    pub unit: Option<u64>,
-    /// `CLONE_NEW*` flags of namespaces that this root has to make itself.
-    pub late_namespaces: u64,
+    pub unit: Option<ns::Flags>,
+    /// Namespaces that this root has to make itself.
+    pub late_namespaces: ns::Flags,
     /// The root filesystem.
     pub rootfs: Opened,
     /// Whether this process has to take what the runtime could not, for want of power over the host's mounts.
@@ -57,8 +53,8 @@ pub struct Entering {
     /// Those to join. With a pid namespace among them this is an intermediate process, which is outside of that and makes
     /// all that is new by itself.
     pub entries: Vec<Entry>,
-    /// `CLONE_NEW*` flags of the new ones.
-    pub new: u64,
+    /// The new ones.
+    pub new: ns::Flags,
     /// Whether a user namespace is joined: then the clocks are set before its root is become.
     pub joins_user: bool,
     /// Who is become where the user namespace has no root.
@@ -68,12 +64,12 @@ pub struct Entering {
 impl Entering {
     /// Whether the process is outside of the pid namespace that is joined.
     pub fn is_outside(&self) -> bool {
-        joins(&self.entries, PID)
+        joins(&self.entries, ns::Flags::PID)
     }
 
     /// Whether the user namespace is new.
     pub fn has_new_user(&self) -> bool {
-        self.new & USER != 0
+        self.new.contains(ns::Flags::USER)
     }
 
     /// Joins and makes them, `offsets` being the clocks of a new time namespace. Of a new user namespace the id maps are
@@ -93,11 +89,11 @@ impl Entering {
             sys::start::seclude().context("become non-dumpable")?;
         }
         fork::enter(&self.entries, offsets.filter(|_| self.joins_user), self.instead)?;
-        if joins(&self.entries, USER) {
+        if joins(&self.entries, ns::Flags::USER) {
             // A change of ids has made the kernel forget it.
             end_with_host()?;
         }
-        if outside && self.new != 0 {
+        if outside && !self.new.is_empty() {
             sys::clone::unshare(self.new).context("make namespaces (unshare)")?;
         }
         // Before the ids change: then our files in /proc belong to the host's root, and we may not write our own offsets.
@@ -193,10 +189,10 @@ impl Build {
             // Before sysctls, which may be theirs.
             wire.wait_go()?;
         }
-        if namespaces.new & NETWORK != 0 {
+        if namespaces.new.contains(ns::Flags::NETWORK) {
             sys::ns::loopback_up().context("bring the loopback device up")?;
         }
-        let pid = namespaces.entries.iter().find(|entry| entry.kind.flag == PID);
+        let pid = namespaces.entries.iter().find(|entry| entry.kind.flag == ns::Flags::PID);
         self.rootfs.show_processes_of(pid.map(|entry| entry.fd.as_fd()))
     }
 
@@ -222,10 +218,10 @@ impl Build {
 
 /// Whether the pid namespace that is joined, if one is, has to be chosen first of all: the right to it does not come with
 /// the user namespace, and is gone there. What is made from then on is born in it.
-pub fn chooses_early(entries: &[Entry], new: u64) -> Result<bool> {
+pub fn chooses_early(entries: &[Entry], new: ns::Flags) -> Result<bool> {
     let find = |kind| entries.iter().find(|entry| entry.kind.flag == kind).map(|entry| entry.fd.as_fd());
-    let Some(pid) = find(PID) else { return Ok(false) };
-    let Some(user) = find(USER) else { return Ok(new & USER != 0) };
+    let Some(pid) = find(ns::Flags::PID) else { return Ok(false) };
+    let Some(user) = find(ns::Flags::USER) else { return Ok(new.contains(ns::Flags::USER)) };
     // EPERM: one above our own.
     let Ok(owner) = sys::ns::owner(pid) else { return Ok(true) };
     let identity =
@@ -234,9 +230,9 @@ pub fn chooses_early(entries: &[Entry], new: u64) -> Result<bool> {
 }
 
 /// Waits until systemd has put this process into its cgroup.
-fn enter_unit(wire: &Wire, namespace: u64) -> Result<()> {
+fn enter_unit(wire: &Wire, namespace: ns::Flags) -> Result<()> {
     wire.wait_go()?;
-    if namespace != 0 {
+    if !namespace.is_empty() {
         sys::clone::unshare(namespace).context("make the cgroup namespace").phase("namespaces")?;
     }
     Ok(())

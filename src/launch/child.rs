@@ -16,7 +16,7 @@ use crate::process::console::{self, Pty};
 use crate::seccomp::Program;
 use crate::sys::proc::Procfs;
 use crate::sys::slate::Slate;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, ns};
 use crate::trace;
 
 use super::build::Build;
@@ -24,8 +24,6 @@ use super::finish;
 use super::fork::Seat;
 use super::gate::Waiting;
 use super::wire::{Message, Wire};
-
-const USER: u64 = libc::CLONE_NEWUSER as u64;
 
 /// What the container's process has to do.
 pub struct Script {
@@ -69,8 +67,8 @@ pub enum Entrance {
 pub struct Join {
     /// The handle of its first process.
     pub init: OwnedFd,
-    /// `CLONE_NEW*` flags of the namespaces to join through it; that of pids becomes the one of children.
-    pub kinds: u64,
+    /// The namespaces to join through it; that of pids becomes the one of children.
+    pub kinds: ns::Flags,
 }
 
 /// Carries the script out.
@@ -128,13 +126,13 @@ pub(super) fn end_with_host() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")
 }
 
-/// Becomes root of the new user namespace, whose maps are written, and makes there what only its root can (`late`, as
-/// `CLONE_NEW*`).
-pub(super) fn become_root(instead: Ids, late: u64) -> Result<()> {
+/// Becomes root of the new user namespace, whose maps are written, and makes there what only its root can
+/// (`late`).
+pub(super) fn become_root(instead: Ids, late: ns::Flags) -> Result<()> {
     user::become_root(instead)?;
     // A change of ids has made the kernel forget it.
     end_with_host()?;
-    if late != 0 {
+    if !late.is_empty() {
         sys::clone::unshare(late).context("make namespaces as root of the user namespace")?;
     }
     Ok(())
@@ -166,24 +164,24 @@ impl Join {
     }
 }
 
-/// Joins these namespaces (`CLONE_NEW*`) of a container, as root of its user namespace if that is among them, or as
+/// Joins these namespaces of a container, as root of its user namespace if that is among them, or as
 /// `instead` where it has none.
-pub(super) fn join_container(init: BorrowedFd<'_>, kinds: u64, instead: Ids) -> Result<()> {
-    let joins_user = kinds & USER != 0;
+pub(super) fn join_container(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Ids) -> Result<()> {
+    let joins_user = kinds.contains(ns::Flags::USER);
     if joins_user {
         // In there it may be denied to drop them (setgroups(2), user_namespaces(7)).
         user::drop_groups().phase("namespaces")?;
     }
-    let join = |kinds| match kinds {
-        0 => Ok(()),
-        _ => sys::clone::setns(init, kinds).context("join the container's namespaces").phase("namespaces"),
+    let join = |kinds: ns::Flags| match kinds.is_empty() {
+        true => Ok(()),
+        false => sys::clone::setns(init, kinds).context("join the container's namespaces").phase("namespaces"),
     };
     match join(kinds) {
         // The right to the others comes with the user namespace.
         Err(error) if joins_user && error.errno() == Some(Errno::EPERM) => {
-            join(USER)?;
+            join(ns::Flags::USER)?;
             user::become_root(instead).phase("namespaces")?;
-            join(kinds & !USER)?;
+            join(kinds & !ns::Flags::USER)?;
         }
         joined => joined?,
     }

@@ -11,7 +11,7 @@ use crate::namespaces::user;
 use crate::process::Process;
 use crate::seccomp::Program;
 use crate::sys::slate::Slate;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, ns};
 
 use super::child::{self, Entrance, Join, Script};
 use super::finish::{self, counts_itself};
@@ -130,12 +130,14 @@ impl<'a> Request<'a> {
 
     /// The fork, in the first cgroup that takes the process, and who moves it to its own if that is another.
     fn be_born(&self) -> (Result<Side>, Option<Attach<'a>>) {
-        let side = fork::plain(0, self.cgroup);
+        let side = fork::plain(ns::Flags::empty(), self.cgroup);
         match (side.as_ref().err().and_then(Error::errno), self.attach, self.instead) {
-            (Some(Errno::EACCES), Some(attach), _) => (fork::plain(0, None), Some(attach)),
+            (Some(Errno::EACCES), Some(attach), _) => (fork::plain(ns::Flags::empty(), None), Some(attach)),
             // It has controllers on for those below it, or is not threaded where those above it are.
             (Some(Errno::EBUSY | Errno::EOPNOTSUPP), _, Some(instead)) => {
-                let side = instead().phase("cgroup").and_then(|directory| fork::plain(0, Some(directory.as_fd())));
+                let side = instead()
+                    .phase("cgroup")
+                    .and_then(|directory| fork::plain(ns::Flags::empty(), Some(directory.as_fd())));
                 (side, None)
             }
             _ => (side, None),
@@ -155,7 +157,7 @@ impl<'a> Request<'a> {
     fn enter(self, (seat, slate): (Option<Seat>, Option<Slate>), (announces, awaited): (bool, bool), wire: Wire) -> ! {
         let Request { mut join, process, console, seccomp, .. } = self;
         if seat.is_some() {
-            join.kinds |= libc::CLONE_NEWPID as u64;
+            join.kinds |= ns::Flags::PID;
         }
         let (gate, start_container, alone) = (None, Hooks::default(), false);
         let state = Box::new(|_: &'static str, _| Vec::new());

@@ -20,10 +20,7 @@ use crate::namespaces::time::{Offsets, OwnProc};
 use crate::namespaces::user::{self, Ids};
 use crate::namespaces::{self, Entry};
 use crate::sys::clone::{self, By, Fork, SharedPid};
-use crate::sys::{self, Errno};
-
-const PID: u64 = libc::CLONE_NEWPID as u64;
-const USER: u64 = libc::CLONE_NEWUSER as u64;
+use crate::sys::{self, Errno, ns};
 
 /// Which side the caller is on.
 pub enum Side {
@@ -58,7 +55,7 @@ impl Seat {
     /// The intermediate process shares no memory with it: whoever gets to trace it must not reach a process that is
     /// outside of the container's pid namespace.
     pub fn take(self, by: By) -> Result<()> {
-        if clone::sibling(by, &self.0).map_err(|errno| explain(errno, 0))? {
+        if clone::sibling(by, &self.0).map_err(|errno| explain(errno, ns::Flags::empty()))? {
             // It has no such memory.
             std::mem::forget(self);
             return Ok(());
@@ -70,18 +67,18 @@ impl Seat {
 /// Makes the child from which the first process of a container comes, with `new` namespaces, about to join `entries`. Where
 /// a pid namespace is among the entries, that child is an intermediate process, which has all of this still to do.
 pub fn fork(
-    new: u64,
+    new: ns::Flags,
     entries: &mut Vec<Entry>,
     offsets: Option<&Offsets>,
     instead: Ids,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Side> {
-    if joins(entries, PID) {
-        return plain(0, cgroup);
+    if joins(entries, ns::Flags::PID) {
+        return plain(ns::Flags::empty(), cgroup);
     }
     // New namespaces must belong to the user namespace, and those joined may need rights that only the runtime's own
     // user namespace gives.
-    if !joins(entries, USER) && (new & USER == 0 || entries.is_empty()) {
+    if !joins(entries, ns::Flags::USER) && (!new.contains(ns::Flags::USER) || entries.is_empty()) {
         return plain(new, cgroup);
     }
     let side = by_intermediate(cgroup, || land(new, entries, offsets, instead));
@@ -92,12 +89,12 @@ pub fn fork(
 }
 
 /// Whether the entries have a namespace of this kind.
-pub fn joins(entries: &[Entry], kind: u64) -> bool {
+pub fn joins(entries: &[Entry], kind: ns::Flags) -> bool {
     entries.iter().any(|entry| entry.kind.flag == kind)
 }
 
 /// clone3 with these namespaces, in the cgroup.
-pub fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+pub fn plain(new: ns::Flags, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     match clone::clone3(new, cgroup) {
         Ok(Fork::Child) => Ok(Side::Container),
         Ok(Fork::Parent { pid, pidfd }) => Ok(Side::Host(pid, pidfd)),
@@ -109,7 +106,7 @@ pub fn plain(new: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
 /// in namespaces that only a process inside of the user namespace can make belong to that.
 fn by_intermediate(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> Result<Side> {
     let (ours, theirs) = answer::pair().context("make a socket to the intermediate process")?;
-    match clone::clone3(0, cgroup) {
+    match clone::clone3(ns::Flags::empty(), cgroup) {
         Ok(Fork::Parent { pidfd, .. }) => {
             drop(theirs);
             let arrived = receive(ours.as_fd());
@@ -128,13 +125,13 @@ fn by_intermediate(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result
             let _ = answer::give(theirs.as_fd(), &done);
             sys::pid::exit_now(done.is_err().into())
         }
-        Err(errno) => Err(explain(errno, 0)),
+        Err(errno) => Err(explain(errno, ns::Flags::empty())),
     }
 }
 
-fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) -> Result<Fork> {
+fn land(new: ns::Flags, entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) -> Result<Fork> {
     enter(entries, offsets, instead)?;
-    clone::clone3(new | libc::CLONE_PARENT as u64, None).map_err(|errno| explain(errno, new))
+    clone::clone3_sibling(new).map_err(|errno| explain(errno, new))
 }
 
 /// Joins the entries but for a pid namespace, the user namespace as its root, or as `instead` where it has none.
@@ -142,7 +139,7 @@ fn land(new: u64, entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) ->
 /// `offsets` are those of a new time namespace that is made while a user namespace is joined: afterwards nobody there may
 /// write them.
 pub fn enter(entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) -> Result<()> {
-    let user = joins(entries, USER);
+    let user = joins(entries, ns::Flags::USER);
     let own = offsets.filter(|_| user).map(|_| OwnProc::open()).transpose()?;
     if user {
         // In there it may be denied to drop them (setgroups(2), user_namespaces(7)).
@@ -196,17 +193,17 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
 }
 
 /// What a refused clone3 means.
-fn explain(errno: Errno, new: u64) -> Error {
+fn explain(errno: Errno, new: ns::Flags) -> Error {
     let error = Error::from(errno).context("make the container's process (clone3)");
     match errno {
-        Errno::EPERM | Errno::EACCES if new & USER != 0 => error.hint(user::switched_off().unwrap_or(
+        Errno::EPERM | Errno::EACCES if new.contains(ns::Flags::USER) => error.hint(user::switched_off().unwrap_or(
             "user namespaces are forbidden here: by a security module, an outer sandbox, or because this is a chroot",
         )),
         Errno::EPERM => error.hint(
             "new namespaces need root, or a user namespace: add {\"type\": \"user\"} to linux.namespaces, and id mappings",
         ),
         Errno::ENOSPC => {
-            let off = user::switched_off().filter(|_| new & USER != 0);
+            let off = user::switched_off().filter(|_| new.contains(ns::Flags::USER));
             error.hint(off.unwrap_or("a limit below /proc/sys/user/max_*_namespaces is reached"))
         }
         Errno::EAGAIN => error.hint("the limit of processes (pids.max of a cgroup, or RLIMIT_NPROC) is reached"),

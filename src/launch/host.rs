@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::rootfs::{CgroupPaths, Opened};
 use crate::seccomp::Program;
 use crate::sys::slate::Slate;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, ns};
 
 use super::build::{self, Build, Entering};
 use super::child::{self, Entrance, Script};
@@ -26,10 +26,6 @@ use super::fork::{self, Seat, Side, fork};
 use super::gate::Waiting;
 use super::talk::{self, Attendant, Launched, Talk};
 use super::wire::{Message, Wire};
-
-const PID: u64 = libc::CLONE_NEWPID as u64;
-const USER: u64 = libc::CLONE_NEWUSER as u64;
-const CGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
 
 /// What `create` needs beside the plan.
 pub struct Request<'a> {
@@ -56,8 +52,8 @@ struct Parts {
     /// The network namespace that devices are moved to, if it is joined.
     network: Option<OwnedFd>,
     rootfs: Opened,
-    /// `CLONE_NEW*` flags of the new namespaces.
-    new: u64,
+    /// The new namespaces.
+    new: ns::Flags,
     /// Whether the container's process has to take sources of mounts by itself.
     gathers: bool,
 }
@@ -68,7 +64,7 @@ impl Request<'_> {
         let plan = &mut self.plan;
         let entries = plan.namespaces.open().phase("namespaces")?;
         // systemd makes a cgroup around a process that is there; the namespace that starts at it comes after that.
-        let late = if self.cgroup.is_some_and(Cgroup::is_unit) { CGROUP } else { 0 };
+        let late = if self.cgroup.is_some_and(Cgroup::is_unit) { ns::Flags::CGROUP } else { ns::Flags::empty() };
         let new = plan.namespaces.clone_flags() & !late;
         let network = network_to_fill(&plan.namespaces, &entries)?;
         if !plan.hooks.create_container.is_empty() && build::chooses_early(&entries, new)? {
@@ -84,9 +80,10 @@ impl Request<'_> {
             }
             None => None,
         };
-        let user_namespace = entries.iter().find(|entry| entry.kind.flag == USER).map(|entry| entry.fd.as_fd());
-        let has_user = plan.namespaces.origin(USER) != Origin::Host;
-        let gathers = has_user && new & libc::CLONE_NEWNS as u64 != 0 && host::cannot_mount();
+        let user_namespace =
+            entries.iter().find(|entry| entry.kind.flag == ns::Flags::USER).map(|entry| entry.fd.as_fd());
+        let has_user = plan.namespaces.origin(ns::Flags::USER) != Origin::Host;
+        let gathers = has_user && new.contains(ns::Flags::MOUNT) && host::cannot_mount();
         let rootfs = plan.rootfs.take().ok_or_else(|| Error::new("the rootfs was opened before"))?;
         let rootfs = rootfs.open(paths, user_namespace, gathers).phase("mounts")?;
         rootfs.stand().phase("mounts")?;
@@ -107,8 +104,8 @@ impl Request<'_> {
     fn build(self, parts: Parts, (seat, slate): (Option<Seat>, Option<Slate>), wire: Wire) -> ! {
         let host_hooks = self.has_host_hooks();
         let Request { plan, cgroup, gate, console, state, .. } = self;
-        let late = plan.namespaces.clone_flags() & CGROUP;
-        let alone = parts.new & PID != 0;
+        let late = plan.namespaces.clone_flags() & ns::Flags::CGROUP;
+        let alone = parts.new.contains(ns::Flags::PID);
         let build = Build {
             net_devices: !plan.namespaces.devices().is_empty(),
             unit: cgroup.is_some_and(Cgroup::is_unit).then_some(late),
@@ -154,7 +151,7 @@ impl Request<'_> {
 pub fn create(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<Launched> {
     let (wire, child_wire) = Wire::pair()?;
     let mut parts = request.open()?;
-    let seat = fork::joins(&parts.entries, PID).then(Seat::new).transpose()?;
+    let seat = fork::joins(&parts.entries, ns::Flags::PID).then(Seat::new).transpose()?;
     let slate = finish::slate(request.plan.seccomp.as_ref(), &child_wire)?;
     let (pid, pidfd) = match fork_into(&mut parts, &request).phase("namespaces")? {
         Side::Host(pid, pidfd) => (pid, pidfd),
@@ -213,7 +210,7 @@ impl Host<'_> {
         let steps = || {
             // First: it is the container's root who owns the files in /proc of a process that has changed its ids. An
             // intermediate process does it by itself, before that.
-            if !fork::joins(&parts.entries, PID) {
+            if !fork::joins(&parts.entries, ns::Flags::PID) {
                 plan.process.adopt(pid).phase("process")?;
             }
             self.request.cgroup.map_or(Ok(()), |cgroup| cgroup.gather(pid)).phase("cgroup")?;
@@ -228,7 +225,7 @@ impl Host<'_> {
                 wire.let_go()?;
             }
             plan.namespaces.ensure_joined_maps(pid).phase("namespaces")?;
-            match plan.namespaces.origin(USER) {
+            match plan.namespaces.origin(ns::Flags::USER) {
                 Origin::Host => Ok(()),
                 Origin::New => plan.process.give_pipes(|user| plan.namespaces.maps()?.host_user(user)),
                 Origin::Joined => plan.process.give_pipes(|inside| user::host_user_of(pid, inside)),
@@ -358,16 +355,15 @@ impl Host<'_> {
 
 /// The network namespace that is joined, when network devices are to be moved there: it must not be the runtime's.
 pub(super) fn network_to_fill(namespaces: &Namespaces, entries: &[Entry]) -> Result<Option<OwnedFd>> {
-    const NETWORK: u64 = libc::CLONE_NEWNET as u64;
     if namespaces.devices().is_empty() {
         return Ok(None);
     }
-    if namespaces.is_hosts_own(NETWORK)? {
+    if namespaces.is_hosts_own(ns::Flags::NETWORK)? {
         return Err(
             Error::new("needs a network namespace, and the one joined is the host's").field("/linux/netDevices")
         );
     }
-    let entry = entries.iter().find(|entry| entry.kind.flag == NETWORK);
+    let entry = entries.iter().find(|entry| entry.kind.flag == ns::Flags::NETWORK);
     entry.map(|entry| entry.fd.try_clone().context("keep the network namespace")).transpose()
 }
 

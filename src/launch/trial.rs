@@ -13,9 +13,9 @@ use crate::log;
 use crate::namespaces::{Entry, Origin, uts};
 use crate::plan::Plan;
 use crate::seccomp::Program;
-use crate::sys;
 use crate::sys::proc::Procfs;
 use crate::sys::slate::Slate;
+use crate::sys::{self, ns};
 
 use super::build::{self, Entering};
 use super::child;
@@ -23,8 +23,6 @@ use super::finish;
 use super::fork::{self, Side};
 use super::host;
 use super::wire::{Message, Wire};
-
-const PID: u64 = libc::CLONE_NEWPID as u64;
 
 /// Makes the process and tells all that fails. Its warnings are given here. `gated`: the container would wait for `start`.
 pub fn run(plan: &Plan, gated: bool, tell: &mut dyn FnMut(Error)) {
@@ -60,7 +58,7 @@ fn ensure_passes_gate(plan: &Plan, filter: &Program) -> Result<()> {
 
 fn attempt(plan: &Plan, entries: &mut Vec<Entry>, tell: &mut dyn FnMut(Error)) -> Result<()> {
     let (wire, child_wire) = Wire::pair()?;
-    let outside = fork::joins(entries, PID);
+    let outside = fork::joins(entries, ns::Flags::PID);
     let namespaces = &plan.namespaces;
     let offsets = namespaces.offsets().filter(|_| namespaces.joins_user());
     let slate = finish::slate(plan.seccomp.as_ref(), &child_wire)?;
@@ -181,7 +179,7 @@ fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     child::end_with_host()?;
     let joins_nothing = entries.is_empty();
     // A procfs is made for the pid namespace that we are in, by who has power over that.
-    let outside = fork::joins(&entries, PID);
+    let outside = fork::joins(&entries, ns::Flags::PID);
     let wanted = !plan.sysctls.is_empty() || plan.process.needs_proc();
     let early = if wanted && outside { Procfs::open().ok() } else { None };
     enter(plan, entries, wire).phase("namespaces")?;
@@ -193,7 +191,7 @@ fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     let proc = procfs.as_ref().map(Procfs::dir);
     plan.process.start_session(proc).phase("process")?;
     // Namespaces that are joined are somebody else's.
-    let own = |flag: i32| plan.namespaces.origin(flag as u64) == Origin::New;
+    let own = |flag| plan.namespaces.origin(flag) == Origin::New;
     if let Some(procfs) = procfs.as_ref().filter(|_| joins_nothing) {
         // Interfaces are moved here, or made by hooks.
         let hooks = &plan.hooks;
@@ -205,7 +203,7 @@ fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
         };
         tell(written.phase("sysctl"));
     }
-    if own(libc::CLONE_NEWUTS) {
+    if own(ns::Flags::UTS) {
         tell(uts::set_host_name(&plan.host_name));
         tell(uts::set_domain_name(&plan.domain_name));
     }

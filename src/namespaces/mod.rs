@@ -17,7 +17,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
 use crate::error::{Context, Error, Result};
 use crate::input;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, ns};
 
 use netdev::Devices;
 use time::Offsets;
@@ -28,14 +28,14 @@ use user::IdMaps;
 /// The order is that of joining: the user namespace last, since the right to join the others may come from the one we
 /// are in; the mount namespace just before it, since paths mean something else afterwards.
 pub const KINDS: [Kind; 8] = [
-    Kind { word: "ipc", file: "ipc", flag: libc::CLONE_NEWIPC as u64 },
-    Kind { word: "uts", file: "uts", flag: libc::CLONE_NEWUTS as u64 },
-    Kind { word: "network", file: "net", flag: libc::CLONE_NEWNET as u64 },
-    Kind { word: "pid", file: "pid", flag: libc::CLONE_NEWPID as u64 },
-    Kind { word: "cgroup", file: "cgroup", flag: libc::CLONE_NEWCGROUP as u64 },
-    Kind { word: "time", file: "time", flag: libc::CLONE_NEWTIME as u64 },
-    Kind { word: "mount", file: "mnt", flag: libc::CLONE_NEWNS as u64 },
-    Kind { word: "user", file: "user", flag: libc::CLONE_NEWUSER as u64 },
+    Kind { word: "ipc", file: "ipc", flag: ns::Flags::IPC },
+    Kind { word: "uts", file: "uts", flag: ns::Flags::UTS },
+    Kind { word: "network", file: "net", flag: ns::Flags::NETWORK },
+    Kind { word: "pid", file: "pid", flag: ns::Flags::PID },
+    Kind { word: "cgroup", file: "cgroup", flag: ns::Flags::CGROUP },
+    Kind { word: "time", file: "time", flag: ns::Flags::TIME },
+    Kind { word: "mount", file: "mnt", flag: ns::Flags::MOUNT },
+    Kind { word: "user", file: "user", flag: ns::Flags::USER },
 ];
 
 /// One kind of namespace.
@@ -46,7 +46,7 @@ pub struct Kind {
     /// The name below `/proc/PID/ns`.
     pub file: &'static str,
     /// The flag of clone3(2) and setns(2).
-    pub flag: u64,
+    pub flag: ns::Flags,
 }
 
 /// Where a container's namespace of some kind comes from.
@@ -63,8 +63,8 @@ pub enum Origin {
 /// The namespaces of a container, checked.
 #[derive(Debug, Default)]
 pub struct Namespaces {
-    /// `CLONE_NEW*` flags of the new ones.
-    new: u64,
+    /// The new ones.
+    new: ns::Flags,
     joins: Vec<Join>,
     maps: Option<IdMaps>,
     offsets: Option<Offsets>,
@@ -106,15 +106,15 @@ impl Namespaces {
             }
         }
         planned.joins.sort_by_key(|join| KINDS.iter().position(|kind| kind == join.kind));
-        planned.maps = IdMaps::plan(linux, planned.origin(libc::CLONE_NEWUSER as u64))?;
-        planned.devices = Devices::plan(linux, planned.origin(libc::CLONE_NEWNET as u64))?;
-        planned.offsets = Offsets::plan(linux, planned.origin(libc::CLONE_NEWTIME as u64))?;
+        planned.maps = IdMaps::plan(linux, planned.origin(ns::Flags::USER))?;
+        planned.devices = Devices::plan(linux, planned.origin(ns::Flags::NETWORK))?;
+        planned.offsets = Offsets::plan(linux, planned.origin(ns::Flags::TIME))?;
         Ok(planned)
     }
 
-    /// Where the namespace with this `CLONE_NEW*` flag comes from.
-    pub fn origin(&self, flag: u64) -> Origin {
-        if self.new & flag != 0 {
+    /// Where the namespace with this flag comes from.
+    pub fn origin(&self, flag: ns::Flags) -> Origin {
+        if self.new.contains(flag) {
             Origin::New
         } else if self.joins.iter().any(|join| join.kind.flag == flag) {
             Origin::Joined
@@ -125,17 +125,17 @@ impl Namespaces {
 
     /// The flags for clone3(2). A time namespace with offsets is not among them: it is made by the child, which sets
     /// the offsets before it enters (time_namespaces(7): they are frozen once a process is inside).
-    pub fn clone_flags(&self) -> u64 {
+    pub fn clone_flags(&self) -> ns::Flags {
         let now = self.new & !self.late_flags();
         match self.offsets {
-            Some(_) => now & !(libc::CLONE_NEWTIME as u64),
+            Some(_) => now & !ns::Flags::TIME,
             None => now,
         }
     }
 
     /// The id maps of a new user namespace.
     pub fn maps(&self) -> Option<&IdMaps> {
-        self.maps.as_ref().filter(|_| self.origin(libc::CLONE_NEWUSER as u64) == Origin::New)
+        self.maps.as_ref().filter(|_| self.origin(ns::Flags::USER) == Origin::New)
     }
 
     /// Network devices of the host that are to be moved.
@@ -146,16 +146,16 @@ impl Namespaces {
     /// Checks that a user namespace that is joined, and in which this process is, has the id maps that are given beside
     /// its path: who writes them relies on them, for instance as the owners of files.
     pub fn ensure_joined_maps(&self, pid: Pid) -> Result<()> {
-        let joined = self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined;
+        let joined = self.origin(ns::Flags::USER) == Origin::Joined;
         self.maps.as_ref().filter(|_| joined).map_or(Ok(()), |maps| maps.ensure_those_of(pid))
     }
 
     /// What is missing in [`Namespaces::clone_flags`] for the child to make once it is root of its new user namespace.
     /// The root of an ipc namespace's message queues belongs for good to whoever makes it: in clone3(2) that is the
     /// host's root, who is nobody in the container.
-    pub fn late_flags(&self) -> u64 {
-        let late = libc::CLONE_NEWIPC as u64;
-        if self.new & libc::CLONE_NEWUSER as u64 == 0 { 0 } else { self.new & late }
+    pub fn late_flags(&self) -> ns::Flags {
+        let late = ns::Flags::IPC;
+        if self.new.contains(ns::Flags::USER) { self.new & late } else { ns::Flags::empty() }
     }
 
     /// The offsets of a new time namespace. Where a user namespace is joined ([`Namespaces::joins_user`]) they are written
@@ -171,7 +171,7 @@ impl Namespaces {
 
     /// Whether the user namespace is joined.
     pub fn joins_user(&self) -> bool {
-        self.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined
+        self.origin(ns::Flags::USER) == Origin::Joined
     }
 
     /// The names below `/proc/PID/ns` in which the container differs from the host: what an exec must enter.
@@ -201,7 +201,7 @@ impl Namespaces {
     }
 
     /// Refuses what would reach the host because a "joined" namespace is the runtime's own.
-    pub fn is_hosts_own(&self, flag: u64) -> Result<bool> {
+    pub fn is_hosts_own(&self, flag: ns::Flags) -> Result<bool> {
         let Some(join) = self.joins.iter().find(|join| join.kind.flag == flag) else {
             return Ok(self.origin(flag) == Origin::Host);
         };
@@ -236,9 +236,9 @@ impl Join {
 /// What is refused before the user namespace is joined is tried once more after it: the right may come from there.
 pub fn enter(entries: &[Entry]) -> Result<()> {
     let mut refused = Vec::new();
-    let mut user_to_come = entries.iter().any(|entry| entry.kind.flag == libc::CLONE_NEWUSER as u64);
-    for entry in entries.iter().filter(|entry| entry.kind.flag != libc::CLONE_NEWPID as u64) {
-        user_to_come &= entry.kind.flag != libc::CLONE_NEWUSER as u64;
+    let mut user_to_come = entries.iter().any(|entry| entry.kind.flag == ns::Flags::USER);
+    for entry in entries.iter().filter(|entry| entry.kind.flag != ns::Flags::PID) {
+        user_to_come &= entry.kind.flag != ns::Flags::USER;
         match entry.enter() {
             Err(Errno::EPERM) if user_to_come => refused.push(entry),
             done => done.with_context(|| format!("join the {} namespace", entry.kind.word))?,
@@ -252,7 +252,7 @@ pub fn enter(entries: &[Entry]) -> Result<()> {
 
 /// Makes the pid namespace among the entries the one in which the caller's next children are born, setns(2).
 pub fn choose_pid_namespace(entries: &[Entry]) -> Result<()> {
-    let entry = entries.iter().find(|entry| entry.kind.flag == libc::CLONE_NEWPID as u64);
+    let entry = entries.iter().find(|entry| entry.kind.flag == ns::Flags::PID);
     entry.map_or(Ok(()), Entry::enter).context("join the pid namespace")
 }
 
@@ -265,16 +265,16 @@ impl Entry {
 /// The table row of a type of the spec.
 fn kind_of(word: LinuxNamespaceType) -> &'static Kind {
     let flag = match word {
-        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
-        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
-        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
-        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
-        LinuxNamespaceType::User => libc::CLONE_NEWUSER,
-        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
-        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
-        LinuxNamespaceType::Time => libc::CLONE_NEWTIME,
+        LinuxNamespaceType::Mount => ns::Flags::MOUNT,
+        LinuxNamespaceType::Cgroup => ns::Flags::CGROUP,
+        LinuxNamespaceType::Uts => ns::Flags::UTS,
+        LinuxNamespaceType::Ipc => ns::Flags::IPC,
+        LinuxNamespaceType::User => ns::Flags::USER,
+        LinuxNamespaceType::Pid => ns::Flags::PID,
+        LinuxNamespaceType::Network => ns::Flags::NETWORK,
+        LinuxNamespaceType::Time => ns::Flags::TIME,
     };
-    KINDS.iter().find(|kind| kind.flag == flag as u64).expect("the table has every kind")
+    KINDS.iter().find(|kind| kind.flag == flag).expect("the table has every kind")
 }
 
 #[cfg(test)]
@@ -290,9 +290,9 @@ mod tests {
         let linux =
             linux(r#"{"namespaces":[{"type":"pid"},{"type":"network","path":"/run/n"},{"type":"uts","path":""}]}"#);
         let planned = Namespaces::plan(Some(&linux)).unwrap();
-        assert_eq!(planned.clone_flags(), (libc::CLONE_NEWPID | libc::CLONE_NEWUTS) as u64);
-        assert_eq!(planned.origin(libc::CLONE_NEWNET as u64), Origin::Joined);
-        assert_eq!(planned.origin(libc::CLONE_NEWNS as u64), Origin::Host);
+        assert_eq!(planned.clone_flags(), ns::Flags::PID | ns::Flags::UTS);
+        assert_eq!(planned.origin(ns::Flags::NETWORK), Origin::Joined);
+        assert_eq!(planned.origin(ns::Flags::MOUNT), Origin::Host);
         assert_eq!(planned.own_files(), ["uts", "net", "pid"]);
     }
 

@@ -26,6 +26,7 @@ use crate::namespaces::{Namespaces, Origin};
 use crate::process::{Facts, LANDLOCK, Process};
 use crate::rootfs::{self, Rootfs};
 use crate::seccomp::{Listener, Program};
+use crate::sys::ns;
 
 /// What the command line adds to the configuration.
 pub struct Options<'a> {
@@ -127,8 +128,8 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
     let process = spec.process_mut().take();
     let process =
         process.ok_or_else(|| Error::new("is missing").field("/process").hint("a container needs a process"))?;
-    let user_namespace = namespaces.origin(libc::CLONE_NEWUSER as u64) != Origin::Host;
-    let isolation = |flag: i32| match namespaces.origin(flag as u64) {
+    let user_namespace = namespaces.origin(ns::Flags::USER) != Origin::Host;
+    let isolation = |flag| match namespaces.origin(flag) {
         Origin::Host => rootfs::Isolation::None,
         Origin::New => rootfs::Isolation::New,
         Origin::Joined => rootfs::Isolation::Joined,
@@ -138,23 +139,23 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         spec: &spec,
         bundle: options.bundle,
         id: options.id,
-        mount_namespace: isolation(libc::CLONE_NEWNS),
+        mount_namespace: isolation(ns::Flags::MOUNT),
         user_namespace,
-        user_namespace_joined: namespaces.origin(libc::CLONE_NEWUSER as u64) == Origin::Joined,
-        cgroup_namespace: namespaces.origin(libc::CLONE_NEWCGROUP as u64) != Origin::Host,
-        network_namespace_owned: namespaces.origin(libc::CLONE_NEWNET as u64) == Origin::New,
+        user_namespace_joined: namespaces.origin(ns::Flags::USER) == Origin::Joined,
+        cgroup_namespace: namespaces.origin(ns::Flags::CGROUP) != Origin::Host,
+        network_namespace_owned: namespaces.origin(ns::Flags::NETWORK) == Origin::New,
         no_pivot: options.no_pivot,
         selinux: linux.is_some_and(|linux| linux.mount_label().is_some()) && host::has_selinux(),
     })?;
     let domain_name = spec.domainname().clone().unwrap_or_default();
     let sysctls = Sysctls::plan(linux.and_then(|linux| linux.sysctl().as_ref()), !domain_name.is_empty(), |owner| {
         let flag = match owner {
-            Owner::Ipc => libc::CLONE_NEWIPC,
-            Owner::Network => libc::CLONE_NEWNET,
-            Owner::Uts => libc::CLONE_NEWUTS,
-            Owner::User => libc::CLONE_NEWUSER,
+            Owner::Ipc => ns::Flags::IPC,
+            Owner::Network => ns::Flags::NETWORK,
+            Owner::Uts => ns::Flags::UTS,
+            Owner::User => ns::Flags::USER,
         };
-        namespaces.is_hosts_own(flag as u64).map(|host| !host)
+        namespaces.is_hosts_own(flag).map(|host| !host)
     })?;
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
     let steers_cgroups = steers_cgroups(&spec, &namespaces);
@@ -274,7 +275,7 @@ fn host_facts(process: &SpecProcess, user_namespace: bool) -> Facts<'static> {
 /// To whom a cgroup is given that the container steers: the host's id of its user (runtime-spec, "Cgroup ownership").
 fn delegate_to(namespaces: &Namespaces, process: &SpecProcess) -> Option<Uid> {
     let user = process.user().uid();
-    let owner = match namespaces.origin(libc::CLONE_NEWUSER as u64) {
+    let owner = match namespaces.origin(ns::Flags::USER) {
         Origin::Host => user,
         _ => namespaces.maps()?.host_user(user)?,
     };
@@ -287,7 +288,7 @@ fn steers_cgroups(spec: &Spec, namespaces: &Namespaces) -> bool {
         let read_only = mount.options().iter().flatten().any(|option| option.split(',').any(|word| word == "ro"));
         mount.destination() == Path::new("/sys/fs/cgroup") && mount.typ().as_deref() == Some("cgroup") && !read_only
     };
-    namespaces.origin(libc::CLONE_NEWCGROUP as u64) == Origin::New && spec.mounts().iter().flatten().any(writable)
+    namespaces.origin(ns::Flags::CGROUP) == Origin::New && spec.mounts().iter().flatten().any(writable)
 }
 
 /// crun's annotation for containers that steer the cgroups below their own.

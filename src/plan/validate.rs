@@ -4,6 +4,7 @@ use oci_spec::runtime::Spec;
 
 use crate::error::{Error, Result};
 use crate::namespaces::{Namespaces, Origin};
+use crate::sys::ns;
 
 /// Refuses a configuration that cannot be honoured as it is written.
 pub fn validate(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
@@ -31,7 +32,7 @@ fn version(spec: &Spec) -> Result<()> {
 
 /// A host or domain name without a UTS namespace would rename the host.
 fn names(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
-    let own = namespaces.origin(libc::CLONE_NEWUTS as u64) != Origin::Host;
+    let own = namespaces.origin(ns::Flags::UTS) != Origin::Host;
     for (field, name) in [("/hostname", spec.hostname()), ("/domainname", spec.domainname())] {
         let set = name.as_ref().is_some_and(|name| !name.is_empty());
         if set && !own {

@@ -20,9 +20,7 @@ use super::pivot::unescape;
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::clone::{Fork, clone3, setns};
 use crate::sys::mount::{clone_path, map_ids};
-use crate::sys::{self, Errno};
-
-const NEWUSER: u64 = libc::CLONE_NEWUSER as u64;
+use crate::sys::{self, Errno, ns};
 
 /// `size` ids from `disk` on, as the file system has them, are seen as those of the host from `host` on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -347,13 +345,13 @@ pub(super) fn maps_of(namespace: BorrowedFd<'_>) -> Result<Maps> {
 /// when we let go of the socket, and so it does if we die.
 fn stand_in<T>(join: Option<BorrowedFd<'_>>, look: impl FnOnce(Pid) -> Result<T>) -> Result<T> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    let flags = if join.is_some() { 0 } else { NEWUSER };
+    let flags = if join.is_some() { ns::Flags::empty() } else { ns::Flags::USER };
     match clone3(flags, None)? {
         Fork::Child => {
             drop(ours);
             // Root of a namespace that is joined must not look into this copy of us (CVE-2016-9962). Root's is non-dumpable
             // from the start, also in one that is new.
-            let enter = |namespace| sys::start::seclude().and_then(|()| setns(namespace, NEWUSER));
+            let enter = |namespace| sys::start::seclude().and_then(|()| setns(namespace, ns::Flags::USER));
             if join.is_none_or(|namespace| enter(namespace).is_ok()) {
                 let _ = send(theirs.as_raw_fd(), b"+", MsgFlags::MSG_NOSIGNAL);
                 let _ = recv(theirs.as_raw_fd(), &mut [0], MsgFlags::empty());

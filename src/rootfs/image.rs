@@ -21,6 +21,7 @@ use crate::host;
 use crate::sys::Errno;
 use crate::sys::clone::{setns, unshare};
 use crate::sys::mount::{Change, attach, change_all, clone_fd, spread};
+use crate::sys::ns::Flags;
 
 /// The annotation's name.
 pub(crate) const ANNOTATION: &str = "run.corten.rootfs.overlay";
@@ -313,21 +314,20 @@ fn make_directory(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
 /// Does something in a mount namespace that ends with it, and comes back. It is given the image, and a place to mount
 /// on, both as they are there.
 fn elsewhere<T>(image: BorrowedFd<'_>, work: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Result<T>) -> Result<T> {
-    const NAMESPACE: u64 = libc::CLONE_NEWNS as u64;
     let here = |path: &str| open(path, DIRECTORY_PATH, Mode::empty());
     let (root, home) = (here("/")?, here(".")?);
     let namespace = open("/proc/self/ns/mnt", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
         .context("open our own mount namespace")?;
     // The working directory goes along, to its copy in the new namespace.
     fchdir(image).context("enter the image directory")?;
-    let done = unshare(NAMESPACE).context("make a mount namespace").and_then(|()| {
+    let done = unshare(Flags::MOUNT).context("make a mount namespace").and_then(|()| {
         let work = || {
             change_all(Change::spread(spread::PRIVATE)).context("cut the mounts off from the host")?;
             let image = here(".")?;
             work(image.as_fd(), image.as_fd())
         };
         let done = work();
-        setns(namespace.as_fd(), NAMESPACE).context("go back to our own mount namespace")?;
+        setns(namespace.as_fd(), Flags::MOUNT).context("go back to our own mount namespace")?;
         // Which began at the namespace's root.
         fchdir(&root).and_then(|()| chroot(".")).context("go back to our own root directory")?;
         done

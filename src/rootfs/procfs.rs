@@ -23,7 +23,7 @@ use super::mounts::is_proc_root;
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::clone::{self, Fork};
 use crate::sys::mount::{Change, Filesystem, change, clone_fd};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, ns};
 
 /// How long a member of the namespace may keep us waiting, who could have mounted anything on its `/proc`.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -113,10 +113,10 @@ fn clone_there(pid: u32, namespace: (u64, u64)) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/mnt");
     let place = fs::File::open(&path).with_context(|| format!("open {path}"))?;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    match clone::clone3(0, None)? {
+    match clone::clone3(ns::Flags::empty(), None)? {
         Fork::Child => {
             drop(ours);
-            let entered = clone::setns(place.as_fd(), libc::CLONE_NEWNS as u64).context("join its mount namespace");
+            let entered = clone::setns(place.as_fd(), ns::Flags::MOUNT).context("join its mount namespace");
             if let Ok(tree) = entered.and_then(|()| clone_own(namespace)) {
                 let rights = [tree.as_raw_fd()];
                 let _ = sendmsg::<()>(

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::unistd::Pid;
 
+use super::ns::Flags;
 use super::{Errno, Result};
 
 /// clone3(2), Linux 5.7; libc's constant is too narrow for it.
@@ -25,11 +26,20 @@ pub enum Fork {
     Child,
 }
 
-/// Creates a child by clone3(2) with the given `CLONE_NEW*` (and `CLONE_PARENT`) flags; in `cgroup`, a directory of
-/// cgroup2, when given (`CLONE_INTO_CGROUP`).
+/// Creates a child in `new` namespaces by clone3(2); in `cgroup`, a directory of cgroup2, when given
+/// (`CLONE_INTO_CGROUP`).
 ///
 /// The caller must be single-threaded: the child is a copy of its memory and goes on with it.
-pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
+pub fn clone3(new: Flags, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
+    create(new.bits() as u64, cgroup)
+}
+
+/// [`clone3`], but the parent of the new process is the caller's parent (`CLONE_PARENT`).
+pub fn clone3_sibling(new: Flags) -> Result<Fork> {
+    create(new.bits() as u64 | libc::CLONE_PARENT as u64, None)
+}
+
+fn create(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     let mut pidfd: RawFd = -1;
     // SAFETY: `clone_args` is plain integers, for which all-zero is the documented default.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -156,16 +166,16 @@ pub fn sibling(by: By, pid: &SharedPid) -> Result<bool> {
 }
 
 /// Moves the caller into new namespaces, unshare(2).
-pub fn unshare(flags: u64) -> Result<()> {
+pub fn unshare(new: Flags) -> Result<()> {
     // SAFETY: one integer goes in, no memory is touched.
-    Errno::result(unsafe { libc::unshare(flags as i32) }).map(drop)
+    Errno::result(unsafe { libc::unshare(new.bits()) }).map(drop)
 }
 
-/// Moves the caller (for pid and time: its future children) into the namespace behind `fd`, setns(2). `kind` is the
-/// `CLONE_NEW*` flag that the descriptor must have, or several of them for a pidfd.
-pub fn setns(fd: BorrowedFd<'_>, kind: u64) -> Result<()> {
+/// Moves the caller (for pid and time: its future children) into the namespace behind `fd`, setns(2). `kinds` is the
+/// flag that the descriptor must have, or several of them for a pidfd.
+pub fn setns(fd: BorrowedFd<'_>, kinds: Flags) -> Result<()> {
     // SAFETY: a borrowed descriptor and an integer go in, no memory is touched.
-    Errno::result(unsafe { libc::setns(fd.as_raw_fd(), kind as i32) }).map(drop)
+    Errno::result(unsafe { libc::setns(fd.as_raw_fd(), kinds.bits()) }).map(drop)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use nix::sys::socket::{
 };
 
 use super::clone::setns;
+use super::ns::Flags;
 use super::{Errno, Result};
 
 // linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
@@ -111,9 +112,9 @@ impl Route {
     pub fn open_in(namespace: BorrowedFd<'_>) -> Result<Route> {
         let home = File::open("/proc/self/ns/net")
             .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
-        setns(namespace, libc::CLONE_NEWNET as u64)?;
+        setns(namespace, Flags::NETWORK)?;
         let route = Route::open();
-        setns(home.as_fd(), libc::CLONE_NEWNET as u64)?;
+        setns(home.as_fd(), Flags::NETWORK)?;
         route
     }
 

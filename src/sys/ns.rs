@@ -1,4 +1,4 @@
-//! What namespaces need beyond clone and setns: their type, the loopback device, names.
+//! Namespaces: their flags, and what they need beyond clone and setns: their type, the loopback device, names.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -10,10 +10,33 @@ use super::{Errno, Result};
 const NS_GET_USERNS: libc::Ioctl = 0xb701;
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
-/// The `CLONE_NEW*` flag of the namespace behind a descriptor; ENOTTY when it is no namespace.
-pub fn kind(fd: BorrowedFd<'_>) -> Result<u64> {
+bitflags::bitflags! {
+    /// `CLONE_NEW*`: kinds of namespaces, namespaces(7).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Flags: libc::c_int {
+        /// Message queues and System V objects.
+        const IPC = libc::CLONE_NEWIPC;
+        /// Host and NIS domain name.
+        const UTS = libc::CLONE_NEWUTS;
+        /// Network devices, addresses, ports.
+        const NETWORK = libc::CLONE_NEWNET;
+        /// Process ids.
+        const PID = libc::CLONE_NEWPID;
+        /// The root of the cgroup hierarchies.
+        const CGROUP = libc::CLONE_NEWCGROUP;
+        /// Boot and monotonic clocks.
+        const TIME = libc::CLONE_NEWTIME;
+        /// Mount points.
+        const MOUNT = libc::CLONE_NEWNS;
+        /// User and group ids, capabilities.
+        const USER = libc::CLONE_NEWUSER;
+    }
+}
+
+/// The flag of the namespace behind a descriptor; ENOTTY when it is no namespace.
+pub fn kind(fd: BorrowedFd<'_>) -> Result<Flags> {
     // SAFETY: this request takes no argument and only returns a number.
-    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) }).map(|kind| kind as u32 as u64)
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) }).map(Flags::from_bits_retain)
 }
 
 /// The user namespace that owns the namespace behind a descriptor; EPERM when it is above our own.
@@ -51,7 +74,7 @@ mod tests {
     #[test]
     fn a_namespace_file_tells_its_kind_and_another_file_has_none() {
         let uts = File::open("/proc/self/ns/uts").unwrap();
-        assert_eq!(kind(uts.as_fd()), Ok(libc::CLONE_NEWUTS as u64));
+        assert_eq!(kind(uts.as_fd()), Ok(Flags::UTS));
         assert!(kind(File::open("/dev/null").unwrap().as_fd()).is_err());
     }
 }

@@ -22,7 +22,7 @@ use crate::plan::{self, Plan, config, names};
 use crate::process::console;
 use crate::rootfs::{Sight, View};
 use crate::seccomp;
-use crate::sys::Errno;
+use crate::sys::{Errno, ns};
 
 use super::agent::CALLING;
 use super::create::Console;
@@ -283,8 +283,8 @@ impl Report {
             self.cut_short = true;
             return;
         }
-        let origin = |flag: i32| plan.namespaces.origin(flag as u64);
-        let own = origin(libc::CLONE_NEWUSER) != Origin::Host && origin(libc::CLONE_NEWNS) == Origin::New;
+        let origin = |flag| plan.namespaces.origin(flag);
+        let own = origin(ns::Flags::USER) != Origin::Host && origin(ns::Flags::MOUNT) == Origin::New;
         let later = own && host::cannot_mount();
         let mut tell = |error: Error| self.add(error.phase("mounts"), Some(document));
         let view = plan.rootfs.as_ref().and_then(|rootfs| rootfs.look(later, &mut tell));

@@ -10,7 +10,7 @@ use crate::namespaces::Origin;
 use crate::plan::Plan;
 use crate::process::check::{Files, Rights};
 use crate::rootfs::{Sight, View};
-use crate::sys::Errno;
+use crate::sys::{Errno, ns};
 
 /// See the module's head.
 pub struct Seen<'a> {
@@ -28,7 +28,7 @@ struct Identity {
 impl<'a> Seen<'a> {
     pub(super) fn new(view: &'a View, plan: &'a Plan) -> Seen<'a> {
         let rights = plan.process.rights();
-        let identity = match plan.namespaces.origin(libc::CLONE_NEWUSER as u64) {
+        let identity = match plan.namespaces.origin(ns::Flags::USER) {
             Origin::Host => rights.groups.clone().map(|groups| Identity { user: rights.user, groups }),
             Origin::Joined => None,
             Origin::New => plan.namespaces.maps().and_then(|maps| {
