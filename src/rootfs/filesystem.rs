@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::error::{Error, Result};
 use crate::sys::Errno;
-use crate::sys::mount::Filesystem;
+use crate::sys::mount::{Filesystem, attr};
 
 /// Starts to make a file system of a type.
 pub(super) fn start(fstype: &CStr) -> Result<Filesystem> {
@@ -25,7 +25,7 @@ pub(super) fn set(filesystem: &Filesystem, key: &CStr, value: Option<&CStr>) -> 
 }
 
 /// Makes it, as a detached mount with these attributes.
-pub(super) fn finish(filesystem: &Filesystem, attributes: u64) -> Result<OwnedFd> {
+pub(super) fn finish(filesystem: &Filesystem, attributes: attr) -> Result<OwnedFd> {
     filesystem.mount(attributes).map_err(|errno| complain(filesystem, errno, "make the file system"))
 }
 

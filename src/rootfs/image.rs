@@ -20,7 +20,7 @@ use crate::error::{Context, Error, Result, ensure};
 use crate::host;
 use crate::sys::Errno;
 use crate::sys::clone::{setns, unshare};
-use crate::sys::mount::{Change, attach, change_all, clone_fd, spread};
+use crate::sys::mount::{Change, attach, attr, change_all, clone_fd, spread};
 use crate::sys::ns::Flags;
 
 /// The annotation's name.
@@ -140,7 +140,7 @@ impl Cover {
         if let Some(label) = &self.label {
             set(&filesystem, &label.key, label.value.as_deref())?;
         }
-        let tmpfs = finish(&filesystem, 0)?;
+        let tmpfs = finish(&filesystem, attr::empty())?;
         place(&tmpfs)?;
         let (upper, work) = (make_upper(tmpfs.as_fd(), image)?, make_directory(tmpfs.as_fd(), c"work")?);
         self.stack(image, upper, work)
@@ -175,7 +175,7 @@ impl Cover {
         stack.add(c"lowerdir+", image.try_clone_to_owned()?, &"the image directory")?;
         stack.add(c"upperdir", upper, &"the upper layer")?;
         stack.add(c"workdir", work, &"the work directory")?;
-        stack.mount(0).map_err(remedy)
+        stack.mount(attr::empty()).map_err(remedy)
     }
 }
 
@@ -282,7 +282,7 @@ fn is_in_use(upper: &OwnedFd, image: BorrowedFd<'_>) -> Result<bool> {
     stack.add(c"lowerdir+", image.try_clone_to_owned()?, &"the image directory")?;
     stack.add(c"upperdir", upper.try_clone()?, &"the upper layer")?;
     stack.add(c"workdir", upper.try_clone()?, &"the work directory")?;
-    Ok(stack.mount(0).is_err_and(|error| error.errno() == Some(Errno::EBUSY)))
+    Ok(stack.mount(attr::empty()).is_err_and(|error| error.errno() == Some(Errno::EBUSY)))
 }
 
 /// The upper layer, whose root is the container's: a new one looks like the image's.

@@ -41,7 +41,7 @@ use oci_spec::runtime::{LinuxDevice, Spec};
 
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Change, attach, attr, change, change_all, clone_fd, spread};
+use crate::sys::mount::{Change, Propagation, attach, attr, change, change_all, clone_fd, spread};
 use devices::{Devices, Taken};
 use idmap::{Container, Namespaces};
 use image::Cover;
@@ -114,9 +114,9 @@ pub(crate) struct Rootfs {
     isolation: Isolation,
     no_pivot: bool,
     /// What `/` of the new namespace gets before the first mount: it receives from the host, or not, and never sends.
-    before: u64,
+    before: Propagation,
     /// What the container's root gets in the end, where that is more.
-    after: Option<(u64, bool)>,
+    after: Option<(Propagation, bool)>,
     mounts: Vec<Mount>,
     /// The maps of a user namespace that is to be made.
     container_maps: idmap::Maps,
@@ -137,7 +137,7 @@ enum Above {
 }
 
 /// Words of `linux.rootfsPropagation`: the propagation, whether it goes for all mounts.
-const PROPAGATION: &[(&str, u64, bool)] = &[
+const PROPAGATION: &[(&str, Propagation, bool)] = &[
     ("shared", spread::SHARED, false),
     ("rshared", spread::SHARED, true),
     ("slave", spread::SLAVE, false),
@@ -373,7 +373,7 @@ fn above(mounts: &mut Vec<Mount>, request: &Request, label: Option<&str>) -> Res
 
 /// What `/` gets before the mounts, and what the container's root gets after the pivot. Shared and unbindable roots
 /// cannot be pivoted to, so they come last; and `/` itself never sends to the host.
-fn propagation(word: &str) -> Result<(u64, Option<(u64, bool)>)> {
+fn propagation(word: &str) -> Result<(Propagation, Option<(Propagation, bool)>)> {
     if word.is_empty() {
         return Ok((spread::SLAVE, None));
     }

@@ -23,7 +23,7 @@ use super::spreading::spreading;
 use super::{CgroupPaths, Isolation, Request, copyup};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Change, Filesystem, attach, attr, change, clone_path, clone_unfollowed, spread};
+use crate::sys::mount::{Change, Filesystem, Propagation, attach, attr, change, clone_path, clone_unfollowed, spread};
 use crate::sys::path::read_link;
 
 /// Below `/proc`, only these may be covered: files without power over the host, as lxcfs does it.
@@ -77,9 +77,9 @@ pub(super) struct Mount {
     own: Attributes,
     all: Attributes,
     /// Flags that the source of a bind may have, and that are taken away unless they are locked.
-    replaced: u64,
+    replaced: attr,
     /// Propagation to set, before and, where a shared mount may have been covered, after attaching.
-    spread: Vec<(u64, bool)>,
+    spread: Vec<(Propagation, bool)>,
     /// Some of that is what the entry says.
     has_spread: bool,
     /// No link may stand at the destination: `/proc` and `/sys` (CVE-2019-19921, CVE-2023-28642, CVE-2025-54867).
@@ -96,7 +96,7 @@ impl Mount {
         index: usize,
         entry: &Entry,
         request: &Request,
-        propagation: u64,
+        propagation: Propagation,
         label: Option<&str>,
     ) -> Result<Mount> {
         let field = |name: &str| format!("/mounts/{index}/{name}");
@@ -128,7 +128,7 @@ impl Mount {
             }
             Source::New { fstype, .. } => {
                 let device = !KERNEL_TYPES.iter().any(|known| known.as_bytes() == fstype.as_bytes());
-                if device && options.merged().set & attr::RDONLY != 0 {
+                if device && options.merged().set.contains(attr::RDONLY) {
                     parameters.insert(0, Parameter::new("ro")?);
                 }
                 let labelled = !matches!(fstype.as_bytes(), b"proc" | b"sysfs" | b"mqueue");
@@ -151,7 +151,7 @@ impl Mount {
         if bind && !locked {
             options.complete_atime();
         }
-        let replaced = if bind { options.replaced(locked) } else { 0 };
+        let replaced = if bind { options.replaced(locked) } else { attr::empty() };
         let (own, all, links) = (options.own, options.all, options.links);
         Ok(Mount {
             index,
@@ -189,7 +189,7 @@ impl Mount {
     }
 
     /// The attributes that it is to have.
-    pub(super) fn attributes(&self) -> u64 {
+    pub(super) fn attributes(&self) -> attr {
         self.all.then(self.own).set
     }
 
@@ -200,7 +200,7 @@ impl Mount {
 
     /// Whether it is to be read-only.
     pub(super) fn is_read_only(&self) -> bool {
-        self.all.then(self.own).set & attr::RDONLY != 0
+        self.all.then(self.own).set.contains(attr::RDONLY)
     }
 
     /// Whether the tree to attach must be taken, or made, on the host before the fork.
@@ -357,7 +357,7 @@ impl Mount {
     }
 
     /// Gives it the propagation of the root, once all are in place.
-    pub(super) fn spread_as(&self, root: &Root, kind: u64, recursive: bool) -> Result<()> {
+    pub(super) fn spread_as(&self, root: &Root, kind: Propagation, recursive: bool) -> Result<()> {
         let spread = || {
             let place = self.place(root, || Err(Errno::ENOENT))?;
             change(&place.fd, recursive, Change::spread(kind)).context("set its propagation")
@@ -560,7 +560,7 @@ impl Mount {
         };
         // All of it, or `ro` would not reach what is mounted below.
         let Attributes { set, clear } = self.all.then(self.own);
-        let propagation = self.spread.first().map_or(spread::SLAVE, |&(kind, _)| kind);
+        let propagation = Some(self.spread.first().map_or(spread::SLAVE, |&(kind, _)| kind));
         change(&tree, true, Change { set, clear, propagation }).context("set its attributes")?;
         Ok(tree)
     }

@@ -5,24 +5,24 @@
 use std::ffi::CString;
 
 use crate::error::{Context, Error, Result};
-use crate::sys::mount::{attr, spread};
+use crate::sys::mount::{Propagation, attr, spread};
 
 /// What one word does.
 #[derive(Debug, Clone, Copy)]
 enum Effect {
     /// Sets or clears an attribute of this mount alone.
-    Set(u64),
-    Clear(u64),
+    Set(attr),
+    Clear(attr),
     /// The same for all mounts of the tree.
-    SetAll(u64),
-    ClearAll(u64),
+    SetAll(attr),
+    ClearAll(attr),
     /// Chooses, or drops, an access time mode of this mount, or of all of the tree.
-    Atime(u64),
-    AtimeAll(u64),
-    NotAtime(u64),
-    NotAtimeAll(u64),
+    Atime(attr),
+    AtimeAll(attr),
+    NotAtime(attr),
+    NotAtimeAll(attr),
     /// How mounts spread, and whether that goes for all mounts of the tree.
-    Spread(u64, bool),
+    Spread(Propagation, bool),
     /// A bind mount, of all mounts of the source or of the one.
     Bind(bool),
     /// A flag of the superblock, which the new mount interface takes as a parameter of that name.
@@ -113,10 +113,10 @@ const WORDS: &[(&str, Effect)] = &[
 ];
 
 /// The flags of a bind that take the place of its source's.
-const FLAGS: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::NOSYMFOLLOW;
+const FLAGS: attr = attr::RDONLY.union(attr::NOSUID).union(attr::NODEV).union(attr::NOEXEC).union(attr::NOSYMFOLLOW);
 
 /// Those that mount_setattr(2) does not lock for a user namespace.
-const UNLOCKED: u64 = attr::NOSYMFOLLOW;
+const UNLOCKED: attr = attr::NOSYMFOLLOW;
 
 /// The options in one string, as mount(2) parts them: at each comma but one that is escaped (overlayfs), between quotes
 /// (SELinux), or in a list of numbers (`mpol` of a tmpfs). Layers of an overlay that are given one by one come by
@@ -151,45 +151,45 @@ pub(crate) fn words() -> impl Iterator<Item = &'static str> {
 /// Attributes to set and to clear.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attributes {
-    pub(super) set: u64,
-    pub(super) clear: u64,
+    pub(super) set: attr,
+    pub(super) clear: attr,
 }
 
 impl Attributes {
-    fn set(&mut self, flag: u64) {
+    fn set(&mut self, flag: attr) {
         self.set |= flag;
         self.clear &= !flag;
     }
 
-    fn clear(&mut self, flag: u64) {
+    fn clear(&mut self, flag: attr) {
         self.clear |= flag;
         self.set &= !flag;
     }
 
-    fn forget(&mut self, flag: u64) {
+    fn forget(&mut self, flag: attr) {
         self.set &= !flag;
         self.clear &= !flag;
     }
 
     /// A mode is a number in the bits of [`attr::ATIME`]: the kernel wants all of them cleared to set it.
-    fn atime(&mut self, mode: u64) {
+    fn atime(&mut self, mode: attr) {
         self.clear |= attr::ATIME;
         self.set = self.set & !attr::ATIME | mode;
     }
 
-    fn chosen_atime(&self) -> Option<u64> {
-        (self.clear & attr::ATIME != 0).then_some(self.set & attr::ATIME)
+    fn chosen_atime(&self) -> Option<attr> {
+        self.clear.intersects(attr::ATIME).then_some(self.set & attr::ATIME)
     }
 
     /// Drops a mode that was chosen, so that the source's or the default holds.
-    fn not_atime(&mut self, mode: u64) {
+    fn not_atime(&mut self, mode: attr) {
         if self.chosen_atime() == Some(mode) {
             self.forget(attr::ATIME);
         }
     }
 
     /// Drops a mode, of the sources as well: it becomes the default unless another one was chosen.
-    fn not_atime_of_sources(&mut self, mode: u64) {
+    fn not_atime_of_sources(&mut self, mode: attr) {
         match self.chosen_atime() {
             Some(other) if other != mode => {}
             None if mode == attr::RELATIME => {}
@@ -251,7 +251,7 @@ pub(super) struct Options {
     /// A word says something of this mount alone, other than to drop an access time mode.
     own_said: bool,
     /// Propagation, in order; true goes for all mounts of the tree.
-    pub(super) spread: Vec<(u64, bool)>,
+    pub(super) spread: Vec<(Propagation, bool)>,
     /// A bind mount; true takes the mounts below the source along.
     pub(super) bind: Option<bool>,
     pub(super) remount: bool,
@@ -322,19 +322,19 @@ impl Options {
     /// What a bind does not take over from its source: as soon as a word names a flag, the words are all the flags, for
     /// runc and crun. No word for an access time mode does that to the mode of the source. Where the source's are `locked`,
     /// in a user namespace, most of them stay.
-    pub(super) fn replaced(&self, locked: bool) -> u64 {
+    pub(super) fn replaced(&self, locked: bool) -> attr {
         let said = self.own.set | self.own.clear | self.all.set | self.all.clear;
         let flags = if locked { UNLOCKED } else { FLAGS };
-        if self.own_said { flags & !said } else { 0 }
+        if self.own_said { flags & !said } else { attr::empty() }
     }
 
     /// A word for access times replaces all that the source says of them, as with mount(2): `nodiratime` alone brings the
     /// default mode with it, and a mode alone takes `nodiratime` away.
     pub(super) fn complete_atime(&mut self) {
         let said = self.own.set | self.own.clear | self.all.set | self.all.clear;
-        if self.own.set & attr::NODIRATIME != 0 && said & attr::ATIME == 0 {
+        if self.own.set.contains(attr::NODIRATIME) && !said.intersects(attr::ATIME) {
             self.own.atime(attr::RELATIME);
-        } else if self.own.chosen_atime().is_some() && said & attr::NODIRATIME == 0 {
+        } else if self.own.chosen_atime().is_some() && !said.contains(attr::NODIRATIME) {
             self.own.clear(attr::NODIRATIME);
         }
     }
@@ -361,7 +361,9 @@ mod tests {
 
     #[test]
     fn every_access_time_mode_clears_the_whole_mask() {
-        for (word, mode) in [("noatime", attr::NOATIME), ("strictatime", attr::STRICTATIME), ("relatime", 0)] {
+        for (word, mode) in
+            [("noatime", attr::NOATIME), ("strictatime", attr::STRICTATIME), ("relatime", attr::RELATIME)]
+        {
             assert_eq!(parse(&[word]).own, Attributes { set: mode, clear: attr::ATIME }, "{word}");
             let all = format!("r{word}");
             assert_eq!(parse(&[&all]).all, Attributes { set: mode, clear: attr::ATIME }, "{all}");
@@ -374,15 +376,15 @@ mod tests {
         for words in [&["strictatime", "nostrictatime"][..], &["noatime", "atime"], &["atime"], &["norelatime"]] {
             assert_eq!(parse(words).own, Attributes::default(), "{words:?}");
         }
-        assert_eq!(parse(&["ratime"]).all, Attributes { set: 0, clear: attr::ATIME });
+        assert_eq!(parse(&["ratime"]).all, Attributes { set: attr::empty(), clear: attr::ATIME });
         assert_eq!(parse(&["noatime", "norelatime"]).own.set, attr::NOATIME);
     }
 
     #[test]
     fn a_word_for_all_mounts_and_one_for_this_mount_keep_their_order() {
-        assert_eq!(parse(&["rro", "rw"]).merged(), Attributes { set: 0, clear: attr::RDONLY });
-        assert_eq!(parse(&["rw", "rro"]).merged(), Attributes { set: attr::RDONLY, clear: 0 });
-        assert_eq!(parse(&["rro", "rw"]).all, Attributes { set: attr::RDONLY, clear: 0 });
+        assert_eq!(parse(&["rro", "rw"]).merged(), Attributes { set: attr::empty(), clear: attr::RDONLY });
+        assert_eq!(parse(&["rw", "rro"]).merged(), Attributes { set: attr::RDONLY, clear: attr::empty() });
+        assert_eq!(parse(&["rro", "rw"]).all, Attributes { set: attr::RDONLY, clear: attr::empty() });
     }
 
     #[test]

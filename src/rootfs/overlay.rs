@@ -21,7 +21,7 @@ use super::filesystem::{complain, finish, set, start};
 use super::options::{Options, Parameter, parts};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::Filesystem;
+use crate::sys::mount::{Filesystem, attr};
 
 /// Layers below the upper one that the kernel takes in one overlay (`OVL_MAX_STACK`).
 const MOST: usize = 500;
@@ -161,11 +161,11 @@ impl Overlay {
     ///
     /// # Errors
     /// Each names the option, and the layer where there are many.
-    pub(super) fn mount(&self, parameters: &[Parameter], attributes: u64) -> Result<OwnedFd> {
+    pub(super) fn mount(&self, parameters: &[Parameter], attributes: attr) -> Result<OwnedFd> {
         let bare = Overlay { name: self.name.clone(), ..Overlay::default() };
         let base = match self.lower.get(MOST - 1..) {
             // The lowest layers become an overlay of their own, which is one layer of this one.
-            Some(rest) if self.lower.len() > MOST => Some(bare.build(rest, None, parameters, 0)?),
+            Some(rest) if self.lower.len() > MOST => Some(bare.build(rest, None, parameters, attr::empty())?),
             _ => None,
         };
         let lower = if base.is_some() { &self.lower[..MOST - 1] } else { &self.lower };
@@ -177,7 +177,7 @@ impl Overlay {
         lower: &[Layer],
         base: Option<OwnedFd>,
         parameters: &[Parameter],
-        attributes: u64,
+        attributes: attr,
     ) -> Result<OwnedFd> {
         let mut stack = Stack::start(self.name.as_deref())?;
         for parameter in parameters {
@@ -305,7 +305,7 @@ impl Stack {
     }
 
     /// Makes it, as a detached mount.
-    pub(super) fn mount(self, attributes: u64) -> Result<OwnedFd> {
+    pub(super) fn mount(self, attributes: attr) -> Result<OwnedFd> {
         if !self.names_layers() {
             return finish(&self.filesystem, attributes);
         }
@@ -474,7 +474,9 @@ pub(super) mod tests {
                 crate::sys::mount::change_all(crate::sys::mount::Change::spread(crate::sys::mount::spread::PRIVATE))
                     .unwrap();
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                let tree = plan(&words).and_then(|overlay| overlay.mount(&[], 0)).map_err(|error| error.to_string())?;
+                let tree = plan(&words)
+                    .and_then(|overlay| overlay.mount(&[], attr::empty()))
+                    .map_err(|error| error.to_string())?;
                 assert_eq!(std::env::current_dir().unwrap(), home);
                 let place = open(&scratch.join("place"), OFlag::O_PATH, Mode::empty()).unwrap();
                 attach(&tree, &place).map_err(|errno| errno.to_string())?;

@@ -22,7 +22,7 @@ use nix::sys::stat::{Mode, fstat};
 use super::mounts::is_proc_root;
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::clone::{self, Fork};
-use crate::sys::mount::{Change, Filesystem, change, clone_fd};
+use crate::sys::mount::{Change, Filesystem, attr, change, clone_fd};
 use crate::sys::{self, Errno, ns};
 
 /// How long a member of the namespace may keep us waiting, who could have mounted anything on its `/proc`.
@@ -53,7 +53,7 @@ impl Shown {
     }
 
     /// A clone, with these attributes, of a procfs of this namespace: of our own `/proc`, or of a member's.
-    pub(super) fn clone_existing(&self, attributes: u64) -> Result<OwnedFd> {
+    pub(super) fn clone_existing(&self, attributes: attr) -> Result<OwnedFd> {
         let own = fstat(&self.0).context("look at the pid namespace")?;
         let identity = (own.st_dev, own.st_ino);
         let found = clone_own(identity).or_else(|_| clone_of_member(identity)).map_err(|error| {
@@ -63,17 +63,14 @@ impl Shown {
             )
         });
         let tree = found?;
-        change(&tree, false, Change { set: attributes, clear: !attributes & CLEARED, propagation: 0 })
+        change(&tree, false, Change { set: attributes, clear: !attributes & CLEARED, propagation: None })
             .context("set its attributes")?;
         Ok(tree)
     }
 }
 
 /// Attributes that a clone does not keep.
-const CLEARED: u64 = {
-    use crate::sys::mount::attr::{NODEV, NOEXEC, NOSUID, RDONLY};
-    RDONLY | NOSUID | NODEV | NOEXEC
-};
+const CLEARED: attr = attr::RDONLY.union(attr::NOSUID).union(attr::NODEV).union(attr::NOEXEC);
 
 /// Clones what is mounted on `/proc` of our root.
 fn clone_own(namespace: (u64, u64)) -> Result<OwnedFd> {

@@ -118,7 +118,7 @@ impl Expected {
             (attr::NOEXEC, FsFlags::ST_NOEXEC),
         ];
         let asked = mount.attributes();
-        let flags = known.iter().filter(|(flag, _)| asked & flag != 0).map(|&(_, flag)| flag).collect();
+        let flags = known.iter().filter(|(flag, _)| asked.contains(*flag)).map(|&(_, flag)| flag).collect();
         let source = mount.source_path().map(Path::to_owned);
         Expected { target: mount.target().clone(), pointer: mount.pointer(), flags, source }
     }

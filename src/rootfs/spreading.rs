@@ -1,10 +1,15 @@
 //! How a bind is tied to the mounts that it is a copy of.
 
-use crate::sys::mount::spread;
+use crate::sys::mount::{Propagation, spread};
 
 /// The propagation to set on a bind with these words. One without a word follows `/`: it receives from the host or not,
 /// and never sends. That needs no call when the source is cloned after `/` was changed, which is when it is not `early`.
-pub(super) fn spreading(words: &[(u64, bool)], recursive: bool, early: bool, propagation: u64) -> Vec<(u64, bool)> {
+pub(super) fn spreading(
+    words: &[(Propagation, bool)],
+    recursive: bool,
+    early: bool,
+    propagation: Propagation,
+) -> Vec<(Propagation, bool)> {
     // A word for the whole tree, or for the one mount that there is, replaces what the host had. Shared is special:
     // a tree that is to stay a peer of the host's must not be cut off first, and to cut off only what is mounted
     // below there is no call.
@@ -19,7 +24,7 @@ mod tests {
     use super::*;
 
     /// With one word at most, and a root that is a slave of the host's.
-    fn bind(word: Option<(u64, bool)>, early: bool, recursive: bool) -> Vec<(u64, bool)> {
+    fn bind(word: Option<(Propagation, bool)>, early: bool, recursive: bool) -> Vec<(Propagation, bool)> {
         spreading(word.as_slice(), recursive, early, spread::SLAVE)
     }
 

@@ -10,64 +10,101 @@ use nix::NixPath;
 
 use super::{Errno, Result};
 
-/// `MOUNT_ATTR_*`, `<linux/mount.h>`.
-pub(crate) mod attr {
-    /// Nothing may be written.
-    pub(crate) const RDONLY: u64 = 0x1;
-    /// Set-user-id bits have no effect.
-    pub(crate) const NOSUID: u64 = 0x2;
-    /// Device nodes cannot be opened.
-    pub(crate) const NODEV: u64 = 0x4;
-    /// Nothing may be executed.
-    pub(crate) const NOEXEC: u64 = 0x8;
-    /// The bits of the access time mode. It is a number, not a flag: to set a mode, all of them are cleared.
-    pub(crate) const ATIME: u64 = 0x70;
-    /// The mode that Linux uses unless told otherwise.
-    pub(crate) const RELATIME: u64 = 0x0;
-    /// Access times are not updated.
-    pub(crate) const NOATIME: u64 = 0x10;
-    /// Access times are always updated.
-    pub(crate) const STRICTATIME: u64 = 0x20;
-    /// Access times of directories are not updated.
-    pub(crate) const NODIRATIME: u64 = 0x80;
-    /// Symbolic links are not followed.
-    pub(crate) const NOSYMFOLLOW: u64 = 0x20_0000;
-    /// Owners are mapped by a user namespace.
-    pub(super) const IDMAP: u64 = 0x10_0000;
+bitflags::bitflags! {
+    /// Attributes of a mount, `MOUNT_ATTR_*` of `<linux/mount.h>`.
+    #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct Attr: u64 {
+        /// Nothing may be written.
+        const RDONLY = 0x1;
+        /// Set-user-id bits have no effect.
+        const NOSUID = 0x2;
+        /// Device nodes cannot be opened.
+        const NODEV = 0x4;
+        /// Nothing may be executed.
+        const NOEXEC = 0x8;
+        /// The bits of the access time mode. It is a number, not a flag: to set a mode, all of them are cleared.
+        const ATIME = 0x70;
+        /// Access times are not updated.
+        const NOATIME = 0x10;
+        /// Access times are always updated.
+        const STRICTATIME = 0x20;
+        /// Access times of directories are not updated.
+        const NODIRATIME = 0x80;
+        /// Symbolic links are not followed.
+        const NOSYMFOLLOW = 0x20_0000;
+    }
 }
 
-/// `MS_*` of mount(2) for the way in which mounts spread between peers.
-pub(crate) mod spread {
+impl Attr {
+    /// The mode of access times that Linux uses unless told otherwise.
+    pub(crate) const RELATIME: Attr = Attr::empty();
+}
+
+// The name that src/rootfs has for it.
+pub(crate) use Attr as attr;
+
+/// `MOUNT_ATTR_IDMAP`: owners are mapped by a user namespace.
+const IDMAP: u64 = 0x10_0000;
+
+/// In which way mounts and unmounts propagate between peers, mount_namespaces(7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Propagation {
     /// Mounts and unmounts are seen by all peers.
-    pub(crate) const SHARED: u64 = libc::MS_SHARED;
+    Shared,
     /// Mounts of the master are received, none is sent.
-    pub(crate) const SLAVE: u64 = libc::MS_SLAVE;
+    Slave,
     /// Nothing is received or sent.
-    pub(crate) const PRIVATE: u64 = libc::MS_PRIVATE;
+    Private,
     /// As private, and the mount cannot be the source of a bind.
-    pub(crate) const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
+    Unbindable,
 }
 
-/// What mount_setattr(2) changes: first `clear`, then `set`, then the propagation (0 leaves it).
+impl Propagation {
+    /// `MS_*` of mount(2).
+    fn bits(self) -> u64 {
+        match self {
+            Propagation::Shared => libc::MS_SHARED,
+            Propagation::Slave => libc::MS_SLAVE,
+            Propagation::Private => libc::MS_PRIVATE,
+            Propagation::Unbindable => libc::MS_UNBINDABLE,
+        }
+    }
+}
+
+/// The names that src/rootfs has for them.
+pub(crate) mod spread {
+    use super::Propagation;
+
+    /// See [`Propagation`].
+    pub(crate) const SHARED: Propagation = Propagation::Shared;
+    /// See [`Propagation`].
+    pub(crate) const SLAVE: Propagation = Propagation::Slave;
+    /// See [`Propagation`].
+    pub(crate) const PRIVATE: Propagation = Propagation::Private;
+    /// See [`Propagation`].
+    pub(crate) const UNBINDABLE: Propagation = Propagation::Unbindable;
+}
+
+/// What mount_setattr(2) changes: first `clear`, then `set`, then the propagation (`None` leaves it).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
     /// Attributes to set.
-    pub(crate) set: u64,
+    pub(crate) set: Attr,
     /// Attributes to clear.
-    pub(crate) clear: u64,
-    /// One of [`spread`], or 0.
-    pub(crate) propagation: u64,
+    pub(crate) clear: Attr,
+    /// The propagation that the mount gets.
+    pub(crate) propagation: Option<Propagation>,
 }
 
 impl Change {
     /// A change of the propagation alone.
-    pub(crate) const fn spread(propagation: u64) -> Change {
-        Change { set: 0, clear: 0, propagation }
+    pub(crate) const fn spread(propagation: Propagation) -> Change {
+        Change { set: Attr::empty(), clear: Attr::empty(), propagation: Some(propagation) }
     }
 
     /// Attributes to set, and no other change.
-    pub(crate) const fn set(set: u64) -> Change {
-        Change { set, clear: 0, propagation: 0 }
+    pub(crate) const fn set(set: Attr) -> Change {
+        Change { set, clear: Attr::empty(), propagation: None }
     }
 
     /// Whether it changes nothing.
@@ -87,7 +124,8 @@ struct MountAttr {
 
 impl From<Change> for MountAttr {
     fn from(Change { set, clear, propagation }: Change) -> MountAttr {
-        MountAttr { set, clear, propagation, userns_fd: 0 }
+        let propagation = propagation.map_or(0, Propagation::bits);
+        MountAttr { set: set.bits(), clear: clear.bits(), propagation, userns_fd: 0 }
     }
 }
 
@@ -186,8 +224,8 @@ pub(crate) fn mount_of(place: impl AsFd) -> Result<(u64, bool)> {
     Ok((stat.stx_mnt_id, stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0))
 }
 
-fn mount_setattr(dir: libc::c_int, path: &CStr, flags: libc::c_int, attr: MountAttr) -> Result<()> {
-    // SAFETY: `path` ends in NUL, `attr` is laid out as the kernel's struct of the size given; both outlive the call,
+fn mount_setattr(dir: libc::c_int, path: &CStr, flags: libc::c_int, wanted: MountAttr) -> Result<()> {
+    // SAFETY: `path` ends in NUL, `wanted` is laid out as the kernel's struct of the size given; both outlive the call,
     // which only reads them.
     let result = unsafe {
         libc::syscall(
@@ -195,7 +233,7 @@ fn mount_setattr(dir: libc::c_int, path: &CStr, flags: libc::c_int, attr: MountA
             dir,
             path.as_ptr(),
             flags,
-            std::ptr::from_ref(&attr),
+            std::ptr::from_ref(&wanted),
             size_of::<MountAttr>(),
         )
     };
@@ -220,8 +258,8 @@ pub(crate) fn change_all(change: Change) -> Result<()> {
 /// the one that the file system belongs to.
 pub(crate) fn map_ids(mount: impl AsFd, recursive: bool, user_namespace: BorrowedFd<'_>) -> Result<()> {
     let userns_fd = user_namespace.as_raw_fd() as u64;
-    let attr = MountAttr { set: attr::IDMAP, clear: 0, propagation: 0, userns_fd };
-    mount_setattr(mount.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | recursive_flag(recursive), attr)
+    let wanted = MountAttr { set: IDMAP, clear: 0, propagation: 0, userns_fd };
+    mount_setattr(mount.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | recursive_flag(recursive), wanted)
 }
 
 /// A file system in the making (fsopen(2)), or one to be reconfigured (fspick(2)).
@@ -269,11 +307,11 @@ impl Filesystem {
     ///
     /// # Errors
     /// Those of the type; [`Filesystem::complaint`] may know more.
-    pub(crate) fn mount(&self, attributes: u64) -> Result<OwnedFd> {
+    pub(crate) fn mount(&self, attributes: Attr) -> Result<OwnedFd> {
         self.config(fsconfig::CREATE, None, None, 0)?;
         // SAFETY: three integers; the attributes are a 32 bit word in this call.
         owned(unsafe {
-            libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attributes as libc::c_uint)
+            libc::syscall(libc::SYS_fsmount, self.0.as_raw_fd(), FSMOUNT_CLOEXEC, attributes.bits() as libc::c_uint)
         })
     }
 

@@ -13,16 +13,16 @@ impl Mount {
     pub(super) fn check_locked(&self, tree: &OwnedFd) -> Result<()> {
         let wanted = self.all.then(self.own);
         let clear = wanted.clear & !wanted.set & !attr::RDONLY;
-        if !self.locked || clear == 0 {
+        if !self.locked || clear.is_empty() {
             return Ok(());
         }
         let flags = fstatvfs(tree)?.flags();
-        let no_atime = clear & attr::ATIME != 0 && wanted.set & attr::ATIME != attr::NOATIME;
+        let no_atime = clear.intersects(attr::ATIME) && wanted.set & attr::ATIME != attr::NOATIME;
         let kept = [
-            (clear & attr::NOSUID != 0, FsFlags::ST_NOSUID, "nosuid"),
-            (clear & attr::NODEV != 0, FsFlags::ST_NODEV, "nodev"),
-            (clear & attr::NOEXEC != 0, FsFlags::ST_NOEXEC, "noexec"),
-            (clear & attr::NODIRATIME != 0, FsFlags::ST_NODIRATIME, "nodiratime"),
+            (clear.contains(attr::NOSUID), FsFlags::ST_NOSUID, "nosuid"),
+            (clear.contains(attr::NODEV), FsFlags::ST_NODEV, "nodev"),
+            (clear.contains(attr::NOEXEC), FsFlags::ST_NOEXEC, "noexec"),
+            (clear.contains(attr::NODIRATIME), FsFlags::ST_NODIRATIME, "nodiratime"),
             (no_atime, FsFlags::ST_NOATIME, "noatime"),
         ];
         match kept.iter().find(|(cleared, flag, _)| *cleared && flags.contains(*flag)) {
@@ -36,7 +36,7 @@ impl Mount {
     pub(super) fn check_read_only(&self, tree: &OwnedFd) -> Result<()> {
         let wanted = self.all.then(self.own);
         let is_read_only = || Ok::<_, Errno>(fstatvfs(tree)?.flags().contains(FsFlags::ST_RDONLY));
-        if !self.locked || wanted.clear & !wanted.set & attr::RDONLY == 0 || !is_read_only()? {
+        if !self.locked || !(wanted.clear & !wanted.set).contains(attr::RDONLY) || !is_read_only()? {
             return Ok(());
         }
         let what = "clear ro, which the source has";
@@ -111,7 +111,7 @@ impl Mount {
     fn tree(&self, fd: OwnedFd) -> Tree {
         let wanted = self.all.then(self.own);
         let clear = wanted.clear | self.replaced;
-        let as_wanted = |bit: u64, now: bool| wanted.set & bit != 0 || (now && clear & bit == 0);
+        let as_wanted = |bit: attr, now: bool| wanted.set.contains(bit) || (now && !clear.contains(bit));
         let tree = Tree::new(fd);
         Tree {
             read_only: as_wanted(attr::RDONLY, tree.read_only),

@@ -7,7 +7,7 @@ pub(super) fn read(
     entry: &Entry,
     options: &mut Options,
     request: &Request,
-    propagation: u64,
+    propagation: Propagation,
     fstype: &str,
     field: &dyn Fn(&str) -> String,
 ) -> Result<Source> {
@@ -19,8 +19,9 @@ pub(super) fn read(
         CString::new(bytes).map_err(|_| Error::new("a path must not contain a NUL byte").field(field("source")))
     };
     // What a private root has cut off can neither be a peer nor a slave of the host's any more.
-    let tied =
-        |&(kind, _): &(u64, bool)| kind == spread::SHARED || (kind == spread::SLAVE && propagation == spread::PRIVATE);
+    let tied = |&(kind, _): &(Propagation, bool)| {
+        kind == spread::SHARED || (kind == spread::SLAVE && propagation == spread::PRIVATE)
+    };
     let early = request.user_namespace || request.mount_namespace != Isolation::New || options.spread.iter().any(tied);
     if let Some(recursive) = options.bind {
         let Some(path) = entry.source().as_deref().filter(|path| !path.as_os_str().is_empty()) else {
@@ -47,7 +48,7 @@ pub(super) fn read(
     }
     let fstype = CString::new(fstype).map_err(|_| Error::new("must not contain a NUL byte").field(field("type")))?;
     let tmpfs = fstype.as_bytes() == b"tmpfs";
-    let read_only_last = tmpfs && options.merged().set & attr::RDONLY != 0;
+    let read_only_last = tmpfs && options.merged().set.contains(attr::RDONLY);
     Ok(Source::New { fstype, name, copy_up: options.copy_up && tmpfs, read_only_last })
 }
 
@@ -61,12 +62,12 @@ fn ensure_type(fstype: &str) -> Result<()> {
 
 /// Only the owner of a network namespace may mount its sysfs, so others get the host's, which nobody may write.
 fn host_sysfs(options: &mut Options) -> Result<Source> {
-    if options.merged().set & attr::RDONLY == 0 {
+    if !options.merged().set.contains(attr::RDONLY) {
         let error = Error::new("a user namespace without its own network namespace may not have a writable sysfs");
         return Err(error.hint("add the option ro, or a network namespace"));
     }
     // With what is mounted below it.
     let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    options.all = options.all.then(Attributes { set: all, clear: 0 });
+    options.all = options.all.then(Attributes { set: all, clear: attr::empty() });
     Ok(Source::Bind { path: PathBuf::from("/sys"), recursive: true, early: true })
 }
