@@ -179,6 +179,7 @@ impl Hook {
             .finish(surroundings.state, deadline)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a hook names its environment, arguments and directory itself")]
     fn command(&self, surroundings: &Surroundings<'_>) -> Command {
         let mut command = Command::new(&self.path);
         if let Some((name, rest)) = self.args.split_first() {

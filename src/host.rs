@@ -87,6 +87,7 @@ pub fn program(name: &str) -> Option<PathBuf> {
 }
 
 /// A command line of that program, which runs where no image lies.
+#[expect(clippy::disallowed_methods, reason = "the one place for helpers: newuidmap, newgidmap, ps and criu")]
 pub fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir("/");

@@ -1,10 +1,11 @@
 //! corten: a low-level OCI container runtime for Linux.
 //!
-//! `main → commands → container → launch → plan → rooms → sys`; see the README's map.
+//! `main → commands → container → launch → plan → rooms → sys`; docs/architecture.md has the map.
 
 #![cfg_attr(all(not(test), feature = "fast-start"), no_main)]
 // These macros panic when a stream takes no more.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests have threads, and run programs"))]
 
 #[forbid(unsafe_code)]
 mod cgroup;

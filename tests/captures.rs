@@ -5,6 +5,7 @@
 //! `CAPTURES=DIR cargo test --test captures` plays a larger set of the same form.
 #![allow(unreachable_pub, reason = "one binary: everything is private to it")]
 #![allow(missing_docs, reason = "a test's name is its sentence")]
+#![allow(clippy::disallowed_methods, reason = "the lessons are about the runtime")]
 
 #[allow(dead_code, unused_imports, reason = "a vocabulary for other tests")]
 mod harness;

@@ -7,6 +7,7 @@
 #![cfg(target_arch = "x86_64")]
 #![allow(unreachable_pub, reason = "one binary: everything is private to it")]
 #![allow(missing_docs, reason = "a test's name is its sentence")]
+#![allow(clippy::disallowed_methods, reason = "the lessons are about the runtime")]
 
 #[allow(dead_code, unused_imports, reason = "a vocabulary shared with the other tests")]
 mod harness;

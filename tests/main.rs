@@ -4,6 +4,7 @@
 //! standard, not our binary. Ids such as `b04` are those of the collected behaviour cases.
 #![allow(unreachable_pub, reason = "one binary: everything is private to it")]
 #![allow(missing_docs, reason = "a test's name is its sentence")]
+#![allow(clippy::disallowed_methods, reason = "the lessons are about the runtime")]
 
 #[allow(dead_code, unused_imports, reason = "a vocabulary for tests to come")]
 mod harness;

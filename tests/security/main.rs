@@ -15,6 +15,7 @@
 //! (CVE-2017-1002101, CVE-2021-25741, CVE-2022-23648, CVE-2024-5154). `docs/security.md` has all of them.
 #![allow(unreachable_pub, reason = "one binary: everything is private to it")]
 #![allow(missing_docs, reason = "a test's name is its sentence")]
+#![allow(clippy::disallowed_methods, reason = "the lessons are about the runtime")]
 
 #[allow(dead_code, unused_imports, reason = "the vocabulary of all end-to-end tests")]
 #[path = "../harness/mod.rs"]

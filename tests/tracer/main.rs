@@ -18,6 +18,7 @@
 //!
 //! It ends with the program, as the program ended, leaves what the program has left running alone, and says in REPORT
 //! what it saw.
+#![allow(clippy::disallowed_methods, reason = "the lessons are about the runtime")]
 
 #[cfg(target_arch = "x86_64")]
 mod table;
