@@ -11,16 +11,43 @@ die() { say "${0##*/}: $*"; exit 1; }
 
 as_root() { [ "$(id -u)" = 0 ] || die "needs root: containers are made here"; }
 
-installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+# Whether all of these programs are there.
+have() {
+    local program
+    for program; do command -v "$program" >/dev/null || return 1; done
+}
 
-# need PACKAGE...: installs what is missing and is silent about what is there.
+# Whether what a Debian package is needed for is there, whoever has put it there.
+installed() {
+    case $1 in
+    # A program for a root file system without libraries.
+    busybox-static) have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 ;;
+    binutils) have objcopy strip ;;
+    dpkg-dev) have dpkg dpkg-deb ;;
+    file | gcc | hyperfine | jq | mmdebstrap | mount | patchelf | strace) have "$1" ;;
+    iproute2) have ip ;;
+    libc6-dev) [[ $(gcc -print-file-name=libc.a 2>/dev/null) == /* ]] ;;
+    libseccomp-dev) echo '#include <seccomp.h>' | gcc -E - >/dev/null 2>&1 ;;
+    perl-base) have perl ;;
+    procps) have ps ;;
+    time) [ -x /usr/bin/time ] ;;
+    uidmap) have newuidmap newgidmap ;;
+    util-linux) have unshare setpriv nsenter ;;
+    xz-utils) have xz ;;
+    *) [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ] ;;
+    esac
+}
+
+# need PACKAGE...: installs what is missing, by apt and with a word, and is silent about what is there. Where there is no apt,
+# or CORTEN_INSTALL=no, it names what is missing and ends.
 need() {
     local package missing=()
     for package; do installed "$package" || missing+=("$package"); done
     [ ${#missing[@]} -gt 0 ] || return 0
-    command -v apt-get >/dev/null || die "install these by hand: ${missing[*]}"
+    [ "${CORTEN_INSTALL:-yes}" != no ] || die "missing, by the names of Debian's packages: ${missing[*]} (CORTEN_INSTALL=no)"
+    command -v apt-get >/dev/null || die "missing, by the names of Debian's packages, and there is no apt-get: ${missing[*]}"
     [ "$(id -u)" = 0 ] || die "needs root to install ${missing[*]}"
-    say "installing ${missing[*]}"
+    say "installing the packages ${missing[*]} (CORTEN_INSTALL=no forbids it)"
     apt_get "${missing[@]}" || die "cannot install ${missing[*]}"
 }
 
@@ -44,7 +71,7 @@ apt_get() {
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
 # Whether the toolchain is Debian's copy of a new one, which is kept for web browsers.
-debian_web() { installed rustc-web && [ "$(command -v rustc)" = /usr/bin/rustc ]; }
+debian_web() { command -v dpkg-query >/dev/null && installed rustc-web && [ "$(command -v rustc)" = /usr/bin/rustc ]; }
 
 # An old cargo fails for .cargo/config.toml, with words that do not name the version. A rustc that links needs a C compiler
 # as linker driver and libc's static half.
@@ -72,6 +99,8 @@ target_dir() {
 need_lints() {
     cargo fmt --version >/dev/null 2>&1 && { has_clippy || debian_web; } && return 0
     if command -v rustup >/dev/null; then
+        [ "${CORTEN_INSTALL:-yes}" != no ] || die "missing: the components rustfmt and clippy of rustup (CORTEN_INSTALL=no)"
+        say "adding rustup's components rustfmt and clippy (CORTEN_INSTALL=no forbids it)"
         rustup component add rustfmt clippy >&2
     elif debian_web; then
         need rustfmt-web
