@@ -85,7 +85,7 @@ enter() {
         ;;
     *) runtime=/usr/bin/$runtime ;;
     esac
-    cp "$top"/{README.md,integration/steps.sh,"integration/$steps.steps"} "$top"/integration/*.{py,proto} engines/
+    cp "$top"/{README.md,docs/engines.md,integration/steps.sh,"integration/$steps.steps"} "$top"/integration/*.{py,proto} engines/
     if [ -d "${bring:-}" ]; then
         mkdir "engines/${bring##*/}"
         mount --bind -o ro "$bring" "engines/${bring##*/}"
@@ -146,7 +146,7 @@ in_lab() {
         integration/$1 '${2:-$in_the_lab}'"
 }
 
-# engines STEPS [--lab] [STEP-REGEX]: runs integration/STEPS.steps in the tree, with the README and $bring, if set, beside it
+# engines STEPS [--lab] [STEP-REGEX]: runs integration/STEPS.steps in the tree, with README, docs/engines.md and $bring, if set, beside it
 # (a directory to read only).
 engines() {
     local steps=$1 runtime rc=0 run

@@ -72,12 +72,12 @@ below_systemd() {
 unit() { nsenter --target 1 --mount systemctl show --property MemoryMax,TasksMax,Slice,ActiveState "$1"; }
 export -f unit
 
-# snippet HEADING N: the N-th block of code below that heading of the README, for an image that is here.
+# snippet HEADING N: the N-th block of code below that heading of docs/engines.md, for an image that is here.
 snippet() {
     awk -v heading="$1" -v n="$2" '
         /^```/ { inside = !inside; block += inside; next }
         inside { if (here && block == n) print; next }
-        /^#/ { here = $0 ~ "^#+ " heading "$"; block = 0 }' /engines/README.md | sed "s,IMAGE,$image,"
+        /^#/ { here = $0 ~ "^#+ " heading "$"; block = 0 }' /engines/engines.md | sed "s,IMAGE,$image,"
 }
 
 # daemon NAME LOG READY COMMAND...: starts it and waits until READY succeeds, for as long as a step may take.

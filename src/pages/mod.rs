@@ -1,7 +1,8 @@
 //! What a package has beside the binary: man pages and completions, written from the definitions of the command line and
-//! the texts of the manual. In binaries for development only.
+//! the texts of the manual; and docs/commands.md from the same. In binaries for development only.
 
 mod completion;
+mod markdown;
 mod roff;
 
 use std::fs;
@@ -13,7 +14,8 @@ use crate::cli::Cli;
 use crate::error::{Context, Result};
 use crate::manual;
 
-/// Writes `DIR/man/corten*.8` and the completions `DIR/{corten.bash,_corten,corten.fish}`; exit code 0.
+/// Writes `DIR/man/corten*.8`, the chapter `DIR/commands.md` and the completions `DIR/{corten.bash,_corten,corten.fish}`;
+/// exit code 0.
 pub fn write(directory: &Path) -> Result<u8> {
     let write = |name: &str, text: String| {
         let file = directory.join(name);
@@ -24,8 +26,13 @@ pub fn write(directory: &Path) -> Result<u8> {
     let mut cli = Cli::command();
     cli.build();
     let mut pages = Vec::new();
-    manual::pages(&cli, "corten", &mut |page, _| pages.push((format!("man/{}.8", page.name), roff::page(page))));
+    let mut chapter = markdown::head();
+    manual::pages(&cli, "corten", &mut |page, _| {
+        pages.push((format!("man/{}.8", page.name), roff::page(page)));
+        chapter.push_str(&markdown::page(page));
+    });
     pages.into_iter().try_for_each(|(name, text)| write(&name, text))?;
+    write("commands.md", chapter)?;
     let commands = completion::commands(&cli);
     write("corten.bash", completion::bash(&commands))?;
     write("_corten", completion::zsh(&commands))?;
