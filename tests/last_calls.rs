@@ -152,7 +152,7 @@ fn n37_a_failure_behind_a_filter_that_lets_nothing_be_said_is_told() {
             let told = |outcome: Outcome| {
                 outcome.fails();
                 if !known_difference("crun", "says nothing") && !known_difference("runc", "says nothing") {
-                    outcome.fails_with("exec /script: no such file or directory (the file is there");
+                    outcome.fails_with("exec /script: no such file or directory (the file exists");
                 }
             };
             told(container.run());
@@ -217,8 +217,8 @@ fn n37_check_names_what_a_filter_leaves_a_runtime_no_way_for() {
         (&["setresuid"], "SCMP_ACT_ERRNO", Some("become user 0: operation not permitted")),
         (&["chdir"], "SCMP_ACT_ERRNO", Some("chdir to cwd /: operation not permitted")),
         (&["newfstatat", "fstat", "stat", "statx"], "SCMP_ACT_ERRNO", Some("exec: \"true\": operation not permitted")),
-        (&["sendto", "write"], "SCMP_ACT_ERRNO", Some("talk to the other half: operation not permitted")),
-        (&["setresgid"], "SCMP_ACT_KILL_PROCESS", Some("was killed by SIGSYS while it was set up")),
+        (&["sendto", "write"], "SCMP_ACT_ERRNO", Some("write to the sync socket: operation not permitted")),
+        (&["setresgid"], "SCMP_ACT_KILL_PROCESS", Some("was killed by SIGSYS during its setup")),
         (&["acct"], "SCMP_ACT_KILL_PROCESS", None),
     ] {
         let container = with(calls, action, false);
@@ -238,7 +238,7 @@ fn n37_check_names_what_a_filter_leaves_a_runtime_no_way_for() {
         check.ok();
     }
     let killed = checked(&with(&["setresgid", "capset"], "SCMP_ACT_KILL_PROCESS", false), &[]);
-    killed.code(1).shows("the filter ends it for setresgid, capset: allow them, or set noNewPrivileges");
+    killed.code(1).shows("the filter kills it for setresgid, capset: allow them, or set noNewPrivileges");
     for calls in [&["read"][..], &["write", "ppoll"]] {
         let action = if calls.len() > 1 { "SCMP_ACT_KILL_PROCESS" } else { "SCMP_ACT_ERRNO" };
         let container = with(calls, action, false);

@@ -40,9 +40,9 @@ fn each_step_of_both_sides_is_there_and_the_program_sees_nothing_of_it() {
     let file = container.path().join("trace");
     let seen = container.run_cmd().global(["--trace", file.to_str().expect("a plain path")]).run();
     assert_eq!(seen.ok().lines().len(), 3, "{}", seen.stdout());
-    let host = ["configuration read", "plan made", "container's process made", "program runs", "state removed"];
+    let host = ["configuration read", "plan made", "container process created", "program runs", "state removed"];
     holds_in_order(&steps(&file, "host"), &host);
-    let inside = ["born", "namespaces entered", "mounts and devices made", "root changed", "execve is next"];
+    let inside = ["born", "namespaces entered", "mounts and devices created", "root pivoted", "execve is next"];
     holds_in_order(&steps(&file, "container"), &inside);
 }
 
@@ -60,10 +60,10 @@ fn create_start_exec_and_delete_tell_their_steps_too() {
     let path = container.path().to_str().expect("a plain path").to_owned();
     container.write();
     let file = traced(&["create", "--bundle", &path, container.name()]);
-    holds_in_order(&steps(&file, "host"), &["record written", "container waits at its gate"]);
+    holds_in_order(&steps(&file, "host"), &["record written", "container waits at the exec fifo"]);
     traced(&["start", container.name()]);
     // The container's half of a create goes on when it is let go.
-    holds_in_order(&steps(&file, "container"), &["waits at its gate", "execve is next"]);
+    holds_in_order(&steps(&file, "container"), &["waits at the exec fifo", "execve is next"]);
     let file = traced(&["exec", container.name(), "true"]);
     holds_in_order(&steps(&file, "container"), &["born", "namespaces joined", "execve is next"]);
     let file = traced(&["delete", "--force", container.name()]);
@@ -94,7 +94,7 @@ fn what_was_reached_is_there_after_a_crash() {
     let outcome = container.run_cmd().global(["--trace", file.to_str().expect("a plain path")]).run();
     assert!(!outcome.succeeded());
     holds_in_order(&steps(&file, "host"), &["record written"]);
-    holds_in_order(&steps(&file, "container"), &["born", "mounts and devices made"]);
+    holds_in_order(&steps(&file, "container"), &["born", "mounts and devices created"]);
     container.delete_force().ok();
 }
 

@@ -25,7 +25,7 @@ pub fn inside<T>(
     pack: impl FnOnce() -> Result<T>,
     work: impl FnOnce(T) -> Result<Vec<OwnedFd>>,
 ) -> Result<Vec<OwnedFd>> {
-    let (ours, theirs) = answer::pair().context("make the socket to the process in the container")?;
+    let (ours, theirs) = answer::pair().context("create the socket to the helper process")?;
     debug_assert!(!kinds.contains(ns::Flags::PID));
     sys::process::block_signals().context("block signals")?;
     let side = fork::plain(ns::Flags::empty(), None);
@@ -34,7 +34,11 @@ pub fn inside<T>(
             drop(ours);
             let done = pack().and_then(|packed| enter(init, kinds, instead).and_then(|()| work(packed)));
             let done = done.and_then(|fds| {
-                ensure!(fds.len() <= MOST, "{} mounts of this kind are too many at a time", fds.len());
+                ensure!(
+                    fds.len() <= MOST,
+                    "{} mounts of this kind are too many for one call, {MOST} is the limit",
+                    fds.len()
+                );
                 Ok(fds)
             });
             sys::pid::exit_now(i32::from(answer::give(theirs.as_fd(), &done).is_err()))
@@ -42,13 +46,13 @@ pub fn inside<T>(
         side => side,
     };
     sys::process::unblock_signals().context("unblock signals")?;
-    let Side::Host(_, pidfd) = side.phase("namespaces")? else { bail!("one process became two") };
+    let Side::Host(_, pidfd) = side.phase("namespaces")? else { bail!("internal error: the helper process returned") };
     drop(theirs);
     // What it has done is done. A call that fails with ENOMEM, say, leaves its answer to be received.
     let answer = answer::take(ours.as_fd()).or_else(|_| answer::take(ours.as_fd()));
     let fate = fork::fate(pidfd.as_fd());
-    let silent = || Err(Error::new(format!("the runtime's process in the container {fate}")));
-    answer.context("receive from the process in the container")?.unwrap_or_else(silent)
+    let silent = || Err(Error::new(format!("the helper process in the container {fate}")));
+    answer.context("receive the reply of the helper process")?.unwrap_or_else(silent)
 }
 
 fn enter(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Ids) -> Result<()> {

@@ -94,7 +94,7 @@ impl Entering {
             end_with_host()?;
         }
         if outside && !self.new.is_empty() {
-            sys::clone::unshare(self.new).context("make namespaces (unshare)")?;
+            sys::clone::unshare(self.new).context("unshare namespaces")?;
         }
         // Before the ids change: then our files in /proc belong to the host's root, and we may not write our own offsets.
         late.zip(own).map_or(Ok(()), |(offsets, own)| offsets.enter(&own))?;
@@ -135,17 +135,17 @@ impl Build {
         };
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
         self.rootfs.isolate().phase("mounts")?;
-        ::log::trace!("root taken");
+        ::log::trace!("mount propagation set");
         let unit = self.unit.take();
         self.rootfs.mount(unit.map(|namespace| move || enter_unit(wire, namespace))).phase("mounts")?;
-        ::log::trace!("mounts and devices made");
+        ::log::trace!("mounts and devices created");
         self.run_early_hooks(state, wire)?;
         if !early_choice {
             // Not before: nothing but the last process that we make is to be born there.
             self.namespaces.choose_pid_namespace().phase("namespaces")?;
         }
         self.rootfs.pivot().phase("mounts")?;
-        ::log::trace!("root changed");
+        ::log::trace!("root pivoted");
         // The host's /dev/null, with the mount it lies on, is nothing for the container.
         process::use_null_of(|| self.rootfs.null());
         // Before the root can become read-only.
@@ -156,7 +156,7 @@ impl Build {
             let pty = open_terminal(process).phase("terminal")?;
             self.rootfs.console(pty.replica()).phase("terminal")?;
             hand_over(pty, socket)?;
-            ::log::trace!("terminal given");
+            ::log::trace!("terminal sent");
         }
         if let Some(procfs) = &procfs {
             self.sysctls.write(procfs).phase("sysctl")?;
@@ -225,7 +225,7 @@ pub fn chooses_early(entries: &[Entry], new: ns::Flags) -> Result<bool> {
     // EPERM: one above our own.
     let Ok(owner) = sys::ns::owner(pid) else { return Ok(true) };
     let identity =
-        |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).context("look at a user namespace");
+        |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).context("stat a user namespace");
     Ok(identity(owner.as_fd())? != identity(user)?)
 }
 
@@ -233,7 +233,7 @@ pub fn chooses_early(entries: &[Entry], new: ns::Flags) -> Result<bool> {
 fn enter_unit(wire: &Wire, namespace: ns::Flags) -> Result<()> {
     wire.wait_go()?;
     if !namespace.is_empty() {
-        sys::clone::unshare(namespace).context("make the cgroup namespace").phase("namespaces")?;
+        sys::clone::unshare(namespace).context("unshare the cgroup namespace").phase("namespaces")?;
     }
     Ok(())
 }

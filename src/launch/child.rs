@@ -81,7 +81,7 @@ pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     // A panic must end this copy of the process here: the frames below are the host's.
     let told = wire.of_a_panic();
     std::panic::set_hook(Box::new(move |info| {
-        told(&Error::new(format!("internal error: the setup of the container panicked: {info}")));
+        told(&Error::new(format!("internal error: container setup panicked: {info}")));
         sys::pid::exit_now(70)
     }));
     let Err(error) = set_up(entrance, &mut script, &wire);
@@ -117,13 +117,13 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
         wire.send(&Message::Ready)?;
     }
     wire.wait_go()?;
-    ::log::trace!("word to go on heard");
+    ::log::trace!("go received");
     finish::finish(script, wire)
 }
 
 /// Until its creator has put it on record, the process must not outlive it.
 pub(super) fn end_with_host() -> Result<()> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("ask to end with the runtime")
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("set the parent death signal")
 }
 
 /// Becomes root of the new user namespace, whose maps are written, and makes there what only its root can
@@ -133,7 +133,7 @@ pub(super) fn become_root(instead: Ids, late: ns::Flags) -> Result<()> {
     // A change of ids has made the kernel forget it.
     end_with_host()?;
     if !late.is_empty() {
-        sys::clone::unshare(late).context("make namespaces as root of the user namespace")?;
+        sys::clone::unshare(late).context("unshare namespaces as root of the user namespace")?;
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<L
             request.enter((seat, slate), (announces, awaited), child_wire)
         }
     };
-    ::log::trace!("process made");
+    ::log::trace!("process created");
     let talk = Talk::new(wire, Launched::new(pid, pidfd, seat), attendant, notifies);
     drop((child_wire, request.console.take()));
     finish::last_word(slate.as_ref(), request.see_through(talk, attach, (announces, awaited)))

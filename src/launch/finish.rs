@@ -34,7 +34,7 @@ type Call = (libc::c_long, [u64; 6]);
 pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
     script.shed(wire)?;
     if script.gate.is_some() && nix::unistd::getpid().as_raw() == 1 {
-        sys::process::end_by_signals().context("let signals end what waits at the gate")?;
+        sys::process::end_by_signals().context("install handlers for the signals that end init")?;
     }
     match script.seat.take() {
         Some(seat) => {
@@ -47,7 +47,7 @@ pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
             script.take_terminal()?;
             script.confine(wire)?;
             // The record is written: from now on the container lives without its creator.
-            nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
+            nix::sys::prctl::set_pdeathsig(None).context("clear the parent death signal")?;
             script.load_before_gate(wire)?;
             wire.send(&Message::Done)?;
         }
@@ -122,7 +122,7 @@ impl Script {
     fn become_user(&mut self, wire: &Wire) -> Result<()> {
         self.process.become_user().phase("process")?;
         // A change of ids may have made it dumpable (fs.suid_dumpable).
-        sys::start::stay_secluded().context("stay non-dumpable")?;
+        sys::start::stay_secluded().context("become non-dumpable again")?;
         ::log::trace!("user and capabilities set");
         if self.mute { Ok(()) } else { pass_warnings(wire) }
     }
@@ -154,7 +154,7 @@ impl Script {
     /// Waits at the gate, where there is one; then what happens after `start`.
     fn wait_and_start(&mut self, wire: &Wire) -> Result<Infallible> {
         let Some(gate) = self.gate.take() else { return self.start(wire, || Ok(())) };
-        ::log::trace!("waits at its gate");
+        ::log::trace!("waits at the exec fifo");
         let Err(error) = gate.wait().and_then(|()| self.start(wire, || gate.mark()));
         ::log::trace!("failed: {error}");
         gate.answer(&error);
@@ -238,9 +238,9 @@ pub(super) fn choose_call(filter: &Program, wire: &Wire) {
 /// Without no_new_privs: what [`finish`] calls with the filter in place once the user is become, but for the gate and
 /// execve, in a process that ends after it.
 pub(super) fn try_last_steps(filter: &Program, wire: &Wire) -> Result<()> {
-    sys::start::seclude().context("stay non-dumpable")?;
-    nix::sys::prctl::set_pdeathsig(None).context("live on without the runtime")?;
-    if mutes(filter, wire) { Err(Error::from(Errno::EPERM)).context("talk to the other half") } else { Ok(()) }
+    sys::start::seclude().context("become non-dumpable again")?;
+    nix::sys::prctl::set_pdeathsig(None).context("clear the parent death signal")?;
+    if mutes(filter, wire) { Err(Error::from(Errno::EPERM)).context("write to the sync socket") } else { Ok(()) }
 }
 
 /// What is called between the filter and the gate without no_new_privs.
@@ -267,7 +267,7 @@ pub(super) fn mutes(filter: &Program, wire: &Wire) -> bool {
 /// A slate for a process whose filter mutes it.
 pub(super) fn slate(filter: Option<&Program>, wire: &Wire) -> Result<Option<Slate>> {
     let needed = filter.is_some_and(|filter| mutes(filter, wire));
-    needed.then(Slate::new).transpose().context("map memory for the last words of the process")
+    needed.then(Slate::new).transpose().context("map memory for the error of the container process")
 }
 
 /// What has become of a process, which may have written down why it failed. Then it is ended.

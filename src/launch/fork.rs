@@ -36,7 +36,7 @@ pub struct Seat(SharedPid);
 impl Seat {
     /// Makes it, before the intermediate process.
     pub fn new() -> Result<Seat> {
-        SharedPid::new().map(Seat).context("map memory for the pid of the container's process")
+        SharedPid::new().map(Seat).context("map memory for the pid of the container process")
     }
 
     /// The process, once it was made. It is a child of the runtime, so that its pid stays its own until it is reaped.
@@ -46,7 +46,7 @@ impl Seat {
 
     /// In the intermediate process, while no filter forbids it: the container's process is to have no such memory.
     pub fn prepare(&self) -> Result<()> {
-        self.0.keep_from_children().context("keep memory from the container's process")
+        self.0.keep_from_children().context("keep shared memory out of the container process (MADV_DONTFORK)")
     }
 
     /// In the intermediate process: makes the container's process, in which alone this returns, and ends. The pid
@@ -105,14 +105,14 @@ pub fn plain(new: ns::Flags, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
 /// An intermediate process joins, and from inside makes the container's first process as its own sibling (CLONE_PARENT),
 /// in namespaces that only a process inside of the user namespace can make belong to that.
 fn by_intermediate(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> Result<Side> {
-    let (ours, theirs) = answer::pair().context("make a socket to the intermediate process")?;
+    let (ours, theirs) = answer::pair().context("create the socket to the intermediate process")?;
     match clone::clone3(ns::Flags::empty(), cgroup) {
         Ok(Fork::Parent { pidfd, .. }) => {
             drop(theirs);
             let arrived = receive(ours.as_fd());
             // It ends by itself, either way; as our child it has to be reaped.
             let end = fate(pidfd.as_fd());
-            arrived?.ok_or_else(|| Error::new(format!("the intermediate process that joins the namespaces {end}")))
+            arrived?.ok_or_else(|| Error::new(format!("the intermediate process {end} while it joined the namespaces")))
         }
         Ok(Fork::Child) => {
             drop(ours);
@@ -186,15 +186,15 @@ pub fn fate(pidfd: BorrowedFd<'_>) -> Fate {
 
 /// `None`: the intermediate process died without a word.
 fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
-    let answer = answer::take(socket).context("receive the container's process")?.transpose()?;
+    let answer = answer::take(socket).context("receive the pidfd of the container process")?.transpose()?;
     let Some(pidfd) = answer.and_then(|fds| fds.into_iter().next()) else { return Ok(None) };
-    let pid = sys::pid::of(pidfd.as_fd()).ok_or_else(|| Error::new("the container's first process died at once"))?;
+    let pid = sys::pid::of(pidfd.as_fd()).ok_or_else(|| Error::new("the container process died before its setup"))?;
     Ok(Some(Side::Host(pid, pidfd)))
 }
 
 /// What a refused clone3 means.
 fn explain(errno: Errno, new: ns::Flags) -> Error {
-    let error = Error::from(errno).context("make the container's process (clone3)");
+    let error = Error::from(errno).context("create the container process (clone3)");
     match errno {
         Errno::EPERM | Errno::EACCES if new.contains(ns::Flags::USER) => error.hint(user::switched_off().unwrap_or(
             "user namespaces are forbidden here: by a security module, an outer sandbox, or because this is a chroot",
@@ -204,12 +204,12 @@ fn explain(errno: Errno, new: ns::Flags) -> Error {
         ),
         Errno::ENOSPC => {
             let off = user::switched_off().filter(|_| new.contains(ns::Flags::USER));
-            error.hint(off.unwrap_or("a limit below /proc/sys/user/max_*_namespaces is reached"))
+            error.hint(off.unwrap_or("a limit in /proc/sys/user/max_*_namespaces is reached"))
         }
-        Errno::EAGAIN => error.hint("the limit of processes (pids.max of a cgroup, or RLIMIT_NPROC) is reached"),
-        Errno::ENOSYS => error.hint("an outer sandbox forbids clone3, which corten cannot do without"),
+        Errno::EAGAIN => error.hint("the limit on processes (pids.max of a cgroup, or RLIMIT_NPROC) is reached"),
+        Errno::ENOSYS => error.hint("an outer sandbox forbids clone3, which corten needs"),
         Errno::EACCES => error.hint(
-            "this user may not put a process there from a cgroup that is not the user's own: start with \
+            "this user may not move a process there from a cgroup of somebody else's: start with \
              systemd-run --user --scope, or in a cgroup delegated to the user",
         ),
         Errno::EBUSY => {

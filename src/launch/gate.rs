@@ -46,7 +46,7 @@ impl Gate {
     pub fn make(directory: &Path, filter: Option<&Program>) -> Result<Waiting> {
         let open = |name: &str, write: bool| -> Result<File> {
             let path = directory.join(name);
-            let what = || format!("make the gate {}", path.display());
+            let what = || format!("create the exec fifo {}", path.display());
             mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).with_context(what)?;
             // Non-blocking, or opening a FIFO without a writer would wait. `answer` is opened for both: a writer alone
             // is refused (ENXIO) while no reader exists.
@@ -56,7 +56,7 @@ impl Gate {
         let (call, args) = waiting.answer_call();
         if filter.is_some_and(|filter| !filter.passes(call, args)) {
             let path = directory.join(SLATE);
-            let what = || format!("make {}", path.display());
+            let what = || format!("create {}", path.display());
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
             waiting.slate = Some(Slate::over(&file.with_context(what)?).with_context(what)?);
         }
@@ -84,7 +84,7 @@ impl Gate {
         }
         match open_to_write(&path) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENOENT)) => Ok(false),
-            gate => gate.map(|_| true).context("look at the gate"),
+            gate => gate.map(|_| true).context("stat the exec fifo"),
         }
     }
 
@@ -97,13 +97,13 @@ impl Gate {
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(directory.join(ANSWER))
-            .context("open the answer of init")?;
+            .context("open the fifo for the reply of init")?;
         let gate = match open_to_write(&path) {
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
                 bail!("cannot start a container that has stopped")
             }
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(is_running()),
-            gate => gate.context("open the gate")?,
+            gate => gate.context("open the exec fifo")?,
         };
         // The lock claims the start, and ends with whoever holds it.
         match gate.try_lock() {
@@ -112,14 +112,14 @@ impl Gate {
             Ok(()) => {}
         }
         // Whoever had it before may have come to the end.
-        if gate.metadata().context("look at the gate")?.nlink() == 0 {
+        if gate.metadata().context("look at the exec fifo")?.nlink() == 0 {
             return Err(is_running());
         }
         gate.set_permissions(Permissions::from_mode(MARKED)).context("mark the gate")?;
         match (&gate).write_all(b"0") {
             // It has died with the gate in our hands.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-            done => done.context("open the gate")?,
+            done => done.context("write to the exec fifo")?,
         }
         fs::remove_file(&path).context("remove the gate")?;
         drop(gate);
@@ -130,7 +130,7 @@ impl Gate {
         }
         match &answer[..] {
             [MARK] => Ok(()),
-            [] => bail!("the container's process died before its program ran"),
+            [] => bail!("the container process died before its program ran"),
             [MARK, error @ ..] | error => Err(Error::decode(error)),
         }
     }
@@ -150,7 +150,7 @@ fn last_words(directory: &Path) -> Result<Vec<u8>> {
     match fs::read(directory.join(SLATE)) {
         Ok(bytes) => Ok(written(&bytes).unwrap_or_default()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).context("read the last words of init"),
+        Err(error) => Err(error).context("read the error of init"),
     }
 }
 
@@ -161,12 +161,12 @@ fn read_to_end(mut answer: File) -> Result<Vec<u8>> {
         // Woken once, by the end.
         match poll(&mut [PollFd::new(answer.as_fd(), PollFlags::empty())], PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("wait for the answer of init"),
+            Err(errno) => return Err(errno).context("wait for the reply of init"),
         }
         match answer.read_to_end(&mut bytes) {
             Ok(_) => return Ok(bytes),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error).context("read the answer of init"),
+            Err(error) => return Err(error).context("read the reply of init"),
         }
     }
 }
@@ -186,7 +186,7 @@ impl Waiting {
                 Ok(1) => return Ok(()),
                 Ok(_) => nix::unistd::sleep(1),
                 Err(Errno::EAGAIN | Errno::EINTR) => continue,
-                Err(errno) => return Err(errno).context("wait at the gate"),
+                Err(errno) => return Err(errno).context("read the exec fifo"),
             };
         }
     }
@@ -209,7 +209,7 @@ impl Waiting {
 
     /// Tells the waiting `start` that execve is next. What then closes the answer is the program.
     pub fn mark(&self) -> Result<()> {
-        self.say(&[MARK]).context("answer to start")
+        self.say(&[MARK]).context("reply to start")
     }
 
     /// Tells the waiting `start` why the program does not run.

@@ -68,9 +68,9 @@ impl Request<'_> {
         let new = plan.namespaces.clone_flags() & !late;
         let network = network_to_fill(&plan.namespaces, &entries)?;
         if !plan.hooks.create_container.is_empty() && build::chooses_early(&entries, new)? {
-            return Err(Error::new("cannot run where the right to the pid namespace is lost on the way")
+            return Err(Error::new("cannot run where the pid namespace has to be joined before the user namespace")
                 .field("/hooks/createContainer")
-                .hint("join a pid namespace that belongs to the container's user namespace, or leave the hooks out"));
+                .hint("join a pid namespace that the container's user namespace owns, or leave out the hooks"));
         }
         let paths = match self.cgroup.map(Cgroup::location) {
             Some(place) => Some(CgroupPaths { mount: place.mount().into(), cgroup: place.directory().into() }),
@@ -84,7 +84,7 @@ impl Request<'_> {
             entries.iter().find(|entry| entry.kind.flag == ns::Flags::USER).map(|entry| entry.fd.as_fd());
         let has_user = plan.namespaces.origin(ns::Flags::USER) != Origin::Host;
         let gathers = has_user && new.contains(ns::Flags::MOUNT) && host::cannot_mount();
-        let rootfs = plan.rootfs.take().ok_or_else(|| Error::new("the rootfs was opened before"))?;
+        let rootfs = plan.rootfs.take().ok_or_else(|| Error::new("internal error: the rootfs was opened twice"))?;
         let rootfs = rootfs.open(paths, user_namespace, gathers).phase("mounts")?;
         rootfs.stand().phase("mounts")?;
         ::log::trace!("namespaces, root and mount sources opened");
@@ -160,7 +160,7 @@ pub fn create(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result
             request.build(parts, (seat, slate), child_wire)
         }
     };
-    ::log::trace!("container's process made");
+    ::log::trace!("container process created");
     let outside = seat.is_some();
     let notifies = request.plan.seccomp.as_ref().is_some_and(Program::notifies);
     let mut talk = Talk::new(wire, Launched::new(pid, pidfd, seat), attendant, notifies);
@@ -286,7 +286,7 @@ impl Host<'_> {
                     self.let_go_if(!self.ahead)?;
                 }
                 Some(Message::Done) if self.ready && waits => {
-                    ::log::trace!("container waits at its gate");
+                    ::log::trace!("container waits at the exec fifo");
                     return Ok(self.talk.launched);
                 }
                 Some(Message::Done) if self.ready => return self.talk.until_program(true),
@@ -325,7 +325,7 @@ impl Host<'_> {
         }
         // Its filter may still have to be loaded, and with that its program to be found.
         talk::expect(&mut self.talk, &Message::Done)?;
-        ::log::trace!("container waits at its gate");
+        ::log::trace!("container waits at the exec fifo");
         Ok(self.talk.launched)
     }
 
@@ -359,12 +359,11 @@ pub(super) fn network_to_fill(namespaces: &Namespaces, entries: &[Entry]) -> Res
         return Ok(None);
     }
     if namespaces.is_hosts_own(ns::Flags::NETWORK)? {
-        return Err(
-            Error::new("needs a network namespace, and the one joined is the host's").field("/linux/netDevices")
-        );
+        return Err(Error::new("needs a network namespace of its own, and the one joined is the host's")
+            .field("/linux/netDevices"));
     }
     let entry = entries.iter().find(|entry| entry.kind.flag == ns::Flags::NETWORK);
-    entry.map(|entry| entry.fd.try_clone().context("keep the network namespace")).transpose()
+    entry.map(|entry| entry.fd.try_clone().context("duplicate the descriptor of the network namespace")).transpose()
 }
 
 /// The network namespace that a process was born in.

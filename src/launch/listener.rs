@@ -43,7 +43,7 @@ fn let_go(mut listener: OwnedFd, filter: &Program, any: BorrowedFd<'_>) -> Resul
     let flags = OFlag::O_CLOEXEC;
     let passes_dup3 = || filter.passes(libc::SYS_dup3, [any.as_raw_fd() as u64, number, flags.bits() as u64, 0, 0, 0]);
     if !filter.passes(libc::SYS_close, [number, 0, 0, 0, 0, 0]) && passes_dup3() {
-        nix::unistd::dup3(any, &mut listener, flags).context("close the seccomp listener")?;
+        nix::unistd::dup3(any, &mut listener, flags).context("close the seccomp notify descriptor")?;
     }
     Ok(())
 }
@@ -55,14 +55,14 @@ const FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL;
 
 /// The number of the next descriptor that this process, which has one thread, will open: the lowest that is free.
 fn next_number(any: BorrowedFd<'_>) -> Result<u32> {
-    let probe = nix::unistd::dup(any).context("look for a free descriptor")?;
+    let probe = nix::unistd::dup(any).context("find a free descriptor number")?;
     Ok(probe.as_raw_fd() as u32)
 }
 
 fn send(socket: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Result<()> {
     let fds = [listener.as_raw_fd()];
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"-")], &[ControlMessage::ScmRights(&fds)], FLAGS, None)
-        .context("send the seccomp listener")
+        .context("send the seccomp notify descriptor")
         .map(drop)
 }
 
@@ -82,9 +82,9 @@ pub fn take(wire: &Wire, number: Option<u32>, pidfd: BorrowedFd<'_>) -> Result<O
             Ok(_) | Err(Errno::EBADF | Errno::ESRCH) => {}
             Err(errno) => {
                 return Err(Error::from(errno)
-                    .context("take the listener of a filter that lets no sendmsg pass")
+                    .context("fetch the seccomp notify descriptor with pidfd_getfd, as the filter blocks sendmsg")
                     .field("/linux/seccomp/syscalls")
-                    .hint("without the right to trace the container (rootless), sendmsg itself must be allowed"));
+                    .hint("allow sendmsg: a runtime that may not trace the container (rootless) needs it"));
             }
         }
     }
@@ -92,7 +92,7 @@ pub fn take(wire: &Wire, number: Option<u32>, pidfd: BorrowedFd<'_>) -> Result<O
 }
 
 fn missing() -> Error {
-    Error::new("the seccomp listener that was announced does not come").field("/linux/seccomp")
+    Error::new("the seccomp notify descriptor did not arrive").field("/linux/seccomp")
 }
 
 /// Looks at the next packet first: without a descriptor it is a message like any other.
@@ -104,10 +104,10 @@ fn receive(wire: &Wire) -> Result<Option<OwnedFd>> {
         let message = loop {
             match recvmsg::<()>(socket, &mut slices, Some(&mut space), flags | MsgFlags::MSG_CMSG_CLOEXEC) {
                 Err(Errno::EINTR | Errno::ECONNRESET) => {}
-                done => break done.context("receive the seccomp listener")?,
+                done => break done.context("receive the seccomp notify descriptor")?,
             }
         };
-        let mut parts = message.cmsgs().context("receive the seccomp listener")?;
+        let mut parts = message.cmsgs().context("receive the seccomp notify descriptor")?;
         Ok(parts.find_map(|part| match part {
             ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(sys::fd::received),
             _ => None,

@@ -182,7 +182,7 @@ impl<'a> Talk<'a> {
     }
 
     fn word(&mut self, tell: impl FnOnce()) -> Result<()> {
-        ensure!(self.words_left > 0, "the container's half has sent {MOST_WORDS} warnings, and goes on");
+        ensure!(self.words_left > 0, "the container process sent more than {MOST_WORDS} warnings");
         self.words_left -= 1;
         tell();
         Ok(())
@@ -220,7 +220,7 @@ impl<'a> Talk<'a> {
             return Err(error);
         }
         let stopped = waited >= STOPPED_LIMIT && sys::pid::is_stopped(self.launched.pid);
-        ensure!(!stopped, "the container's process {} was stopped while it was set up", self.launched.pid);
+        ensure!(!stopped, "the container process {} was stopped during its setup", self.launched.pid);
         Ok(())
     }
 
@@ -263,10 +263,10 @@ impl<'a> Talk<'a> {
             return Err(self.died(&how));
         };
         self.launched.pidfd = None;
-        let pidfd = sys::pid::open(pid).with_context(|| format!("open the container's process {pid}"))?;
+        let pidfd = sys::pid::open(pid).with_context(|| format!("open a pidfd of the container process {pid}"))?;
         (self.launched.pid, self.launched.pidfd, self.launched.seat) = (pid, Some(pidfd), None);
         self.may_execute = true;
-        ::log::trace!("container's process taken over");
+        ::log::trace!("intermediate process ended");
         Ok(())
     }
 
@@ -301,10 +301,10 @@ impl<'a> Talk<'a> {
 
     /// Says how the process died without a word of its own.
     pub(super) fn explain(&mut self) -> Error {
-        let Some(pidfd) = self.launched.pidfd.as_ref() else { return Error::new("the container's process is gone") };
+        let Some(pidfd) = self.launched.pidfd.as_ref() else { return Error::new("the container process has ended") };
         if sys::pid::ended_within(pidfd.as_fd(), DEATH_MS) == Ok(false) {
-            return Error::new("the container's process has closed the socket to the runtime, and lives")
-                .hint("whoever may trace it (CAP_SYS_PTRACE) has made it do so");
+            return Error::new("the container process closed the sync socket, and still runs")
+                .hint("a process that may trace it (CAP_SYS_PTRACE) made it do so");
         }
         let how = fork::fate_of_dead(pidfd.as_fd());
         self.launched.pidfd = None;
@@ -312,14 +312,14 @@ impl<'a> Talk<'a> {
     }
 
     fn died(&self, how: &fork::Fate) -> Error {
-        let death = || Error::new(format!("the container's process {how} while it was set up"));
+        let death = || Error::new(format!("the container process {how} during its setup"));
         self.attendant.out_of_memory(how.is_kill()).unwrap_or_else(death)
     }
 }
 
 /// A message that the script does not expect where it came.
 pub(super) fn out_of_turn(message: &Message) -> Error {
-    Error::new(format!("the container's half sent {message:?} out of turn"))
+    Error::new(format!("unexpected message {message:?} on the sync socket"))
 }
 
 /// A message that has to come next.

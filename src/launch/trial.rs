@@ -49,9 +49,9 @@ fn ensure_passes_gate(plan: &Plan, filter: &Program) -> Result<()> {
     let waits = filter.passes(libc::SYS_read, [3, 0, 1, 0, 0, 0]) && !filter.kills(libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]);
     match waits {
         true => Ok(()),
-        false => Err(Error::new("the filter forbids read or ppoll, by which the container waits for start")
+        false => Err(Error::new("the filter forbids read or ppoll, with which the container waits for start")
             .field("/linux/seccomp")
-            .hint("allow them, or set process.noNewPrivileges, with which the filter is loaded after that"))
+            .hint("allow them, or set process.noNewPrivileges: the filter is then loaded after start"))
         .phase("start"),
     }
 }
@@ -83,10 +83,10 @@ fn attempt(plan: &Plan, entries: &mut Vec<Entry>, tell: &mut dyn FnMut(Error)) -
     match outcome? {
         End::Told => Ok(()),
         End::Silent => {
-            let error = Error::new(format!("the container's process {fate} while it was set up"));
+            let error = Error::new(format!("the container process {fate} during its setup"));
             Err(match plan.seccomp.as_ref().and_then(fatal_calls) {
                 Some(names) => {
-                    error.hint(format!("the filter ends it for {names}: allow them, or set noNewPrivileges"))
+                    error.hint(format!("the filter kills it for {names}: allow them, or set noNewPrivileges"))
                 }
                 None => error,
             })

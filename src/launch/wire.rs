@@ -144,7 +144,7 @@ impl Wire {
     /// The host's and the container's end.
     pub fn pair() -> Result<(Wire, Wire)> {
         let (host, child) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .context("make the socket to the container's half")?;
+            .context("create the sync socket")?;
         Ok((Wire(host, Cell::new(false)), Wire(child, Cell::new(false))))
     }
 
@@ -215,7 +215,7 @@ impl Wire {
                 Ok(_) => return Ok(()),
                 Err(Errno::EAGAIN) if droppable => return Ok(()),
                 Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno).context("talk to the other half"),
+                Err(errno) => return Err(errno).context("write to the sync socket"),
             }
         }
     }
@@ -254,7 +254,7 @@ impl Wire {
             b's' => Message::Step(String::from_utf8_lossy(body).into_owned()),
             b't' => Message::Mark(String::from_utf8_lossy(body).into_owned()),
             FAILED => Message::Failed(body.to_vec()),
-            other => bail!("the other half sent the unknown message {other}"),
+            other => bail!("unknown message {other} on the sync socket"),
         }))
     }
 
@@ -264,7 +264,7 @@ impl Wire {
                 Ok(length) => return Ok(length),
                 // The other half has ended with a message of ours unread. That is told once, before what it may have said.
                 Err(Errno::EINTR | Errno::ECONNRESET) => {}
-                Err(errno) => return Err(errno).context("listen to the other half"),
+                Err(errno) => return Err(errno).context("read from the sync socket"),
             }
         }
     }
@@ -281,7 +281,7 @@ impl Wire {
         fds.extend(listener.map(|listener| PollFd::new(listener, PollFlags::POLLIN)));
         match ppoll(&mut fds, Some(time.into()), None) {
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("listen to the other half"),
+            Err(errno) => return Err(errno).context("read from the sync socket"),
         }
         let happened = |at: usize| fds.get(at).is_some_and(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
         Ok(match (happened(0), happened(1), happened(2)) {
@@ -301,7 +301,7 @@ impl Wire {
                 Ok(_) => return Ok(false),
                 // Whoever took these for a word would wait for it.
                 Err(Errno::ECONNRESET | Errno::EINTR) => {}
-                Err(errno) => return Err(errno).context("listen to the other half"),
+                Err(errno) => return Err(errno).context("read from the sync socket"),
             }
         }
     }
@@ -312,7 +312,7 @@ impl Wire {
         match ppoll(&mut [PollFd::new(self.as_fd(), PollFlags::empty())], Some(time.into()), None) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::EINTR) => Ok(false),
-            Err(errno) => Err(errno).context("listen to the other half"),
+            Err(errno) => Err(errno).context("read from the sync socket"),
         }
     }
 
@@ -321,7 +321,7 @@ impl Wire {
         match ppoll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], Some(time.into()), None) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::EINTR) => Ok(false),
-            Err(errno) => Err(errno).context("listen to the other half"),
+            Err(errno) => Err(errno).context("read from the sync socket"),
         }
     }
 
@@ -330,7 +330,7 @@ impl Wire {
         match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
             Ok(0) => Err(gone()),
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
-            Err(errno) => Err(errno).context("listen to the other half"),
+            Err(errno) => Err(errno).context("read from the sync socket"),
         }
     }
 
@@ -338,14 +338,14 @@ impl Wire {
     pub fn wait_go(&self) -> Result<()> {
         match self.receive()? {
             Some(Message::Go) => Ok(()),
-            Some(other) => bail!("the host's half sent {other:?} out of turn"),
+            Some(other) => bail!("unexpected message {other:?} on the sync socket"),
             None => Err(gone()),
         }
     }
 }
 
 fn gone() -> Error {
-    Error::new("the host's half is gone")
+    Error::new("the runtime process has ended")
 }
 
 #[cfg(test)]
@@ -432,7 +432,7 @@ mod tests {
         let (host, child) = Wire::pair().unwrap();
         child.ensure_heard().unwrap();
         drop(host);
-        assert!(child.ensure_heard().unwrap_err().to_string().contains("is gone"));
-        assert!(child.wait_go().unwrap_err().to_string().contains("is gone"));
+        assert!(child.ensure_heard().unwrap_err().to_string().contains("has ended"));
+        assert!(child.wait_go().unwrap_err().to_string().contains("has ended"));
     }
 }

@@ -322,7 +322,7 @@ impl Subject {
             table.lines().filter_map(|line| line.split(' ').nth(1)).filter(|point| wanted.contains(point)).collect();
         let stderr = outcome.stderr();
         // Another process does it. What that has to say may be lost: never by the kernel, but here.
-        let lost = ["unblock signals", "hear from the process", "process in the container exited"];
+        let lost = ["unblock signals", "receive the reply of the helper", "helper process in the container exited"];
         let unheard = lost.iter().any(|step| stderr.contains(step));
         let as_it_says = if outcome.succeeded() { wanted.clone() } else { BTreeSet::new() };
         if there != as_it_says && !(unheard && there == wanted) {

@@ -57,7 +57,7 @@ fn a_process_that_enters_and_is_held_by_a_tracer_is_given_up() {
     let held = (0..2000).map(|_| enter(&attacker.bundle, false)).find(|entered| !entered.succeeded());
     let held = held.expect("one of so many is caught");
     assert!(has_traced(&attacker.told()), "{}", held.stderr());
-    held.fails_with("was stopped while it was set up");
+    held.fails_with("was stopped during its setup");
     enter(&attacker.bundle, false).ok();
     assert!(attacker.ends().contains("done: Some("));
 }
@@ -201,7 +201,7 @@ fn waits_at_its_gate(shares_with_host: bool) {
         for (status, seen) in at_its_gate(shares_with_host, &[], no_new_privs) {
             seen.ok().hides("breach");
             if !status.contains("Seccomp:\t2") {
-                seen.fail("what waits at its gate has no filter");
+                seen.fail("what waits at the exec fifo has no filter");
             }
             seen.prints("refused EPERM");
         }

@@ -154,7 +154,9 @@ fn a_hook_that_would_be_seen_in_a_joined_pid_namespace_with_the_hosts_root_is_re
     let beside = || Bundle::inside(first.sandbox().clone());
     joins(beside().hook("createContainer", "true")).run().ok();
     let refused = joins(with_new_user_namespace(beside().hook("createContainer", "true"))).run();
-    refused.fails_with("/hooks/createContainer: cannot run where the right to the pid namespace is lost on the way");
+    refused.fails_with(
+        "/hooks/createContainer: cannot run where the pid namespace has to be joined before the user namespace",
+    );
 }
 
 /// S6: a procfs shows the pid namespace of whoever mounts it, so whoever adds one to a running container has to be in its
