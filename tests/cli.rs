@@ -524,7 +524,7 @@ fn a_descriptor_to_preserve_need_not_be_open() {
         assert_eq!(seen.stdout().matches("secret").count(), 2, "{}", seen.stdout());
         if !known_difference("crun", "says nothing") {
             assert!(
-                seen.says_one_of(&["--preserve-fds 5: of the descriptors from 3 on only 2 are open"]),
+                seen.says_one_of(&["--preserve-fds 5: only 2 of the descriptors from 3 on are open"]),
                 "{}",
                 seen.log()
             );

@@ -222,12 +222,12 @@ impl Capabilities {
         }
         let missing = self.missing(&self.grantable()?);
         if !missing.is_empty() {
-            warn!("the runtime itself does not have {}: the container does not get it", missing.words());
+            warn!("the container does not get {}: the runtime itself lacks it", missing.words());
         }
         // What is asked for in the bounding set alone is the one thing that capset does not tell us about.
         for number in (self.bounding & !self.permitted & !missing).numbers() {
             if prctl::bounding_has(number) == Ok(false) {
-                warn!("{} is not in the bounding set of the runtime: the container does not get it", word(number));
+                warn!("the container does not get {}: the bounding set of the runtime lacks it", word(number));
             }
         }
         Ok(())
@@ -239,7 +239,7 @@ impl Capabilities {
 
     /// As much as the runtime itself has, where it runs with less than the config asks for.
     fn grantable(&self) -> Result<Capabilities> {
-        let own = prctl::capget().context("read our own capabilities")?;
+        let own = prctl::capget().context("read the runtime's own capabilities")?;
         let mut sets = *self;
         sets.permitted &= Set(own.permitted);
         sets.effective &= sets.permitted;
@@ -265,7 +265,7 @@ fn word(number: u32) -> String {
 fn restrict(set: &mut Set, name: &str, limit: Set, limits: &str) {
     let excess = *set & !limit;
     if !excess.is_empty() {
-        warn!("/process/capabilities/{name}: {} is not in {limits} as well and is left out", excess.words());
+        warn!("/process/capabilities/{name}: {} is left out, as it is not in {limits} too", excess.words());
     }
     *set &= limit;
 }

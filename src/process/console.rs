@@ -74,7 +74,7 @@ impl Pty {
             match fchown(&pty.replica, Some(Uid::from_raw(owner)), None) {
                 // Its group is not mapped in our user namespace. The program has it open, which is enough for it.
                 Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => {}
-                Err(errno) => return Err(errno).with_context(|| format!("give the terminal to user {owner}")),
+                Err(errno) => return Err(errno).with_context(|| format!("chown the terminal to user {owner}")),
             }
         }
         Ok(pty)
@@ -82,14 +82,14 @@ impl Pty {
 
     fn new(devpts: BorrowedFd<'_>) -> Result<Pty> {
         ensure!(
-            fstatfs(devpts).context("look at /dev/pts")?.filesystem_type() == DEVPTS_SUPER_MAGIC,
-            "/dev/pts of the container is no devpts"
+            fstatfs(devpts).context("statfs /dev/pts")?.filesystem_type() == DEVPTS_SUPER_MAGIC,
+            "/dev/pts of the container is not a devpts"
         );
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let resolve = ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH;
         let controller = openat2(devpts, "ptmx", OpenHow::new().flags(flags).resolve(resolve))
             .context("open /dev/pts/ptmx of the container")?;
-        let stat = fstat(&controller).context("look at /dev/pts/ptmx")?;
+        let stat = fstat(&controller).context("stat /dev/pts/ptmx")?;
         // A devpts has its root as inode 1 and its ptmx as inode 2.
         ensure!(
             stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_ino == 2 && stat.st_rdev == libc::makedev(5, 2),
@@ -115,7 +115,7 @@ impl Pty {
 
 /// Makes the terminal that is standard input the controlling terminal of our session, which we lead.
 pub fn control() -> Result<()> {
-    tty::set_controlling(process::stdio()[0]).context("make the terminal the controlling one")
+    tty::set_controlling(process::stdio()[0]).context("make the terminal the controlling terminal")
 }
 /// Seconds for which a listener may be busy: to take a connection, and what is sent over it.
 const PATIENCE: i64 = 10;
@@ -168,7 +168,7 @@ fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
 /// The two ends of a socket for a terminal that this runtime relays itself.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-        .context("make a socket for the terminal")
+        .context("create a socket pair for the terminal")
 }
 
 /// Takes the controller that [`send`] sent.
@@ -183,7 +183,7 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
         ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
         _ => None,
     });
-    rights.map(crate::sys::fd::received).ok_or_else(|| Error::new("the terminal did not come"))
+    rights.map(crate::sys::fd::received).ok_or_else(|| Error::new("no terminal arrived over the socket"))
 }
 
 /// Sends the controller over a console socket: one message, one name, one descriptor.
@@ -281,7 +281,7 @@ mod tests {
         let scratch = Scratch::new("fake");
         std::os::unix::fs::symlink("/dev/ptmx", scratch.0.join("ptmx")).unwrap();
         let error = Pty::open(directory(&scratch.0).as_fd(), 0, Size::default()).unwrap_err();
-        assert_eq!(error.to_string(), "/process/terminal: /dev/pts of the container is no devpts");
+        assert_eq!(error.to_string(), "/process/terminal: /dev/pts of the container is not a devpts");
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Raw {
         cfmakeraw(&mut raw);
         raw.output_flags |= before.output_flags & OutputFlags::OPOST;
         let raw = Raw { terminal, before, raw };
-        raw.enter_again().context("put our terminal into raw mode")?;
+        raw.enter_again().context("set the caller's terminal to raw mode")?;
         Ok(Some(raw))
     }
 
@@ -174,7 +174,7 @@ impl Terminal {
             return Ok(());
         }
         match &self.raw {
-            Some(raw) => raw.enter_again().context("put our terminal into raw mode")?,
+            Some(raw) => raw.enter_again().context("set the caller's terminal to raw mode")?,
             None => self.raw = Raw::enter(stdin)?,
         }
         self.resize();
@@ -277,7 +277,7 @@ impl Foreground {
     /// again in the child, as `std::process::Command` does in its children.
     pub fn block_signals() -> Result<Foreground> {
         process::block_signals().context("block signals")?;
-        Ok(Foreground { signals: process::signal_fd().context("make a descriptor for signals")? })
+        Ok(Foreground { signals: process::signal_fd().context("create a signalfd")? })
     }
 
     /// Waits for the child `pid`, reaps whoever else becomes our child, and gives every signal that is meant for the

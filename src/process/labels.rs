@@ -76,7 +76,7 @@ fn one_line(text: &str) -> Result<()> {
 }
 
 fn ensure_lsm(enabled: bool, module: &str, kind: &str, name: &str) -> Result<()> {
-    ensure!(enabled, "the {kind} {name:?} is asked for, but {module} is not supported or not enabled on this host");
+    ensure!(enabled, "the {kind} {name:?} is requested, but {module} is not supported or not enabled on this host");
     Ok(())
 }
 
@@ -101,11 +101,7 @@ fn write(proc: Option<BorrowedFd<'_>>, files: &[&str], text: &str) -> Result<()>
             let error = Error::from(errno).context(what(file));
             // Both modules: it is a name that they do not know.
             let unknown = matches!(errno, Errno::ENOENT | Errno::EINVAL);
-            if unknown {
-                error.hint("it has to be loaded on the host (apparmor_parser --replace, semodule)")
-            } else {
-                error
-            }
+            if unknown { error.hint("load it on the host (apparmor_parser --replace, semodule)") } else { error }
         });
     }
     let (file, errno) = missing.unwrap_or((&"self/attr", Errno::ENOENT));
@@ -129,7 +125,7 @@ mod tests {
     #[test]
     fn a_label_without_its_security_module_is_refused() {
         let error = Labels::plan(Some("x"), None, false, false).unwrap_err().to_string();
-        let text = "/process/apparmorProfile: the profile \"x\" is asked for, but AppArmor is not supported or not \
+        let text = "/process/apparmorProfile: the profile \"x\" is requested, but AppArmor is not supported or not \
             enabled on this host";
         assert_eq!(error, text);
         let error = Labels::plan(None, Some("a_u:b_r:c_t:s0"), true, false).unwrap_err();

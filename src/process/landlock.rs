@@ -79,7 +79,7 @@ impl Landlock {
     }
 
     fn restrict(&self) -> Result<()> {
-        let ruleset = sys::create_ruleset(&self.handled).context("make a set of Landlock rules")?;
+        let ruleset = sys::create_ruleset(&self.handled).context("create a Landlock ruleset")?;
         for (allowed, path, place) in &self.beneath {
             self.allow_beneath(ruleset.as_fd(), *allowed, path).with_context(|| format!("at {place}"))?;
         }
@@ -87,12 +87,11 @@ impl Landlock {
             sys::allow_port(ruleset.as_fd(), allowed, port).with_context(|| format!("allow port {port}"))?;
         }
         sys::restrict_self(ruleset.as_fd()).map_err(|errno| {
-            let error = Error::from(errno).context("restrict the process by Landlock");
+            let error = Error::from(errno).context("apply the Landlock ruleset");
             match errno {
-                Errno::EPERM => {
-                    error.hint("set process.noNewPrivileges to true, or let the runtime have CAP_SYS_ADMIN")
-                }
-                Errno::E2BIG => error.hint("the runtime itself is restricted, and sixteen layers is all there can be"),
+                Errno::EPERM => error.hint("set process.noNewPrivileges to true, or give the runtime CAP_SYS_ADMIN"),
+                Errno::E2BIG => error
+                    .hint("the runtime itself is restricted by Landlock, and the kernel stacks 16 rulesets at most"),
                 _ => error,
             }
         })
@@ -110,7 +109,7 @@ impl Landlock {
     /// A path that is not there is a warning, or an error where all has to be as it is written.
     fn absent<T>(&self, path: &Path, outcome: std::result::Result<T, Errno>) -> Result<Option<T>> {
         if matches!(outcome, Err(Errno::ENOENT)) && !self.strict {
-            log::warn!("Landlock: {} is not there, and stays forbidden if it comes", path.display());
+            log::warn!("Landlock: {} does not exist: access to it stays denied if it is created later", path.display());
             return Ok(None);
         }
         outcome.map(Some).with_context(|| format!("open {}", path.display()))
@@ -120,7 +119,7 @@ impl Landlock {
         // Every link is followed, /dev/stdout as well: a rule opens no way to a file that the container cannot name.
         let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
         let Some(file) = self.absent(path, file)? else { return Ok(()) };
-        let kind = fstat(&file).with_context(|| format!("look at {}", path.display()))?.st_mode & SFlag::S_IFMT.bits();
+        let kind = fstat(&file).with_context(|| format!("stat {}", path.display()))?.st_mode & SFlag::S_IFMT.bits();
         let allowed = if kind == SFlag::S_IFDIR.bits() { allowed } else { allowed & OF_FILES };
         if allowed == 0 {
             return Ok(());
@@ -140,7 +139,7 @@ fn read(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<String>)> {
     document.only(&["version", "disableBestEffort", "ruleset", "rules"])?;
     let version = document.require("version")?;
     if version.value.as_u64() != Some(VERSION) {
-        return version.wrong(format_args!("version {} is not known, only {VERSION}", version.value));
+        return version.wrong(format_args!("unknown version {}, only {VERSION} is known", version.value));
     }
     let strict = document.get("disableBestEffort")?.map_or(Ok(false), |node| node.truth())?;
     let mut level = Level { level, strict, warnings: Vec::new() };
@@ -184,7 +183,7 @@ fn read(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<String>)> {
                 match port.value.as_u64().and_then(|number| u16::try_from(number).ok()) {
                     Some(number) if allowed != 0 => ports.push((allowed, number)),
                     Some(_) => {}
-                    None => return port.wrong(format_args!("{} is no port, a number from 0 to 65535", port.value)),
+                    None => return port.wrong(format_args!("{} is not a port number (0 to 65535)", port.value)),
                 }
             }
         }
@@ -208,13 +207,13 @@ impl Level {
             let place = format!("{}/{name}", ruleset.place);
             let lack = match self.level {
                 0 => format!("{word} needs Landlock, which this kernel does not have"),
-                level => format!("{word} needs level {since} of Landlock, this kernel has {level}"),
+                level => format!("{word} needs ABI version {since} of Landlock, this kernel has {level}"),
             };
             if self.strict {
                 return Err(Error::new(format!("at {place}: {lack}"))
-                    .hint("a newer kernel, with landlock among its security modules (lsm=), or no disableBestEffort"));
+                    .hint("use a newer kernel with landlock in its list of security modules (lsm=), or leave out disableBestEffort"));
             }
-            self.warnings.push(format!("{FIELD}: at {place}: {lack}, and is left out"));
+            self.warnings.push(format!("{FIELD}: at {place}: {lack}; it is left out"));
             kept &= !bit;
         }
         Ok(kept)
@@ -240,7 +239,7 @@ impl<'a> Node<'a> {
     /// An object with these members and no others, which would be rules that nobody follows.
     fn only(&self, names: &[&str]) -> Result<()> {
         match self.object()?.keys().find(|key| !names.contains(&key.as_str())) {
-            Some(key) => self.wrong(format_args!("{key:?} is not known, only {}", names.join(", "))),
+            Some(key) => self.wrong(format_args!("unknown key {key:?}, known are {}", names.join(", "))),
             None => Ok(()),
         }
     }
@@ -279,7 +278,7 @@ impl<'a> Node<'a> {
                 Some((_, bit, _)) => bits |= bit,
                 None => {
                     let words: Vec<&str> = table.iter().map(|right| right.0).collect();
-                    return right.wrong(format_args!("{word:?} is not known, only {}", words.join(", ")));
+                    return right.wrong(format_args!("unknown right {word:?}, known are {}", words.join(", ")));
                 }
             }
         }
@@ -349,7 +348,7 @@ mod tests {
         assert_eq!(known(1), (Some((handled(0x0005, 0, 0), 0x0001, 0)), 7));
         assert_eq!(known(0), (None, 9));
         let (_, warnings) = plan(&whole(), 5).unwrap();
-        let what = "signal needs level 6 of Landlock, this kernel has 5, and is left out";
+        let what = "signal needs ABI version 6 of Landlock, this kernel has 5; it is left out";
         assert_eq!(warnings[1], format!("/annotations/run.corten.landlock: at /ruleset/scoped: {what}"));
     }
 
@@ -369,12 +368,16 @@ mod tests {
     fn what_is_wrong_is_told_with_its_place_in_the_document() {
         let cases: [(&str, Value, &str); 16] = [
             ("", json!([]), "at /: is not an object"),
-            ("/more", json!(1), "at /: \"more\" is not known"),
-            ("/version", json!(2), "at /version: version 2 is not known"),
-            ("/version", json!("1"), "at /version: version \"1\""),
+            ("/more", json!(1), "at /: unknown key \"more\""),
+            ("/version", json!(2), "at /version: unknown version 2"),
+            ("/version", json!("1"), "at /version: unknown version \"1\""),
             ("/disableBestEffort", json!("yes"), "at /disableBestEffort: is neither"),
             ("/ruleset", json!({}), "at /ruleset: restricts nothing"),
-            ("/ruleset/handledAccessFS/1", json!("reed_file"), "at /ruleset/handledAccessFS/1: \"reed_file\" is not"),
+            (
+                "/ruleset/handledAccessFS/1",
+                json!("reed_file"),
+                "at /ruleset/handledAccessFS/1: unknown right \"reed_file\"",
+            ),
             ("/ruleset/scoped", json!("signal"), "at /ruleset/scoped: is not a list"),
             ("/ruleset/scoped/0", json!(7), "at /ruleset/scoped/0: is not a string"),
             (
@@ -389,9 +392,9 @@ mod tests {
                 "at /rules/pathBeneath/0/allowedAccess: \"make_reg\" is allowed, but the ruleset does not handle it",
             ),
             ("/rules/pathBeneath/0", json!({"paths": []}), "at /rules/pathBeneath/0: \"allowedAccess\" is missing"),
-            ("/rules/netPort/0/ports/0", json!(65536), "at /rules/netPort/0/ports/0: 65536 is no port"),
-            ("/rules/netPort/0/ports/0", json!("80"), "at /rules/netPort/0/ports/0: \"80\" is no port"),
-            ("/rules/netPort/0/port", json!(1), "at /rules/netPort/0: \"port\" is not known"),
+            ("/rules/netPort/0/ports/0", json!(65536), "at /rules/netPort/0/ports/0: 65536 is not a port"),
+            ("/rules/netPort/0/ports/0", json!("80"), "at /rules/netPort/0/ports/0: \"80\" is not a port"),
+            ("/rules/netPort/0/port", json!(1), "at /rules/netPort/0: unknown key \"port\""),
         ];
         for (pointer, value, expected) in cases {
             let mut document = whole();

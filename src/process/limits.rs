@@ -50,7 +50,7 @@ impl Limits {
         let mut limits = Vec::with_capacity(list.len());
         for (index, entry) in list.iter().enumerate() {
             let known = TYPES.iter().find(|(kind, ..)| *kind == entry.typ());
-            let &(_, name, resource) = known.ok_or_else(|| Error::new("the kernel knows no such limit"))?;
+            let &(_, name, resource) = known.ok_or_else(|| Error::new("unknown resource limit"))?;
             let (soft, hard) = (entry.soft(), entry.hard());
             check(name, soft, hard, seen >> resource & 1 == 1).field(|| format!("/process/rlimits/{index}"))?;
             seen |= 1 << resource;
@@ -78,7 +78,7 @@ impl Limits {
     /// [`Limits::apply_to_own_count`]: for a process that has still to make one, of a user who may be at the limit.
     pub(super) fn apply_but_count(&self, pid: Pid) -> Result<()> {
         let Some(count) = self.count() else { return self.apply(pid) };
-        let (_, current) = process::limit(pid, libc::RLIMIT_NPROC).context("look at RLIMIT_NPROC")?;
+        let (_, current) = process::limit(pid, libc::RLIMIT_NPROC).context("read RLIMIT_NPROC")?;
         let lowered = count.hard <= current;
         Limits(self.0.iter().filter(|limit| !lowered || limit.resource != libc::RLIMIT_NPROC).copied().collect())
             .apply(pid)
@@ -115,7 +115,7 @@ impl Limit {
         let ceiling = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());
         match ceiling {
             Some(ceiling) if self.resource == libc::RLIMIT_NOFILE && self.hard > ceiling => {
-                error.hint(format!("no limit of open files can be above fs.nr_open, which is {ceiling} here"))
+                error.hint(format!("a limit on open files cannot be above fs.nr_open, which is {ceiling}"))
             }
             _ => error.hint(format!(
                 "raising the hard limit above its present {} needs CAP_SYS_RESOURCE, which the runtime does not have",

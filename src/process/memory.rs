@@ -72,7 +72,7 @@ impl Policy {
 /// The number of the execution domain. Flags are reserved by the standard, so they are a warning.
 pub(super) fn personality(wanted: &spec::LinuxPersonality) -> u32 {
     if wanted.flags().iter().flatten().next().is_some() {
-        warn!("/linux/personality/flags: no flag is defined; they are left out");
+        warn!("/linux/personality/flags: no flag is defined, so all are ignored");
     }
     DOMAINS.iter().find(|(known, _)| *known == wanted.domain()).map_or(0, |&(_, number)| number)
 }

@@ -329,7 +329,8 @@ impl Process {
     /// and `_exit`.
     pub fn close_descriptors(&mut self, keep: &[BorrowedFd<'_>]) -> Result<()> {
         for &number in &self.preserved {
-            kernel::keep_over_exec(number).with_context(|| format!("pass descriptor {number} on"))?;
+            kernel::keep_over_exec(number)
+                .with_context(|| format!("clear the close-on-exec flag of descriptor {number}"))?;
         }
         kernel::close_all_from(3, keep, &self.preserved).context("close descriptors")?;
         self.closed = true;
@@ -356,12 +357,11 @@ impl Process {
             self.environment.set("LISTEN_PID", getpid().to_string().as_bytes());
         }
         let (true, Some(path)) = (self.closed, &self.program) else {
-            return Error::new("the process is not ready to be executed");
+            return Error::new("internal error: the process is executed before it is prepared");
         };
         let error = program::execute(path, &self.args, self.environment.entries(), look);
         if self.landlock.is_some() && error.errno() == Some(Errno::EACCES) {
-            return error
-                .hint_instead("the rules of run.corten.landlock may have to allow execute and read_file for it");
+            return error.hint_instead("allow execute and read_file for it in the rules of run.corten.landlock");
         }
         error
     }
@@ -388,7 +388,7 @@ pub fn preserved(after: u32, count: u32) -> Result<Vec<u32>> {
     let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let found: Vec<u32> = numbers.filter(|&number| wanted.contains(&number) && kernel::is_inherited(number)).collect();
     if found.len() < wanted.len() {
-        log::warn!("--preserve-fds {count}: of the descriptors from {first} on only {} are open", found.len());
+        log::warn!("--preserve-fds {count}: only {} of the descriptors from {first} on are open", found.len());
     }
     Ok(found)
 }

@@ -86,7 +86,7 @@ impl Options {
         }
         let mut sets = process.capabilities().clone().unwrap_or_else(no_capabilities);
         for name in &self.caps {
-            let Some(cap) = capabilities::by_name(name) else { bail!("--cap {name:?}: there is no such capability") };
+            let Some(cap) = capabilities::by_name(name) else { bail!("--cap {name:?}: unknown capability") };
             let add = |set: &Option<spec::Capabilities>| {
                 let mut set = set.clone().unwrap_or_default();
                 set.insert(cap);
@@ -170,7 +170,7 @@ mod tests {
         let process = Options { caps: vec!["CAP_KILL".into()], ..options() }.apply(none).unwrap();
         assert_eq!(process.capabilities().as_ref().unwrap().effective(), &Some([Cap::Kill].into()));
         let error = Options { caps: vec!["CAP_FUTURE".into()], ..options() }.apply(base()).unwrap_err();
-        assert_eq!(error.to_string(), "--cap \"CAP_FUTURE\": there is no such capability");
+        assert_eq!(error.to_string(), "--cap \"CAP_FUTURE\": unknown capability");
     }
 
     #[test]

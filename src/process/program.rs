@@ -124,7 +124,7 @@ pub(super) fn find_in(files: &dyn Files, name: &CStr, path: Option<&[u8]>) -> Re
         None => Err(Error::from(Errno::ENOENT)
             .context("executable file not found in $PATH")
             .context(quoted(name))
-            .hint("is it in the image, and its directory in PATH of process.env?")),
+            .hint("check that it is in the image, and its directory in PATH of process.env")),
     }
 }
 
@@ -172,16 +172,16 @@ pub(super) fn refused(files: &dyn Files, path: &CStr, errno: Errno) -> Error {
 fn explain(files: &dyn Files, what: String, path: &CStr, errno: Errno) -> Error {
     let error = Error::from(errno).context(what);
     match errno {
-        Errno::EACCES if files.is_no_exec(path) => error.hint("it lies on a file system that is mounted noexec"),
-        Errno::EACCES => error.hint("chmod a+x it in the image, or give the user a way to it"),
-        Errno::EISDIR => error.hint("name a program in it"),
+        Errno::EACCES if files.is_no_exec(path) => error.hint("its file system is mounted noexec"),
+        Errno::EACCES => error.hint("chmod a+x the file in the image, or let the user search its directories"),
+        Errno::EISDIR => error.hint("name a program in this directory"),
         Errno::ENOENT if files.exists(path) => {
-            error.hint("the file is there, but the interpreter or loader that it names is not in the container")
+            error.hint("the file exists, but its interpreter or loader is not in the container")
         }
         Errno::ENOENT => {
-            error.hint("the path is looked up in the container: is it in the image, or hidden by a mount?")
+            error.hint("the path is looked up in the container: check that the image has it and no mount hides it")
         }
-        Errno::ENOEXEC => error.hint("it is neither a program for this machine nor a script that begins with #!"),
+        Errno::ENOEXEC => error.hint("the file is neither a program for this machine nor a script that begins with #!"),
         Errno::E2BIG => error.hint("arguments and environment together are too large for the kernel"),
         _ => error,
     }
@@ -262,12 +262,15 @@ mod tests {
 
     #[test]
     fn a_directory_and_a_file_that_may_not_run_say_so() {
-        assert_eq!(look("/etc", None).unwrap_err(), "exec: \"/etc\": is a directory (name a program in it)");
+        assert_eq!(
+            look("/etc", None).unwrap_err(),
+            "exec: \"/etc\": is a directory (name a program in this directory)"
+        );
         let scratch = Scratch::new("mode", &[("bin/none", "", 0)]);
         let path = scratch.path(&["bin"]);
         let whole = format!("{}/none", String::from_utf8(path.clone()).unwrap());
         for said in [look("none", Some(&path)).unwrap_err(), look(&whole, None).unwrap_err()] {
-            assert!(said.contains("none\": permission denied (chmod a+x it"), "{said}");
+            assert!(said.contains("none\": permission denied (chmod a+x the file"), "{said}");
         }
     }
 
@@ -292,7 +295,7 @@ mod tests {
         let begins = |name: &str, words: &str| {
             run(name).starts_with(&format!("exec {}: {words}", scratch.0.join(name).display()))
         };
-        assert!(begins("s", "no such file or directory (the file is there"), "{}", run("s"));
+        assert!(begins("s", "no such file or directory (the file exists"), "{}", run("s"));
         assert!(begins("empty", "exec format error ("), "{}", run("empty"));
     }
 }

@@ -125,11 +125,11 @@ fn broken_rule(wanted: &sched::Attributes, errno: Errno) -> Option<String> {
             "it needs CAP_SYS_NICE, and as many CPUs as its root domain has: no narrower cpuset or affinity".to_owned()
         }
         Errno::EPERM if wanted.priority > 0 => "a priority above RLIMIT_RTPRIO needs CAP_SYS_NICE, and the cgroup \
-             real-time bandwidth where the kernel shares that out"
+             needs real-time bandwidth if the kernel has CONFIG_RT_GROUP_SCHED"
             .to_owned(),
         Errno::EPERM if wanted.nice < 0 => "a nice value below what RLIMIT_NICE allows needs CAP_SYS_NICE".to_owned(),
         Errno::EPERM => "it needs CAP_SYS_NICE".to_owned(),
-        Errno::EBUSY if deadline => "the CPUs do not have that much runtime in each period left".to_owned(),
+        Errno::EBUSY if deadline => "the CPUs have less runtime left in each period".to_owned(),
         _ => return None,
     })
 }
@@ -256,7 +256,7 @@ impl Affinity {
     pub(super) fn apply(&self, pid: Pid) -> Result<()> {
         match &self.last {
             Last::Untouched => Ok(()),
-            Last::Reset => sched::set_affinity(pid, &ALL_CPUS).context("let the container use all its CPUs"),
+            Last::Reset => sched::set_affinity(pid, &ALL_CPUS).context("reset the CPU affinity"),
             Last::Exactly(mask) => {
                 sched::set_affinity(pid, mask).context("set CPU affinity").field(|| "/process/execCPUAffinity/final")
             }
@@ -270,7 +270,7 @@ pub(super) fn bits(list: &str, limit: usize) -> Result<Vec<u64>> {
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (index(first, list)?, index(last, list)?);
-        ensure!(first <= last, "{part:?} in the list {list:?} runs backwards");
+        ensure!(first <= last, "{part:?} in the list {list:?} ends before it begins");
         ensure!(last < limit, "{last} in the list {list:?} is larger than {}", limit - 1);
         if mask.len() <= last / 64 {
             mask.resize(last / 64 + 1, 0);

@@ -13,7 +13,7 @@ const PERMISSIONS: u32 = 0x3f00_0000 | 0x0001_0000 | 0x0002_0000 | 0x0010_0000 |
 
 /// The name of the session keyring of a container, `_ses.ID`, which init and exec share.
 pub(super) fn keyring_name(id: &str) -> Result<CString> {
-    CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a container id has no NUL"))
+    CString::new(format!("_ses.{id}")).map_err(|_| Error::new("a container id must not contain NUL"))
 }
 
 pub(super) fn join_keyring(name: &CString) -> Result<()> {
@@ -29,7 +29,7 @@ pub(super) fn join_keyring(name: &CString) -> Result<()> {
         Err(errno) => {
             return Err(errno)
                 .with_context(|| format!("join session keyring {}", name.to_string_lossy()))
-                .hint("--no-new-keyring does without it");
+                .hint("use --no-new-keyring to run without one");
         }
     };
     match key::set_permissions(serial, PERMISSIONS) {
@@ -41,7 +41,7 @@ pub(super) fn join_keyring(name: &CString) -> Result<()> {
 
 /// Leaves the caller's session and lets all signals in, none of them ignored.
 pub(super) fn start() -> Result<()> {
-    process::mind_signals().context("reset signals")?;
+    process::mind_signals().context("reset signal dispositions")?;
     process::unblock_signals().context("unblock signals")?;
     lead()
 }

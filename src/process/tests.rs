@@ -253,7 +253,7 @@ fn a_working_directory_outside_of_the_root_is_refused() {
 #[test]
 fn a_missing_program_is_reported_before_the_program_runs() {
     let seen = run(&described(&["nosuch"]), &Facts::default());
-    let hint = "(is it in the image, and its directory in PATH of process.env?)";
+    let hint = "(check that it is in the image, and its directory in PATH of process.env)";
     assert_eq!(seen, format!("exec: \"nosuch\": executable file not found in $PATH: no such file or directory {hint}"));
 }
 

@@ -76,7 +76,7 @@ impl User {
         setresgid(gid, gid, gid).map_err(|errno| unmapped(errno, "group", self.gid)).field(|| "/process/user/gid")?;
         if keep_capabilities && self.uid != 0 {
             // execve clears it again (capabilities(7), SECBIT_KEEP_CAPS).
-            set_keepcaps(true).context("keep capabilities over the change of user")?;
+            set_keepcaps(true).context("keep capabilities across the change of user (PR_SET_KEEPCAPS)")?;
         }
         setresuid(uid, uid, uid).map_err(|errno| unmapped(errno, "user", self.uid)).field(|| "/process/user/uid")
     }
@@ -139,7 +139,7 @@ fn give(name: &str, fd: BorrowedFd<'_>, owner: u32) -> Result<()> {
     match fchown(fd, Some(Uid::from_raw(owner)), None) {
         // Not ours to give away: an unmapped owner, a read-only or an odd file system.
         Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(()),
-        Err(errno) => Err(errno).with_context(|| format!("give standard {name} to the user")),
+        Err(errno) => Err(errno).with_context(|| format!("chown standard {name} to the user")),
     }
 }
 
