@@ -512,9 +512,9 @@ fn explain_says_what_happens_to_a_call_and_which_rule_decides() {
         let start = ["seccomp", "explain", "--bundle", bundle.path().to_str().unwrap_or_default()];
         bundle.cmd(start.iter().chain(words)).run().fails_with(sentence);
     };
-    wrong(&["no_such_call"], "there is no system call \"no_such_call\"");
+    wrong(&["no_such_call"], "unknown system call \"no_such_call\"");
     wrong(&["-a", "aarch64", "open"], "aarch64 has no system call \"open\"");
-    wrong(&["-a", "vax", "open"], "there is no architecture \"vax\"");
+    wrong(&["-a", "vax", "open"], "unknown architecture \"vax\"");
     wrong(&["read", "1", "2", "3", "4", "5", "6", "7"], "a system call has at most 6");
 }
 

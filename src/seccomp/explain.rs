@@ -43,9 +43,8 @@ pub fn explain(profile: &LinuxSeccomp, arch: Option<&str>, call: &str, given: &[
     let profile = Profile::read(profile, Arch::native())?;
     let arch = match arch {
         None => Arch::native(),
-        Some(word) => Arch::of_word(word).ok_or_else(|| {
-            Error::new(format!("there is no architecture {word:?}")).hint("`corten features` lists them")
-        })?,
+        Some(word) => Arch::of_word(word)
+            .ok_or_else(|| Error::new(format!("unknown architecture {word:?}")).hint("`corten features` lists them"))?,
     };
     let number = number_of(call, arch)?;
     let mut args = [0; 6];
@@ -58,7 +57,7 @@ pub fn explain(profile: &LinuxSeccomp, arch: Option<&str>, call: &str, given: &[
     let run = program.run(&question);
 
     let mut text = String::new();
-    let name = Call::numbered(number, arch).map_or("a call without a name", Call::name);
+    let name = Call::numbered(number, arch).map_or("a call that has no name", Call::name);
     let shown: Vec<String> = given.iter().map(|value| shown(*value)).collect();
     let _ = writeln!(
         text,
@@ -91,7 +90,7 @@ fn number_of(call: &str, arch: &Arch) -> Result<u32> {
     if let Some(number) = digits(call) {
         return Ok(number | arch.bit);
     }
-    let known = Call::named(call).ok_or_else(|| Error::new(format!("there is no system call {call:?}")))?;
+    let known = Call::named(call).ok_or_else(|| Error::new(format!("unknown system call {call:?}")))?;
     known.number(arch).ok_or_else(|| Error::new(format!("{} has no system call {call:?}", arch.word())))
 }
 
@@ -144,7 +143,7 @@ fn because(profile: &Profile, asked: &Question, reason: Reason) -> String {
         }
         Reason::Zero => format!("its number: 0 stands for all unknown calls of {arch}"),
         Reason::OtherArchitecture => {
-            pointer(format_args!("/architectures")) + &format!(": {arch} is neither there nor this machine's")
+            pointer(format_args!("/architectures")) + &format!(": {arch} is neither listed nor this machine's")
         }
     }
 }

@@ -156,15 +156,15 @@ fn wide(profile: &Profile, at: usize, calls: &[Call], (place, arg): (usize, &Lin
     if of.is_empty() {
         return None;
     }
-    let (names, gets) = (list(&of), if lax { "is let pass" } else { "passes by the rule" });
+    let (names, gets) = (list(&of), if lax { "is allowed" } else { "escapes the rule" });
     let masked = format!("SCMP_CMP_MASKED_EQ, with the mask {LOWER} as value and {} as valueTwo", value & LOWER);
     let hint = match test {
         Test::Equal => format!("compare by {masked}"),
-        Test::NotEqual => format!("let all pass, and refuse this value by {masked}"),
+        Test::NotEqual => format!("allow all, and refuse this value by {masked}"),
         _ => format!("compare by SCMP_CMP_MASKED_EQ, with a mask of {LOWER} at most"),
     };
     let sentence = format!(
-        "64 bits are compared, and of argument {index} of {names} the kernel takes 32: with others set it {gets}"
+        "the rule compares 64 bits, but the kernel uses 32 of argument {index} of {names}: with higher bits set, it {gets}"
     );
     Some(Error::new(sentence).field(pointer(format_args!("/syscalls/{at}/args/{place}"))).hint(hint))
 }
@@ -176,7 +176,8 @@ fn impossible(at: usize, place: usize, condition: &Condition) -> Option<Error> {
         Test::Greater => condition.value == u64::MAX,
         _ => false,
     };
-    let error = || Error::new("no number is so").field(pointer(format_args!("/syscalls/{at}/args/{place}")));
+    let error =
+        || Error::new("no number satisfies this condition").field(pointer(format_args!("/syscalls/{at}/args/{place}")));
     never.then(error)
 }
 
@@ -185,7 +186,7 @@ fn alternatives(at: usize, args: &[LinuxSeccompArg]) -> Option<Error> {
     let repeated =
         args.iter().enumerate().find(|(place, arg)| args[..*place].iter().any(|one| one.index() == arg.index()));
     let (_, arg) = repeated?;
-    let sentence = format!("argument {} is compared twice: one of all these conditions is enough", arg.index());
+    let sentence = format!("argument {} is compared twice, so one of these conditions is enough", arg.index());
     Some(Error::new(sentence).field(pointer(format_args!("/syscalls/{at}/args"))))
 }
 
@@ -236,8 +237,8 @@ fn idle(profile: &Profile) -> Result<Vec<Error>> {
         }
         let why = if verdict == profile.default { "defaultAction says the same" } else { "another rule does" };
         let sentence = match idle.len() == here.len() {
-            true => format!("the rule never decides: {why}"),
-            false => format!("the rule never decides about {}: {why}", list(&idle)),
+            true => format!("the rule has no effect: {why}"),
+            false => format!("the rule has no effect on {}: {why}", list(&idle)),
         };
         Some(Error::new(sentence).field(pointer(format_args!("/syscalls/{at}"))))
     };
@@ -254,7 +255,9 @@ fn newer(profile: &Profile) -> Result<Option<Error>> {
         .collect();
     beyond.sort_unstable();
     let names: Vec<&str> = beyond.iter().map(|(_, name)| *name).collect();
-    let sentence = || format!("newer than all calls that are named, and so ENOSYS for the program: {}", list(&names));
+    let sentence = || {
+        format!("these calls are newer than all that the profile names, so the program gets ENOSYS: {}", list(&names))
+    };
     Ok((!names.is_empty()).then(|| Error::new(sentence()).field(pointer(format_args!("/syscalls")))))
 }
 
@@ -291,15 +294,14 @@ mod tests {
     #[test]
     fn upper_bits_that_get_a_program_more_are_told() {
         let arg = |op: &str, value: u64| json!([{"index": 0, "op": format!("SCMP_CMP_{op}"), "value": value}]);
-        let told =
-            "0/args/0: 64 bits are compared, and of argument 0 of socket the kernel takes 32: with others set it";
+        let told = "0/args/0: the rule compares 64 bits, but the kernel uses 32 of argument 0 of socket: with higher bits set, it";
         for (default, action, op, gets) in [
-            ("ALLOW", "ERRNO", "EQ", Some("passes by the rule")),
-            ("ALLOW", "ERRNO", "LE", Some("passes by the rule")),
+            ("ALLOW", "ERRNO", "EQ", Some("escapes the rule")),
+            ("ALLOW", "ERRNO", "LE", Some("escapes the rule")),
             ("ALLOW", "ERRNO", "GE", None),
             ("ALLOW", "ERRNO", "NE", None),
-            ("ERRNO", "ALLOW", "NE", Some("is let pass")),
-            ("ERRNO", "ALLOW", "GT", Some("is let pass")),
+            ("ERRNO", "ALLOW", "NE", Some("is allowed")),
+            ("ERRNO", "ALLOW", "GT", Some("is allowed")),
             ("ERRNO", "ALLOW", "EQ", None),
             ("ERRNO", "ALLOW", "LT", None),
             ("ERRNO", "KILL", "EQ", None),
@@ -328,22 +330,23 @@ mod tests {
         let (allow, errno) = ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO");
         assert_eq!(
             two(allow, open(errno, &["chdir"]), open(allow, &["read", "write"])),
-            ["1: the rule never decides: defaultAction says the same"]
+            ["1: the rule has no effect: defaultAction says the same"]
         );
         assert_eq!(
             two(errno, open(allow, &["chdir", "read"]), open("SCMP_ACT_LOG", &["read", "write"])),
-            ["1: the rule never decides about read: another rule does"]
+            ["1: the rule has no effect on read: another rule does"]
         );
         let narrow = json!({"names": ["mount"], "action": "SCMP_ACT_LOG",
                             "args": [{"index": 3, "op": "SCMP_CMP_EQ", "value": 1}]});
-        assert_eq!(two(errno, narrow, open(allow, &["mount"])), ["0: the rule never decides: another rule does"]);
-        let (args, sentence) = (json!([{"index": 3, "op": "SCMP_CMP_LT", "value": 0}]), "0/args/0: no number is so");
+        assert_eq!(two(errno, narrow, open(allow, &["mount"])), ["0: the rule has no effect: another rule does"]);
+        let (args, sentence) =
+            (json!([{"index": 3, "op": "SCMP_CMP_LT", "value": 0}]), "0/args/0: no number satisfies this condition");
         assert_eq!(one("ERRNO", "ALLOW", &["mount"], args), [sentence]);
         let range =
             json!([{"index": 3, "op": "SCMP_CMP_GE", "value": 5}, {"index": 3, "op": "SCMP_CMP_LE", "value": 9}]);
         assert_eq!(
             one("ERRNO", "ALLOW", &["mount"], range),
-            ["0/args: argument 3 is compared twice: one of all these conditions is enough"]
+            ["0/args: argument 3 is compared twice, so one of these conditions is enough"]
         );
     }
 
@@ -359,7 +362,7 @@ mod tests {
             found.iter().map(|error| error.sentence()).find(|line| line.contains("newer than all"))
         };
         let told = newer(profile("SCMP_ACT_ERRNO", "pidfd_open")).unwrap();
-        assert!(told.contains("for the program: clone3, close_range, openat2, pidfd_getfd, faccessat2"), "{told}");
+        assert!(told.contains("ENOSYS: clone3, close_range, openat2, pidfd_getfd, faccessat2"), "{told}");
         assert_eq!(newer(profile("SCMP_ACT_ALLOW", "pidfd_open")), None);
     }
 }

@@ -34,7 +34,7 @@ impl Listener {
         let Some(path) = path else {
             if metadata.is_some() {
                 let field = pointer(format_args!("/listenerMetadata"));
-                return Err(Error::new("is set, and there is no listenerPath to send it to").field(field));
+                return Err(Error::new("is set without a listenerPath").field(field));
             }
             if program.notifies() {
                 return Err(Error::new("is missing, and the profile has rules with SCMP_ACT_NOTIFY")
@@ -57,18 +57,18 @@ impl Program {
                 false => self.load_part(part)?,
             }
         }
-        listener.ok_or_else(|| Error::new("the seccomp filter has no calls for a listener"))
+        listener.ok_or_else(|| Error::new("internal error: no call of the seccomp filter is notified"))
     }
 
     fn load_part_with_listener(&self, part: &[Instruction]) -> Result<OwnedFd> {
         sys::set_filter_with_listener(self.flags.into(), part).map_err(|errno| {
-            let what = format!("load the seccomp filter of {} instructions, with a listener", part.len());
+            let what = format!("load the seccomp filter of {} instructions with a notify descriptor", part.len());
             let error = Error::from(errno).context(what);
             let waits = self.flags & libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32 != 0;
             match errno {
-                Errno::EBUSY => {
-                    error.hint("the runtime itself runs under a filter with a listener; one is all there can be")
-                }
+                Errno::EBUSY => error.hint(
+                    "the runtime itself runs under a filter with a notify descriptor, and the kernel allows only one",
+                ),
                 Errno::EINVAL if waits && !sys::knows_flags(WAIT_KILLABLE) => error
                     .field(pointer(format_args!("/flags")))
                     .hint("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs Linux 5.19"),

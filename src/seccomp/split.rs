@@ -26,7 +26,7 @@ pub(super) fn parts(
         return Ok(vec![whole]);
     }
     let too_long = |count: usize, most: usize, why: &str| {
-        let sentence = format!("the profile becomes {count} instructions{why}, the kernel takes {most}");
+        let sentence = format!("the profile compiles to {count} instructions{why}, and the kernel accepts {most}");
         Error::new(sentence).field(pointer(format_args!("/syscalls")))
     };
     let audits: Vec<u32> = sections.iter().map(|section| section.audit).collect();
@@ -53,7 +53,11 @@ pub(super) fn parts(
         return Err(too_long(together, MOST_TOGETHER, " in several filters"));
     }
     if parts.iter().filter(|part| notifies(part)).count() > 1 {
-        return Err(too_long(whole.len(), MOST_INSTRUCTIONS, ", and only one filter may have a listener"));
+        return Err(too_long(
+            whole.len(),
+            MOST_INSTRUCTIONS,
+            " for one filter, as only one may have a notify descriptor",
+        ));
     }
     Ok(parts)
 }

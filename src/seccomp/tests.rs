@@ -564,21 +564,24 @@ fn the_part_that_decides_on_loading_filters_is_loaded_last_though_it_is_decided_
 fn a_program_too_long_also_in_parts_is_refused_with_its_length() {
     let refused_with = |rules: Vec<Value>, why: &str| {
         let sentence = refused(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
-        let begins = sentence.starts_with("/linux/seccomp/syscalls: the profile becomes ");
+        let begins = sentence.starts_with("/linux/seccomp/syscalls: the profile compiles to ");
         assert!(begins && sentence.ends_with(why), "{sentence}");
     };
     refused_with(
         many_rules(&["ioctl"], 0..5000, "SCMP_ACT_ERRNO"),
-        " instructions for one system call, the kernel takes 4096",
+        " instructions for one system call, and the kernel accepts 4096",
     );
     let mut notified = many_rules(&["ioctl"], 0..1500, "SCMP_ACT_NOTIFY");
     notified.extend(many_rules(&["mount"], 1..1500, "SCMP_ACT_NOTIFY"));
-    refused_with(notified, " instructions, and only one filter may have a listener, the kernel takes 4096");
+    refused_with(
+        notified,
+        " instructions for one filter, as only one may have a notify descriptor, and the kernel accepts 4096",
+    );
     let names: Vec<&str> = Call::all().filter(|call| call.number(x86_64()).is_some()).map(Call::name).collect();
     let each = names[..25].iter().enumerate();
     let rules =
         each.flat_map(|(at, name)| many_rules(&[name], at as u32..at as u32 + 1500, "SCMP_ACT_ERRNO")).collect();
-    refused_with(rules, " instructions in several filters, the kernel takes 32768");
+    refused_with(rules, " instructions in several filters, and the kernel accepts 32768");
 }
 
 #[test]
