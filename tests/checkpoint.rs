@@ -300,7 +300,7 @@ fn what_would_be_lost_is_refused() {
     let container = counter().set("/annotations", serde_json::json!({"run.corten.landlock": document}));
     started(&container);
     let outcome = checkpoint(&container, path, &[]).run();
-    outcome.fails_with("/annotations/run.corten.landlock").fails_with("it would be free of it when restored");
+    outcome.fails_with("/annotations/run.corten.landlock").fails_with("a restore would lose its ruleset");
     assert_eq!(container.status(), "running");
     container.delete_force().ok();
 }

@@ -104,7 +104,7 @@ fn without_a_cgroup_the_pid_namespace_has_to_be_the_containers_own() {
     let guest = guest.join("pid", namespace).args(["sleep", "60"]);
     guest.run_detached().ok();
     let list = guest.cmd(["ps", "--sessions", guest.name()]).run();
-    list.fails_with("no sessions to tell");
+    list.fails_with("its sessions cannot be told");
     kill(&guest, &container.pid().to_string()).fails();
     assert_eq!(container.status(), "running");
 }

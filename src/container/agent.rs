@@ -24,7 +24,9 @@ const LISTENER: &str = "seccompFd";
 /// Sends one "container process state" with the listener of the process `pid` (runtime-spec, config-linux.md, "The
 /// Container Process State"): one connection, closed after it. `status` and `init` are the container's.
 pub fn tell(record: &Record, (status, init): (&str, i32), pid: Pid, listener: BorrowedFd<'_>) -> Result<()> {
-    let Some(agent) = &record.seccomp_agent else { bail!("the listener of a seccomp filter has no agent to go to") };
+    let Some(agent) = &record.seccomp_agent else {
+        bail!("the seccomp filter has a notify descriptor, but the container names no seccomp agent")
+    };
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct ProcessState<'a> {
@@ -50,11 +52,11 @@ pub fn tell(record: &Record, (status, init): (&str, i32), pid: Pid, listener: Bo
             let (parts, rights) = ([IoSlice::new(&document)], [ControlMessage::ScmRights(&fds)]);
             match sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None) {
                 Err(Errno::EINTR) => {}
-                done => break done.context("send the listener to the seccomp agent")?,
+                done => break done.context("send the notify descriptor to the seccomp agent")?,
             }
         };
         // A document that is longer than the socket's buffer: the descriptor went with its first part.
-        UnixStream::from(socket).write_all(&document[sent..]).context("send the listener to the seccomp agent")
+        UnixStream::from(socket).write_all(&document[sent..]).context("send the notify descriptor to the seccomp agent")
     };
     tell().field(|| "/linux/seccomp/listenerPath")
 }

@@ -67,7 +67,7 @@ fn refuse(container: &Container) -> Result<()> {
     let record = &container.record;
     if record.annotations.get(LANDLOCK).is_some_and(|value| !value.is_empty()) {
         let error =
-            Error::new("a process that Landlock confines cannot be checkpointed: it would be free of it when restored");
+            Error::new("a process that Landlock confines cannot be checkpointed: a restore would lose its ruleset");
         return Err(error.field(format!("/annotations/{LANDLOCK}")));
     }
     if record.annotations.contains_key(OVERLAY) {
@@ -173,7 +173,7 @@ fn facts(container: &Container, pid: Pid) -> Result<dump::Facts> {
     let host = mounts::parse(&read("/proc/self/mountinfo".to_owned())?);
     let inode = |file: &String| {
         let path = format!("/proc/{pid}/ns/{file}");
-        let meta = fs::metadata(&path).with_context(|| format!("look at {path}"))?;
+        let meta = fs::metadata(&path).with_context(|| format!("stat {path}"))?;
         Ok((file.clone(), meta.ino()))
     };
     Ok(dump::Facts {

@@ -201,7 +201,7 @@ pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
     let (pieces, record) = Pieces::make(&id, bundle.clone(), &plan, store)?;
     let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
     let gate = gated.then(|| Gate::make(pieces.directory().path(), plan.seccomp.as_ref())).transpose()?;
-    log::trace!("cgroup and gate made");
+    log::trace!("cgroup and exec fifo created");
     // The program is to find the terminal as it stays; and once it runs it is too late to learn that its pid can be
     // written nowhere.
     let settle_first = controller.is_some() || (!gated && (pid_file.is_some() || handle.is_some()));
@@ -279,7 +279,7 @@ impl Attendant for Making<'_> {
 
     fn record_successor(&mut self, pid: Pid) -> Result<()> {
         // Our child has its pid until it is reaped. Of one that is dead already the wire is to tell, not we.
-        let pidfd = sys::pid::open(pid).with_context(|| format!("open the container's process {pid}"))?;
+        let pidfd = sys::pid::open(pid).with_context(|| format!("open a pidfd of init, process {pid}"))?;
         self.record.take_init(pid, pidfd.as_fd())?;
         self.pieces.directory().write(&self.record)
     }

@@ -63,8 +63,8 @@ fn delete_unrecorded(store: &Store, directory: Directory, id: &Id, force: bool, 
     let remains = Remains::find(directory, id)?;
     let nothing = remains.are_none()?;
     if !nothing && !force {
-        return Err(Error::new("its record is lost, and something of it is left")
-            .hint("`delete --force` ends the container and takes away what is left of it"));
+        return Err(Error::new("its record is lost, but parts of it remain")
+            .hint("use `delete --force`: it kills the container and removes what is left of it"));
     }
     destroy(remains.reduce()?)?;
     if nothing && !force { Err(store.does_not_exist(id.as_str())) } else { Ok(()) }
@@ -130,7 +130,7 @@ fn remove_cgroup(cgroup: &Location, claim: Claim) -> Result<()> {
         Claim::None => false,
     };
     if !own {
-        log::warn!("cgroup {cgroup} is left as it is: it is not known to be the container's");
+        log::warn!("cgroup {cgroup} is not removed: it may belong to another container");
         return Ok(());
     }
     // Mostly one rmdir; processes that are left are killed, but only once it is known that there are any.

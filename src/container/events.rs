@@ -37,7 +37,7 @@ pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&E
     let (_, init) = container.init()?;
     let mut memory = cgroup.memory_events()?;
     if memory.is_none() {
-        log::warn!("lack of memory is not seen: cgroup {cgroup} has no memory.events");
+        log::warn!("out-of-memory kills are not reported: cgroup {cgroup} has no memory.events");
     }
     // None beyond what the clock can count.
     let mut next = Instant::now().checked_add(interval);

@@ -123,7 +123,7 @@ impl Attendant for Entering<'_> {
             return None;
         }
         Some(
-            Error::new("the container was frozen while the process was made in its cgroup")
+            Error::new("the container was frozen while the process was created in its cgroup")
                 .hint("resume it, or wait for that with --ignore-paused"),
         )
     }

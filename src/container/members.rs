@@ -22,7 +22,9 @@ pub fn pids(container: &Container) -> Result<Vec<Pid>> {
     let mut parents = BTreeMap::new();
     let mut members = BTreeSet::from([init]);
     for pid in everybody()? {
-        let Some(stat) = sys::pid::stat(pid).with_context(|| format!("look at process {pid}"))? else { continue };
+        let Some(stat) = sys::pid::stat(pid).with_context(|| format!("read the status of process {pid}"))? else {
+            continue;
+        };
         parents.insert(pid, Pid::from_raw(stat.parent));
         if inside.is_some() && pid_namespace(pid) == inside {
             members.insert(pid);

@@ -109,9 +109,10 @@ impl Container {
     /// be another process that has got the pid meanwhile; and what the kernel has to tell processes of one clock tick apart.
     pub fn living_init(&self) -> Result<Option<(Pid, OwnedFd)>> {
         let Some(pid) = self.record.init() else { return Ok(None) };
-        let pidfd = sys::pid::find(pid).with_context(|| format!("open the container's process {pid}"))?;
+        let pidfd = sys::pid::find(pid).with_context(|| format!("open a pidfd of init, process {pid}"))?;
         let Some(pidfd) = pidfd else { return Ok(None) };
-        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
+        let start_time =
+            sys::pid::start_time(pid).with_context(|| format!("read the status of init, process {pid}"))?;
         let is_init = start_time == Some(self.record.start_time) && self.record.is_of(pid, pidfd.as_fd())?;
         Ok(is_init.then_some((pid, pidfd)))
     }

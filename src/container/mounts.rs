@@ -37,14 +37,14 @@ pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
     let additions = Additions::plan(list, &request)?;
     let opened = additions.open(place.user.as_ref().map(AsFd::as_fd)).map_err(|error| match error.errno() {
         Some(Errno::EPERM) if host::is_unprivileged() => {
-            error.hint("a user without power over the host's mounts can add new file systems only")
+            error.hint("a user who may not mount on the host (CAP_SYS_ADMIN) can add new file systems only")
         }
         _ => error,
     });
     let mut trees = opened.phase("mounts")?;
     if additions.has_procfs() {
         if place.kinds.contains(ns::Flags::PID) && place.processes.is_none() {
-            return Err(Error::new("the container's pid namespace is out of reach, and a procfs is to show it"));
+            return Err(Error::new("a procfs needs the container's pid namespace, which cannot be opened"));
         }
         let show = || place.processes.as_ref().map(|namespace| Shown::new(namespace.as_fd())).transpose();
         let made = place.inside(show, |shown| additions.make_procfs(shown.as_ref())).phase("mounts")?;

@@ -18,7 +18,7 @@ use crate::seccomp::Listener;
 use crate::sys::{self, ns};
 
 fn identity(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Option<u64>> {
-    sys::pid::identity(pidfd).with_context(|| format!("look at the container's process {pid}"))
+    sys::pid::identity(pidfd).with_context(|| format!("read the status of init, process {pid}"))
 }
 
 /// What no other boot has, random(4).
@@ -147,7 +147,8 @@ impl Record {
     /// Puts the first process on record, by its pid and its handle; it may be dead already.
     pub fn take_init(&mut self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<()> {
         self.pid = pid.as_raw();
-        let start_time = sys::pid::start_time(pid).with_context(|| format!("look at the container's process {pid}"))?;
+        let start_time =
+            sys::pid::start_time(pid).with_context(|| format!("read the status of init, process {pid}"))?;
         self.start_time = start_time.unwrap_or_default();
         self.identity = identity(pid, pidfd)?;
         self.boot = if self.identity.is_none() { boot() } else { None };

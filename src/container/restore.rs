@@ -95,7 +95,7 @@ fn make(mut request: Request, store: &Store) -> Result<(Container, OwnedFd, Opti
         Console::None | Console::Foreground => None,
     };
     store.ensure_free(&request.id)?;
-    let rootfs = request.plan.rootfs.take().ok_or_else(|| Error::new("the rootfs was opened before"))?;
+    let rootfs = request.plan.rootfs.take().ok_or_else(|| Error::new("internal error: the rootfs was opened twice"))?;
     let (restored, sources) = rootfs.prepare_restore(request.plan.process.may_mount()).phase("mounts")?;
     let masked: Vec<String> = rootfs.masked().collect();
     let entries = request.plan.namespaces.open().phase("namespaces")?;
@@ -135,8 +135,10 @@ fn make(mut request: Request, store: &Store) -> Result<(Container, OwnedFd, Opti
 /// What would not come back as the configuration says.
 fn refuse(plan: &Plan) -> Result<()> {
     if plan.kept.annotations.get(LANDLOCK).is_some_and(|value| !value.is_empty()) {
-        return Err(Error::new("a process that Landlock confines cannot be restored: it would be free of it")
-            .field(format!("/annotations/{LANDLOCK}")));
+        return Err(Error::new(
+            "a process that Landlock confines cannot be restored: CRIU does not restore its ruleset",
+        )
+        .field(format!("/annotations/{LANDLOCK}")));
     }
     if plan.kept.annotations.contains_key(OVERLAY) {
         return Err(Error::new("a root that is an overlay of the runtime's cannot be restored")
@@ -227,7 +229,7 @@ impl Making<'_> {
             self.end();
         }
         outcome?;
-        self.init.take().ok_or_else(|| Error::new("criu has told of no process"))
+        self.init.take().ok_or_else(|| Error::new("criu reported no process"))
     }
 
     fn ask(&mut self, program: &Path, facts: restore::Facts, work: &Path) -> Result<()> {
@@ -267,7 +269,7 @@ impl Making<'_> {
         let options = restore::request(&self.request.flags, facts, images.as_raw_fd(), work.as_raw_fd())?;
         let directories = vec![images, work];
         let criu = Criu::start(program, Surroundings { pass: &pass, streams: true, procs, directories });
-        private.leave().context("go back to the mount namespace of the host")?;
+        private.leave().context("return to the mount namespace of the host")?;
         Ok((criu.phase("criu")?, options))
     }
 
@@ -299,7 +301,7 @@ impl Making<'_> {
 
     /// From here on a `delete` finds the process.
     fn enter_record(&mut self, pid: Pid) -> Result<()> {
-        let pidfd = sys::pid::open(pid).with_context(|| format!("open the container's process {pid}"))?;
+        let pidfd = sys::pid::open(pid).with_context(|| format!("open a pidfd of init, process {pid}"))?;
         let pidfd = self.init.insert(pidfd);
         self.record.take_init(pid, pidfd.as_fd())?;
         self.record.cgroup = self.pieces.cgroup.as_ref().map(|cgroup| cgroup.location().clone());
@@ -407,7 +409,7 @@ impl Making<'_> {
                 Origin::Joined => {
                     let entry = self.entries.iter().find(|entry| entry.kind.flag == kind.flag);
                     let stat = entry.map(|entry| nix::sys::stat::fstat(&entry.fd)).transpose();
-                    let stat = stat.context("look at a namespace")?;
+                    let stat = stat.context("stat a namespace")?;
                     stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == real)
                 }
             };
@@ -479,7 +481,7 @@ fn tree(init: Pid) -> Result<Vec<Pid>> {
 /// What tells a namespace from others.
 fn namespace(process: &str, file: &str) -> Result<(u64, u64)> {
     let path = format!("/proc/{process}/ns/{file}");
-    let meta = fs::metadata(&path).with_context(|| format!("look at {path}"))?;
+    let meta = fs::metadata(&path).with_context(|| format!("stat {path}"))?;
     Ok((meta.dev(), meta.ino()))
 }
 

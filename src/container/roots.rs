@@ -66,7 +66,7 @@ pub fn advice(id: &str, root: &Path) -> String {
         .collect();
     let here = format!("not in the state root {}", root.display());
     match found.is_empty() {
-        true => format!("{here}, nor in any of an engine's; --root names another"),
+        true => format!("{here}, nor in that of an engine; give another with --root"),
         false => format!("{here}, but {}: give that as --root", found.join(", and ")),
     }
 }

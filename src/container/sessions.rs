@@ -46,7 +46,7 @@ pub fn list(container: &Container) -> Result<Vec<Session>> {
 
 /// Sends a signal by number to the process of a session, given by its id or its pid.
 pub fn kill(container: &Container, session: &str, number: i32) -> Result<()> {
-    let none = || Error::new(format!("no session {session} lives in the container")).hint("see ps --sessions");
+    let none = || Error::new(format!("the container has no session {session}")).hint("see ps --sessions");
     let digits = session.split_once('-').map_or(session, |(pid, _)| pid);
     let pid = digits.parse().ok().filter(|&pid: &i32| pid > 0).map(Pid::from_raw).ok_or_else(none)?;
     let what = || format!("signal session {session}");
@@ -81,14 +81,16 @@ fn base36(mut number: u64) -> String {
 fn find(container: &Container) -> Result<Vec<(Pid, Stat)>> {
     let Some((init, _)) = container.living_init()? else { return Ok(Vec::new()) };
     let Some(inside) = pid_namespace(init) else {
-        bail!("cannot look at the pid namespace of the container's process {init}");
+        bail!("cannot read the pid namespace of init, process {init}");
     };
     let shared = pid_namespace(Pid::this()) == Some(inside);
     let members: BTreeSet<Pid> = match container.own_cgroup()? {
         Some(cgroup) => cgroup.pids()?.into_iter().collect(),
         // In a namespace of several containers the inits of the others have come from outside as well.
         None if !container.owns_pid_namespace() => {
-            bail!("without a cgroup and a pid namespace of its own the container has no sessions to tell")
+            bail!(
+                "the container has neither a cgroup nor a pid namespace of its own, so its sessions cannot be told from other processes"
+            )
         }
         None => everybody()?,
     };
@@ -99,7 +101,7 @@ fn find(container: &Container) -> Result<Vec<(Pid, Stat)>> {
     };
     let mut found = Vec::new();
     for &pid in members.iter().filter(|&&pid| pid != init) {
-        let what = || format!("look at process {pid}");
+        let what = || format!("read the status of process {pid}");
         let Some(stat) = sys::pid::stat(pid).with_context(what)? else { continue };
         // Twice: a parent that ends while it is looked at is found nowhere, and the process has another by then.
         if from_outside(pid, &stat)

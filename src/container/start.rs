@@ -26,7 +26,7 @@ pub fn start(store: &Store, id: &str, notify: Option<&OsStr>) -> Result<()> {
         Status::Running => bail!("cannot start an already running container"),
         Status::Creating => {
             return Err(Error::new("cannot start a container in the creating status")
-                .hint("another process is still at work on it, or on a hook: start it when that has ended"));
+                .hint("its create or a hook still runs: start it after that"));
         }
         Status::Paused => bail!("cannot start a container in the paused status"),
     }

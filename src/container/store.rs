@@ -233,15 +233,18 @@ impl Directory {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             bytes => self.understand(&bytes?).map(Some),
         };
-        let remedy = "`delete --force` ends the container and takes away what is left of it";
+        let remedy = "use `delete --force`: it kills the container and removes what is left of it";
         read().with_context(what).hint(remedy)
     }
 
     fn understand(&self, bytes: &[u8]) -> Result<Record> {
         let record: Record = serde_json::from_slice(bytes).map_err(|error| Error::new(error.to_string()))?;
         if record.version > VERSION {
-            return Err(Error::new(format!("is of form {}, this binary knows {VERSION}", record.version))
-                .hint("use the newer corten that made the container"));
+            return Err(Error::new(format!(
+                "version {} is newer than this binary supports ({VERSION})",
+                record.version
+            ))
+            .hint("use the newer corten that made the container"));
         }
         ensure!(self.path.file_name() == Some(record.id.as_ref()), "is that of container {:?}", record.id);
         Ok(record)
@@ -302,7 +305,7 @@ impl Directory {
 
     /// Whether a `create` holds it.
     pub fn is_locked(&self) -> Result<bool> {
-        let what = || format!("look at the lock of the state directory {}", self.path.display());
+        let what = || format!("stat the lock of the state directory {}", self.path.display());
         let dir = match File::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             dir => dir.with_context(what)?,
@@ -364,7 +367,9 @@ const DRAFTS: usize = 16;
 /// that was put in the way is written to (the directory may be a user's): a draft is always new (O_EXCL, which follows no
 /// link), and a link at the place itself is replaced. The directory is held, so that it stays the same one.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let (Some(name), parent) = (path.file_name(), path.parent()) else { bail!("{} names no file", path.display()) };
+    let (Some(name), parent) = (path.file_name(), path.parent()) else {
+        bail!("{} is not the name of a file", path.display())
+    };
     let what = || format!("write {}", path.display());
     let parent = parent.filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let directory = open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
