@@ -162,8 +162,8 @@ impl Hook {
     fn run(&self, surroundings: &Surroundings<'_>) -> Result<()> {
         // A time-out beyond what the clock can count is none.
         let deadline = self.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        let (theirs, ours) = std::io::pipe().context("make a pipe for the state")?;
-        let (output, sink) = std::io::pipe().context("make a pipe for the output")?;
+        let (theirs, ours) = std::io::pipe().context("create a pipe for the state")?;
+        let (output, sink) = std::io::pipe().context("create a pipe for the output")?;
         let mut command = self.command(surroundings);
         let twin = sink.try_clone().context("duplicate the pipe for the output")?;
         command.stdin(theirs).stdout(twin).stderr(sink);
@@ -303,7 +303,7 @@ impl Running {
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exit status {code}"),
             (None, Some(signal)) => format!("killed by signal {signal}"),
-            (None, None) => "ended oddly".to_owned(),
+            (None, None) => "ended with an unknown status".to_owned(),
         };
         Err(Error::new(how + &self.quote()))
     }

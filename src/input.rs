@@ -30,7 +30,7 @@ impl fmt::Display for Kind {
             kind if kind.is_char_device() => "a character device",
             kind if kind.is_block_device() => "a block device",
             kind if kind.is_socket() => "a socket",
-            _ => "a file of no kind",
+            _ => "a file of unknown type",
         })
     }
 }

@@ -18,12 +18,12 @@ use crate::sys;
 
 /// Goes on from a protected view of the binary, or runs the program anew from there, unless it already does.
 pub fn protect() -> Result<()> {
-    try_to_protect().context("protect our own binary")
+    try_to_protect().context("protect the runtime's binary")
 }
 
 fn try_to_protect() -> Result<()> {
     let own = "/proc/self/exe";
-    if statvfs(own).context("look at our own binary")?.flags().contains(FsFlags::ST_RDONLY) {
+    if statvfs(own).context("statvfs /proc/self/exe")?.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(());
     }
     if let Ok(mount) = sys::exe::read_only_clone() {
@@ -33,14 +33,15 @@ fn try_to_protect() -> Result<()> {
         }
         return run_anew(mount.as_fd());
     }
-    let binary = File::open(own).context("open our own binary")?;
+    let binary = File::open(own).context("open the runtime's binary")?;
     let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
     if fcntl(&binary, FcntlArg::F_GET_SEALS).is_ok_and(|set| set & seals.bits() == seals.bits()) {
         return Ok(());
     }
-    let copy = memfd_create(c"corten", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).context("make a memfd")?;
-    std::io::copy(&mut &binary, &mut File::from(copy.try_clone()?)).context("copy our own binary into memory")?;
-    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals)).context("seal the copy of our own binary")?;
+    let copy =
+        memfd_create(c"corten", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).context("create a memfd")?;
+    std::io::copy(&mut &binary, &mut File::from(copy.try_clone()?)).context("copy the runtime's binary into memory")?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals)).context("seal the copy of the runtime's binary")?;
     run_anew(copy.as_fd())
 }
 
@@ -58,5 +59,5 @@ fn changes_over_to(_: &OwnedFd) -> bool {
 
 fn run_anew(binary: BorrowedFd<'_>) -> Result<()> {
     let Err(errno) = sys::start::run_anew(binary);
-    Err(errno).with_context(|| format!("run our own binary anew through descriptor {}", binary.as_raw_fd()))
+    Err(errno).with_context(|| format!("re-exec the runtime through descriptor {}", binary.as_raw_fd()))
 }

@@ -226,7 +226,7 @@ fn bytes_behind_the_configuration_are_one_warning() {
     let outcome = bundle.cmd(["check", "--format", "json", "--config", behind.to_str().expect("a plain path")]);
     let said = outcome.cwd(bundle.path()).run().json();
     assert_eq!((&said["errors"], &said["warnings"]), (&json!(0), &json!(1)), "{said:#}");
-    let warning = format!("what stands behind the JSON value is ignored, from byte {end} on");
+    let warning = format!("trailing data after the JSON value is ignored, from byte {end} on");
     assert_eq!(said["findings"][0]["msg"], warning, "{said:#}");
 }
 
@@ -246,7 +246,7 @@ fn unknown_names_are_warnings_of_check_alone() {
     outcome.prints(
         "warning: /linux/resources/cpu/cpuss: the field is unknown and ignored\n  hint: did you mean \"cpus\"?\n\
          warning: /proces: the field is unknown and ignored\n  hint: did you mean \"process\"?\n\
-         warning: /annotations/run.corten.landlok: corten has no such annotation\n  \
+         warning: /annotations/run.corten.landlok: the annotation is unknown and ignored\n  \
          hint: did you mean \"run.corten.landlock\"?\ncreate would succeed: 3 warnings",
     );
 }
@@ -576,7 +576,7 @@ fn the_text_is_a_line_for_each_finding_and_a_verdict() {
     let text = bundle.cmd(["check", "--bundle", dir]).run().code(1).stdout();
     let expected = "warning: /process/capabilities/bounding: the capability \"CAP_FUTURE\" is unknown and ignored\n\
         error: /process/args/0: exec: \"nosuch\": executable file not found in $PATH: no such file or directory\n  \
-        hint: is it in the image, and its directory in PATH of process.env?\n\
+        hint: check that it is in the image, and its directory in PATH of process.env\n\
         create would fail: 1 error, 1 warning\n";
     assert_eq!(text, expected);
     let bundle = base();
@@ -686,11 +686,13 @@ fn what_a_seccomp_profile_hardly_means_is_a_warning_of_check_alone() {
     let found = said["findings"].as_array().expect("findings").iter();
     let told: Vec<String> = found.map(|one| format!("{}: {}", one["field"], one["msg"]).replace('"', "")).collect();
     let beginnings = [
-        "syscalls/0/args/0: /linux/seccomp/syscalls/0/args/0: 64 bits are compared, and of argument 0 of socket the kernel \
-         takes 32: with others set it is let pass (let all pass, and refuse this value by SCMP_CMP_MASKED_EQ",
+        "syscalls/0/args/0: /linux/seccomp/syscalls/0/args/0: the rule compares 64 bits, but the kernel uses \
+         32 of argument 0 of socket: with higher bits set, it is allowed (allow all, and refuse this value by \
+         SCMP_CMP_MASKED_EQ",
         "syscalls/4/names: /linux/seccomp/syscalls/4/names: no architecture of the profile has arm_fadvise64_64",
-        "syscalls/3: /linux/seccomp/syscalls/3: the rule never decides: another rule does",
-        "syscalls: /linux/seccomp/syscalls: newer than all calls that are named, and so ENOSYS for the program: ",
+        "syscalls/3: /linux/seccomp/syscalls/3: the rule has no effect: another rule does",
+        "syscalls: /linux/seccomp/syscalls: these calls are newer than all that the profile names, so the program gets \
+         ENOSYS: ",
         "syscalls/4/names/1: /linux/seccomp/syscalls/4/names/1: unknown system call \\nosuch\\ is ignored",
     ];
     assert_eq!(told.len(), beginnings.len(), "{told:#?}");
@@ -700,7 +702,7 @@ fn what_a_seccomp_profile_hardly_means_is_a_warning_of_check_alone() {
     }
     // Nobody else says so, but for what was always said.
     let run = bundle.run();
-    run.ok().never_says("64 bits").never_says("never decides");
+    run.ok().never_says("64 bits").never_says("has no effect");
 }
 
 /// The hole that the warning is of: the kernel takes such an argument for the one that is forbidden.

@@ -102,7 +102,7 @@ fn a_capability_that_the_runtime_lacks_is_said_before_the_program_runs() {
     let without = |command: &[&str]| {
         by_hand(&container, &[], command).started_by(["/usr/bin/setpriv", "--bounding-set", "-sys_time"])
     };
-    let said = "the runtime itself does not have CAP_SYS_TIME: the container does not get it";
+    let said = "the container does not get CAP_SYS_TIME: the runtime itself lacks it";
     let both = |stderr: &str| messages(stderr, "warning") == [said] && stderr.ends_with("\nstarted\n");
     let short = Bundle::inside(container.sandbox().clone()).sh("echo started >&2").caps(&["CAP_SYS_TIME", "CAP_KILL"]);
     let run = by_hand(&short, &[], &["run", short.name()]);
@@ -144,10 +144,10 @@ fn debugging_tells_each_step_of_both_sides_once() {
         "configuration read",
         "plan made",
         "id reserved",
-        "container's process made",
+        "container process created",
         "container: namespaces entered",
-        "container: mounts and devices made",
-        "container: root changed",
+        "container: mounts and devices created",
+        "container: root pivoted",
         "container: user and capabilities set",
         "container: execve is next",
         "program runs",
@@ -169,7 +169,7 @@ fn debugging_tells_each_step_of_both_sides_once() {
     }
     let created = by_hand(&container, &["--debug"], &["create", container.name()]).run();
     let said = messages(&created.ok().stderr(), "debug");
-    assert_eq!(said.last().map(String::as_str), Some("container waits at its gate"), "{said:?}");
+    assert_eq!(said.last().map(String::as_str), Some("container waits at the exec fifo"), "{said:?}");
     by_hand(&container, &["--debug"], &["delete", container.name()]).run().ok();
 }
 
@@ -366,7 +366,7 @@ fn on_a_terminal_an_error_is_a_sentence_and_its_remedy_another() {
     let create = || by_hand(&container, &[], &["create", container.name()]);
     let name = container.name();
     let why = format!("create {name}: exec: \"nosuch\": executable file not found in $PATH: no such file or directory");
-    let remedy = "is it in the image, and its directory in PATH of process.env?";
+    let remedy = "check that it is in the image, and its directory in PATH of process.env";
     assert_eq!(shown(create(), 1), format!("error: {why}\n  hint: {remedy}\n"));
     let coloured = format!("\u{1b}[1;31merror:\u{1b}[0m {why}\n  \u{1b}[1;36mhint:\u{1b}[0m {remedy}\n");
     assert_eq!(shown(create().env("TERM", "xterm"), 1), coloured);
@@ -453,8 +453,8 @@ fn a_container_that_is_not_there_is_looked_for_where_engines_keep_theirs() {
     let bundle = container.path().to_str().expect("plain");
     let cmd = |words: &[&str]| Cmd::bare(container.sandbox(), words.iter().copied()).run();
     let said = |words: &[&str]| cmd(words).code(1).stderr();
-    let nowhere = "container does not exist: nosuch (not in the state root /run/corten, nor in any of an engine's; \
-                   --root names another)";
+    let nowhere = "container does not exist: nosuch (not in the state root /run/corten, nor in that of an engine; \
+                   give another with --root)";
     assert_eq!(messages(&said(&["state", "nosuch"]), "error"), [format!("state nosuch: {nowhere}")]);
     cmd(&["--root", docker, "run", "--detach", "--bundle", bundle, id]).ok();
     let there = format!("in {docker}, which is Docker's: give that as --root");

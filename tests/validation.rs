@@ -185,7 +185,7 @@ fn bytes_behind_the_configuration_are_ignored_with_a_warning() {
         let outcome = bundle.cmd(["run", "--bundle", dir, bundle.name()]).run();
         outcome.ok();
         if !known_difference("crun", "says nothing") && !known_difference("runc", "says nothing") {
-            let said = format!("what stands behind the JSON value is ignored, from byte {end} on");
+            let said = format!("trailing data after the JSON value is ignored, from byte {end} on");
             assert!(outcome.says_one_of(&[&said]), "{rest:?}: {}", outcome.log());
         }
     }
@@ -212,7 +212,7 @@ fn bytes_behind_other_documents_are_ignored_with_a_warning() {
         let outcome = container.cmd(words).run();
         outcome.prints(prints);
         if !known_difference("crun", "says nothing") && !known_difference("runc", "says nothing") {
-            let said = format!("what stands behind the JSON value is ignored, from byte {} on", text.len());
+            let said = format!("trailing data after the JSON value is ignored, from byte {} on", text.len());
             assert!(outcome.says_one_of(&[&said]), "{}", outcome.log());
         }
     }

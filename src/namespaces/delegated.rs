@@ -68,7 +68,7 @@ impl Helper {
     /// What is missing on the host when the helper refuses.
     fn explain(&self, path: &Path, said: &str) -> Error {
         let Helper { program, grants, .. } = self;
-        let error = Error::new(format!("it says {said:?}"));
+        let error = Error::new(format!("it printed {said:?}"));
         // File capabilities would do as well, and cannot be told from here: only its refusal to write points at them.
         let set_uid = is_set_uid(path);
         let user = caller();

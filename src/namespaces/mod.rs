@@ -96,7 +96,7 @@ impl Namespaces {
             let field = format!("/linux/namespaces/{index}");
             let kind = kind_of(namespace.typ());
             if planned.origin(kind.flag) != Origin::Host {
-                return Err(Error::new(format!("a second {} namespace", kind.word)).field(field));
+                return Err(Error::new(format!("there is a second {} namespace", kind.word)).field(field));
             }
             match namespace.path() {
                 Some(path) if !path.as_os_str().is_empty() => {
@@ -205,7 +205,8 @@ impl Namespaces {
         let Some(join) = self.joins.iter().find(|join| join.kind.flag == flag) else {
             return Ok(self.origin(flag) == Origin::Host);
         };
-        let own = fs::metadata(format!("/proc/self/ns/{}", join.kind.file)).context("look at our own namespace")?;
+        let own =
+            fs::metadata(format!("/proc/self/ns/{}", join.kind.file)).context("stat the runtime's own namespace")?;
         let other = fs::metadata(&join.path)
             .with_context(|| format!("open the {} namespace {}", join.kind.word, join.path.display()))
             .field(|| format!("{}/path", join.field))?;
@@ -222,7 +223,7 @@ impl Join {
             Ok(kind) if kind == self.kind.flag => Ok(Entry { kind: self.kind, fd: file.into() }),
             Ok(kind) => {
                 let real = KINDS.iter().find(|known| known.flag == kind).map_or("unknown", |known| known.word);
-                Err(Error::new(format!("is a {real} namespace, not a {} one", self.kind.word)))
+                Err(Error::new(format!("is a {real} namespace, not a {} namespace", self.kind.word)))
                     .with_context(what)
                     .field(field)
             }
@@ -317,6 +318,6 @@ mod tests {
     fn a_file_of_another_kind_is_refused_by_name() {
         let linux = linux(r#"{"namespaces":[{"type":"network","path":"/proc/self/ns/uts"}]}"#);
         let error = Namespaces::plan(Some(&linux)).unwrap().open().unwrap_err();
-        assert!(error.to_string().contains("is a uts namespace, not a network one"), "{error}");
+        assert!(error.to_string().contains("is a uts namespace, not a network namespace"), "{error}");
     }
 }

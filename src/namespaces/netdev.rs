@@ -44,7 +44,7 @@ impl Devices {
             device.check().field(|| device.field())?;
             let twice = devices[..index].iter().any(|other| other.inside == device.inside) && !device.is_template();
             if twice {
-                return Err(Error::new(format!("a second device of the name {}", device.inside)).field(device.field()));
+                return Err(Error::new(format!("a second device is named {}", device.inside)).field(device.field()));
             }
         }
         Ok(Devices(devices))
@@ -101,7 +101,7 @@ impl Device {
                 && name != "."
                 && name != ".."
                 && !plain.contains(|c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace() || c == '\0');
-            ensure!(sound, "{name:?} is no name of a network device");
+            ensure!(sound, "{name:?} is not a valid name of a network device");
         }
         Ok(())
     }
@@ -117,8 +117,10 @@ impl Device {
         }
         match there.index_of(&self.inside) {
             Err(Errno::ENODEV) => Ok(index),
-            Ok(_) => bail!("the container has a network device {} already", self.inside),
-            Err(errno) => Err(errno).with_context(|| format!("look for the name {} in the container", self.inside)),
+            Ok(_) => bail!("the container already has a network device {}", self.inside),
+            Err(errno) => {
+                Err(errno).with_context(|| format!("look up the network device {} in the container", self.inside))
+            }
         }
     }
 
@@ -127,12 +129,12 @@ impl Device {
         addresses.retain(|address| address.is_permanent_and_global());
         // The index is asked for, so that the device is found again whatever its name has become.
         let mut new = index;
-        while there.has(new).context("look for a number that is free")? {
+        while there.has(new).context("find a free interface index")? {
             new += 1;
         }
         here.move_link(index, namespace, new, &self.inside)?;
         for address in &addresses {
-            there.add(new, address).context("give it an address again")?;
+            there.add(new, address).context("restore an address")?;
         }
         there.bring_up(new).context("bring it up")
     }

@@ -50,12 +50,12 @@ impl Offsets {
     pub fn enter(&self, own: &OwnProc) -> Result<()> {
         self.set(own)?;
         let made = own.file(c"ns/time_for_children", OFlag::O_RDONLY).context("open the new time namespace")?;
-        sys::clone::setns(made.as_fd(), ns::Flags::TIME).context("enter the new time namespace")
+        sys::clone::setns(made.as_fd(), ns::Flags::TIME).context("join the new time namespace")
     }
 
     /// Makes a time namespace for children and sets its clocks, which can only be done while no process is inside.
     pub fn set(&self, own: &OwnProc) -> Result<()> {
-        sys::clone::unshare(ns::Flags::TIME).context("make a time namespace")?;
+        sys::clone::unshare(ns::Flags::TIME).context("unshare the time namespace")?;
         let file = own.file(c"timens_offsets", OFlag::O_WRONLY);
         file.and_then(|mut file| Ok(file.write_all(self.0.as_bytes())?))
             .with_context(|| format!("set the clock offsets {}", self.0.trim().replace('\n', ", ")))

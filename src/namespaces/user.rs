@@ -103,7 +103,7 @@ fn ensure_same(pid: Pid, name: &str, wanted: &[Range]) -> Result<()> {
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     ensure!(
         joined_up(wanted.to_vec()) == joined_up(parse(&text)),
-        "the mappings do not match those of the user namespace that is joined, which has {}",
+        "the mappings differ from those of the user namespace that is joined: {}",
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     );
     Ok(())
@@ -159,7 +159,7 @@ pub fn off_for_users() -> Option<&'static str> {
 fn restricted() -> Option<&'static str> {
     let restricted = fs::read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
     restricted.is_ok_and(|value| value.starts_with(b"1")).then_some(
-        "AppArmor keeps user namespaces from all but root: give this program a profile that has `userns,`, \
+        "AppArmor forbids user namespaces to all but root: give this program a profile that has `userns,`, \
         or sysctl kernel.apparmor_restrict_unprivileged_userns=0",
     )
 }

@@ -63,7 +63,7 @@ fn nothing(_: &str, _: &str, _: cgroup::Manager) -> Option<String> {
 }
 
 fn criu_options(_: &str, value: &str, _: cgroup::Manager) -> Option<String> {
-    (!value.is_empty()).then(|| format!("names {value} as options of criu, which can run any program as root"))
+    (!value.is_empty()).then(|| format!("names {value} as configuration of criu, which can run any program as root"))
 }
 
 fn directory(_: &str, value: &str, _: cgroup::Manager) -> Option<String> {

@@ -107,7 +107,7 @@ fn first<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     let value = value?;
     let end = values.byte_offset();
     if !text[end..].trim_ascii().is_empty() {
-        log::warn!("what stands behind the JSON value is ignored, from byte {end} on");
+        log::warn!("trailing data after the JSON value is ignored, from byte {end} on");
     }
     Ok(value)
 }

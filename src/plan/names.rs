@@ -127,7 +127,7 @@ fn visit_object(map: &Map<String, Value>, pattern: &str, pointer: &str, fields: 
         found.push(match nearest(name, names.split(' ')) {
             Some(known) => error.hint(format!("did you mean \"{known}\"?")),
             None => match elsewhere(name, pattern) {
-                Some(place) => error.hint(format!("the standard has it at {place}")),
+                Some(place) => error.hint(format!("the runtime-spec has it at {place}")),
                 None => error,
             },
         });
@@ -146,10 +146,10 @@ fn unknown_annotation(name: &str) -> Option<Error> {
     if !name.starts_with(OURS) || ours().any(|known| known == name) {
         return None;
     }
-    let error = Error::new("corten has no such annotation").field(format!("/annotations/{}", escape(name)));
+    let error = Error::new("the annotation is unknown and ignored").field(format!("/annotations/{}", escape(name)));
     Some(match nearest(name, ours()) {
         Some(known) => error.hint(format!("did you mean \"{known}\"?")),
-        None => error.hint(format!("those that it has are {}", ours().collect::<Vec<_>>().join(" and "))),
+        None => error.hint(format!("corten knows {}", ours().collect::<Vec<_>>().join(" and "))),
     })
 }
 
@@ -211,7 +211,7 @@ mod tests {
                 "/linux/timeOffsets/boottime/sec",
                 "did you mean \"secs\"?",
             ),
-            (json!({"cgroupsPath": "/x"}), "/cgroupsPath", "the standard has it at /linux/cgroupsPath"),
+            (json!({"cgroupsPath": "/x"}), "/cgroupsPath", "the runtime-spec has it at /linux/cgroupsPath"),
             (json!({"process": {"a/b~": 1}}), "/process/a~1b~0", ""),
             // The right one is there as well.
             (json!({"root": {"path": "x", "Path": "x"}}), "/root/Path", "did you mean \"path\"?"),
@@ -223,7 +223,7 @@ mod tests {
             (
                 json!({"annotations": {"run.corten.x/y": "x"}}),
                 "/annotations/run.corten.x~1y",
-                "those that it has are run.corten.landlock and run.corten.rootfs.overlay",
+                "corten knows run.corten.landlock and run.corten.rootfs.overlay",
             ),
         ] {
             assert_eq!(said(&config), [(pointer.to_owned(), hint.to_owned())], "{config}");

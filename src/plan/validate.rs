@@ -20,13 +20,13 @@ fn version(spec: &Spec) -> Result<()> {
     let mut parts = numbers.split('.').map(str::parse::<u32>);
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(Ok(1)), Some(Ok(_)), Some(Ok(_)), None) => Ok(()),
-        (Some(Ok(major)), Some(Ok(_)), Some(Ok(_)), None) => {
-            Err(Error::new(format!("version {version} of the runtime spec is not known, only 1.x.y, not {major}"))
-                .field("/ociVersion"))
-        }
-        _ => Err(Error::new(format!("{version:?} is no version of the runtime spec"))
+        (Some(Ok(major)), Some(Ok(_)), Some(Ok(_)), None) => Err(Error::new(format!(
+            "version {version} of the runtime-spec is not supported: it must be 1.x.y, not {major}.x.y"
+        ))
+        .field("/ociVersion")),
+        _ => Err(Error::new(format!("{version:?} is not a version of the runtime-spec"))
             .field("/ociVersion")
-            .hint("write for instance \"1.2.0\"")),
+            .hint("use for example \"1.2.0\"")),
     }
 }
 
