@@ -1,22 +1,19 @@
 //! A conversation with `criu swrk`: one process, one socket, one request at a time, and its notifications in between.
 
 use std::fs::File;
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recv, recvmsg, send, socketpair,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::Pid;
 
 use super::rpc::{self, Kind, Options, Response};
 use crate::error::{Context, Error, Result, bail};
+use crate::sys::socket;
 use crate::{host, sys};
 
 /// More than any message has: the longest holds one line of the log.
@@ -204,17 +201,8 @@ impl Criu {
             bail!("criu sends a message of {length} bytes");
         }
         let mut bytes = vec![0; length];
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let mut space = cmsg_space!(RawFd);
-        let message =
-            recvmsg::<UnixAddr>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)
-                .context(WHAT)?;
-        let rights = message.cmsgs().context(WHAT)?.find_map(|control| match control {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        });
-        let rights = rights.map(sys::fd::received);
-        Ok(Some((Response::decode(&bytes)?, rights)))
+        let (_, fds) = socket::receive(self.socket.as_fd(), &mut bytes, MsgFlags::empty()).context(WHAT)?;
+        Ok(Some((Response::decode(&bytes)?, fds.into_iter().next())))
     }
 
     /// Waits for a packet, or the end of CRIU, whose children may hold the socket open.

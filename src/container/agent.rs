@@ -1,16 +1,16 @@
 //! The seccomp agent: who decides on the calls of which a container's filter notifies, and how it learns of a process.
 
-use std::io::{IoSlice, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::sys::socket::MsgFlags;
 use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::error::{Context, Result, bail};
 use crate::process::console;
-use crate::sys::Errno;
+use crate::sys::socket;
 
 use super::record::Record;
 use super::state::State;
@@ -46,17 +46,13 @@ pub fn tell(record: &Record, (status, init): (&str, i32), pid: Pid, listener: Bo
     };
     let document = serde_json::to_vec(&document).expect("strings and numbers always serialize");
     let tell = || {
-        let socket = console::connect(&agent.path, CALLING)?;
-        let fds = [listener.as_raw_fd()];
-        let sent = loop {
-            let (parts, rights) = ([IoSlice::new(&document)], [ControlMessage::ScmRights(&fds)]);
-            match sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None) {
-                Err(Errno::EINTR) => {}
-                done => break done.context("send the notify descriptor to the seccomp agent")?,
-            }
-        };
+        let connected = console::connect(&agent.path, CALLING)?;
+        let sent = socket::send(connected.as_fd(), &document, &[listener], MsgFlags::empty(), None);
+        let sent = sent.context("send the notify descriptor to the seccomp agent")?;
         // A document that is longer than the socket's buffer: the descriptor went with its first part.
-        UnixStream::from(socket).write_all(&document[sent..]).context("send the notify descriptor to the seccomp agent")
+        UnixStream::from(connected)
+            .write_all(&document[sent..])
+            .context("send the notify descriptor to the seccomp agent")
     };
     tell().field(|| "/linux/seccomp/listenerPath")
 }

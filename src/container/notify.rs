@@ -10,22 +10,20 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, recv, sendmsg, socket,
-};
-use nix::sys::stat::Mode;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket as unix_socket};
 use nix::unistd::pipe2;
 
 use crate::error::{Context, Result, bail};
 use crate::sys::Errno;
+use crate::sys::socket::{self, Address};
 
 use super::store::Directory;
 
@@ -61,16 +59,13 @@ impl Relay {
         let place = place(directory);
         let path = place.join(crate::plan::notify::SOCKET);
         let make = || -> std::io::Result<OwnedFd> {
-            let inner = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+            let inner = unix_socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 // Of a start that was killed.
                 _ => {}
             }
-            // By a short name: the state root may be longer than a socket's address.
-            let dir = open(&place, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-            let short = format!("/proc/self/fd/{}/{}", dir.as_raw_fd(), crate::plan::notify::SOCKET);
-            bind(inner.as_raw_fd(), &UnixAddr::new(short.as_str())?)?;
+            socket::bind(inner.as_fd(), &path)?;
             fs::set_permissions(&path, Permissions::from_mode(0o777))?;
             Ok(inner)
         };
@@ -126,7 +121,7 @@ impl Relay {
     /// sd_notify_barrier(3).
     fn wait_for_manager(&self) -> Result<()> {
         let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).context("make a pipe for the service manager")?;
-        self.send(b"BARRIER=1", &[theirs.as_raw_fd()])?;
+        self.send(b"BARRIER=1", &[theirs.as_fd()])?;
         drop(theirs);
         match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::empty())], PollTimeout::from(BARRIER_MS)) {
             Ok(0) => bail!("the service manager has not read its notify socket within 30 seconds"),
@@ -134,30 +129,21 @@ impl Relay {
         }
     }
 
-    fn send(&self, message: &[u8], fds: &[i32]) -> Result<()> {
+    fn send(&self, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
         let send = || -> Result<(), Errno> {
-            let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-            let (address, _place) = address(&self.outer)?;
-            let rights = [ControlMessage::ScmRights(fds)];
-            let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-            let message = [IoSlice::new(message)];
-            sendmsg(socket.as_raw_fd(), &message, control, MsgFlags::MSG_NOSIGNAL, Some(&address)).map(drop)
+            let socket = unix_socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+            let address = address(&self.outer)?;
+            socket::send(socket.as_fd(), message, fds, MsgFlags::empty(), Some(address.get())).map(drop)
         };
         send().with_context(|| format!("notify the service manager at {}", self.outer.display()))
     }
 }
 
-/// The address of a manager's socket, and what has to stay open while it is used.
-fn address(name: &OsStr) -> Result<(UnixAddr, Option<OwnedFd>), Errno> {
+/// The address of a manager's socket.
+fn address(name: &OsStr) -> Result<Address, Errno> {
     match name.as_bytes() {
-        [b'@', name @ ..] => Ok((UnixAddr::new_abstract(name)?, None)),
-        // 108 bytes with the NUL (unix(7)).
-        path if path.starts_with(b"/") && path.len() < 108 => Ok((UnixAddr::new(Path::new(name))?, None)),
-        path if path.starts_with(b"/") => {
-            let place = open(Path::new(name), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-            let short = format!("/proc/self/fd/{}", place.as_raw_fd());
-            Ok((UnixAddr::new(short.as_str())?, Some(place)))
-        }
+        [b'@', name @ ..] => Address::abstract_name(name),
+        path if path.starts_with(b"/") => Address::of(Path::new(name)),
         // Such as `vsock:`, of virtual machines.
         _ => Err(Errno::EAFNOSUPPORT),
     }
@@ -183,8 +169,8 @@ mod tests {
 
     #[test]
     fn a_manager_listens_at_a_path_or_under_an_abstract_name() {
-        assert!(address(OsStr::new("@corten")).unwrap().0.as_abstract().is_some());
-        assert_eq!(address(OsStr::new("/run/x")).unwrap().0.path(), Some(Path::new("/run/x")));
+        assert!(address(OsStr::new("@corten")).unwrap().get().as_abstract().is_some());
+        assert_eq!(address(OsStr::new("/run/x")).unwrap().get().path(), Some(Path::new("/run/x")));
         for wrong in ["vsock:2:1", "run/x", ""] {
             assert_eq!(address(OsStr::new(wrong)).err(), Some(Errno::EAFNOSUPPORT), "{wrong}");
         }

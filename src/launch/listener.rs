@@ -7,33 +7,31 @@
 //! of no account, the agent being there to answer. An agent that leaves before this process has let go of its own copy of
 //! the listener leaves it waiting only in that call, and only if every call that can let go of it is notified.
 
-use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::cmsg_space;
 use nix::fcntl::OFlag;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::MsgFlags;
 
 use super::wire::{Message, Wire};
 use crate::error::{Context, Error, Result};
 use crate::seccomp::Program;
-use crate::sys::{self, Errno, seccomp};
+use crate::sys::{self, Errno, seccomp, socket};
 
 /// The container's half: loads the filter, and returns when the host has its listener or soon will.
 pub fn load(filter: &Program, wire: &Wire) -> Result<()> {
-    let socket = wire.as_fd();
-    if filter.passes(libc::SYS_sendmsg, [socket.as_raw_fd() as u64, 0, FLAGS.bits() as u64, 0, 0, 0]) {
+    let wire_end = wire.as_fd();
+    if filter.passes(libc::SYS_sendmsg, [wire_end.as_raw_fd() as u64, 0, socket::SEND.bits() as u64, 0, 0, 0]) {
         wire.send(&Message::Listening(None))?;
         let listener = filter.load_with_listener()?;
-        send(socket, listener.as_fd())?;
-        return let_go(listener, filter, socket);
+        send(wire_end, listener.as_fd())?;
+        return let_go(listener, filter, wire_end);
     }
-    wire.send(&Message::Listening(Some(next_number(socket)?)))?;
+    wire.send(&Message::Listening(Some(next_number(wire_end)?)))?;
     let listener = filter.load_with_listener()?;
     // Without this the agent's end would not be known as long as our own copy of the listener is open.
     wire.wait_go()?;
-    let_go(listener, filter, socket)
+    let_go(listener, filter, wire_end)
 }
 
 /// Closes a listener by a call that nobody is asked about, if there is one: an agent that has left answers none, and the
@@ -51,17 +49,14 @@ fn let_go(mut listener: OwnedFd, filter: &Program, any: BorrowedFd<'_>) -> Resul
 /// How long the listener may take to come.
 const LIMIT: Duration = Duration::from_secs(10);
 
-const FLAGS: MsgFlags = MsgFlags::MSG_NOSIGNAL;
-
 /// The number of the next descriptor that this process, which has one thread, will open: the lowest that is free.
 fn next_number(any: BorrowedFd<'_>) -> Result<u32> {
     let probe = nix::unistd::dup(any).context("find a free descriptor number")?;
     Ok(probe.as_raw_fd() as u32)
 }
 
-fn send(socket: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Result<()> {
-    let fds = [listener.as_raw_fd()];
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"-")], &[ControlMessage::ScmRights(&fds)], FLAGS, None)
+fn send(wire_end: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Result<()> {
+    socket::send(wire_end, b"-", &[listener], MsgFlags::empty(), None)
         .context("send the seccomp notify descriptor")
         .map(drop)
 }
@@ -97,21 +92,14 @@ fn missing() -> Error {
 
 /// Looks at the next packet first: without a descriptor it is a message like any other.
 fn receive(wire: &Wire) -> Result<Option<OwnedFd>> {
-    let socket = wire.as_fd().as_raw_fd();
     let receive = |flags| -> Result<Option<OwnedFd>> {
-        let (mut byte, mut space) = ([0], cmsg_space!(i32));
-        let mut slices = [IoSliceMut::new(&mut byte)];
-        let message = loop {
-            match recvmsg::<()>(socket, &mut slices, Some(&mut space), flags | MsgFlags::MSG_CMSG_CLOEXEC) {
-                Err(Errno::EINTR | Errno::ECONNRESET) => {}
+        let (_, fds) = loop {
+            match socket::receive(wire.as_fd(), &mut [0], flags) {
+                Err(Errno::ECONNRESET) => {}
                 done => break done.context("receive the seccomp notify descriptor")?,
             }
         };
-        let mut parts = message.cmsgs().context("receive the seccomp notify descriptor")?;
-        Ok(parts.find_map(|part| match part {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(sys::fd::received),
-            _ => None,
-        }))
+        Ok(fds.into_iter().next())
     };
     // It comes when the filter is loaded. Whoever has only announced it is not waited for.
     if !wire.has_word_within(LIMIT)? {

@@ -62,7 +62,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::error::{Context, Error, Result, bail};
 use crate::sys::Errno;
@@ -143,8 +143,7 @@ pub struct Wire(OwnedFd, Cell<bool>);
 impl Wire {
     /// The host's and the container's end.
     pub fn pair() -> Result<(Wire, Wire)> {
-        let (host, child) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .context("create the sync socket")?;
+        let (host, child) = crate::sys::socket::pair().context("create the sync socket")?;
         Ok((Wire(host, Cell::new(false)), Wire(child, Cell::new(false))))
     }
 

@@ -4,24 +4,19 @@
 //! devpts, its ptmx is opened without links or mounts in between, and the replica comes from the controller
 //! (CVE-2025-52565).
 
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::cmsg_space;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::socket::sockopt::SendTimeout;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    connect as connect_socket, recvmsg, sendmsg, setsockopt, socket, socketpair,
-};
-use nix::sys::stat::{Mode, fstat, stat};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, setsockopt, socket, socketpair};
+use nix::sys::stat::{fstat, stat};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 use nix::sys::time::TimeVal;
 use nix::unistd::{Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
 
 use crate::error::{Context, Error, Result, ensure};
+use crate::sys::socket::{connect as connect_socket, receive as receive_message, send as send_message};
 use crate::sys::{Errno, process, tty};
 
 /// The size of a terminal in characters.
@@ -154,14 +149,7 @@ fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // It bounds the wait in connect(2), too (socket(7)).
     setsockopt(&socket, SendTimeout, &TimeVal::new(PATIENCE, 0))?;
-    // 108 bytes with the NUL (unix(7)).
-    if path.as_os_str().as_bytes().len() < 108 {
-        connect_socket(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    } else {
-        let place = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        let short = format!("/proc/self/fd/{}", place.as_raw_fd());
-        connect_socket(socket.as_raw_fd(), &UnixAddr::new(short.as_str())?)?;
-    }
+    connect_socket(socket.as_fd(), path)?;
     Ok(socket)
 }
 
@@ -174,16 +162,8 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 /// Takes the controller that [`send`] sent.
 pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut name = [0; 64];
-    let mut slices = [IoSliceMut::new(&mut name)];
-    let mut space = cmsg_space!(i32);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)
-        .context("receive the terminal")?;
-    let rights = message.cmsgs().context("receive the terminal")?.find_map(|control| match control {
-        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-        _ => None,
-    });
-    rights.map(crate::sys::fd::received).ok_or_else(|| Error::new("no terminal arrived over the socket"))
+    let (_, fds) = receive_message(socket, &mut name, MsgFlags::empty()).context("receive the terminal")?;
+    fds.into_iter().next().ok_or_else(|| Error::new("no terminal arrived over the socket"))
 }
 
 /// Sends the controller over a console socket: one message, one name, one descriptor.
@@ -205,19 +185,20 @@ pub fn send_pidfd(socket: BorrowedFd<'_>, exec: bool, pidfd: BorrowedFd<'_>) -> 
 
 /// One message, one name, one descriptor.
 fn send_named(socket: BorrowedFd<'_>, name: &[u8], fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let fds = [fd.as_raw_fd()];
-    let rights = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(name)], &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+    send_message(socket, name, &[fd], MsgFlags::empty(), None).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::fcntl::open;
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};
+    use nix::sys::stat::Mode;
     use nix::sys::termios::{OutputFlags, tcgetattr};
     use nix::unistd::Uid;
     use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
@@ -310,21 +291,10 @@ mod tests {
             drop(socket);
 
             let mut bytes = [0; 64];
-            let mut iov = [IoSliceMut::new(&mut bytes)];
-            let mut space = cmsg_space!([i32; 4]);
-            let message = recvmsg::<UnixAddr>(peer.as_raw_fd(), &mut iov, Some(&mut space), MsgFlags::empty()).unwrap();
-            let fds: Vec<i32> = message
-                .cmsgs()
-                .unwrap()
-                .flat_map(|message| match message {
-                    ControlMessageOwned::ScmRights(fds) => fds,
-                    _ => Vec::new(),
-                })
-                .collect();
-            let length = message.bytes;
+            let (length, fds) = receive_message(peer.as_fd(), &mut bytes, MsgFlags::empty()).unwrap();
             assert_eq!(&bytes[..length], NAME);
             assert_eq!(fds.len(), 1);
-            let target = std::fs::read_link(format!("/proc/thread-self/fd/{}", fds[0])).unwrap();
+            let target = std::fs::read_link(format!("/proc/thread-self/fd/{}", fds[0].as_raw_fd())).unwrap();
             assert!(target.ends_with("ptmx"), "{target:?}");
         });
     }

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIdMapping, Mount as Entry};
 
@@ -344,7 +344,7 @@ pub(super) fn maps_of(namespace: BorrowedFd<'_>) -> Result<Maps> {
 /// A process in a new user namespace, or in one that exists, for as long as someone looks at it from outside. It ends
 /// when we let go of the socket, and so it does if we die.
 fn stand_in<T>(join: Option<BorrowedFd<'_>>, look: impl FnOnce(Pid) -> Result<T>) -> Result<T> {
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let (ours, theirs) = sys::socket::pair()?;
     let flags = if join.is_some() { ns::Flags::empty() } else { ns::Flags::USER };
     match clone3(flags, None)? {
         Fork::Child => {

@@ -6,24 +6,20 @@
 //! namespace.
 
 use std::fs;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use nix::cmsg_space;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::MsgFlags;
 use nix::sys::stat::{Mode, fstat};
 
 use super::mounts::is_proc_root;
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::clone::{self, Fork};
 use crate::sys::mount::{Change, Filesystem, attr, change, clone_fd};
-use crate::sys::{self, Errno, ns};
+use crate::sys::{self, Errno, ns, socket};
 
 /// How long a member of the namespace may keep us waiting, who could have mounted anything on its `/proc`.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -109,20 +105,13 @@ fn clone_of_member(namespace: (u64, u64)) -> Result<OwnedFd> {
 fn clone_there(pid: u32, namespace: (u64, u64)) -> Result<OwnedFd> {
     let path = format!("/proc/{pid}/ns/mnt");
     let place = fs::File::open(&path).with_context(|| format!("open {path}"))?;
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let (ours, theirs) = socket::pair()?;
     match clone::clone3(ns::Flags::empty(), None)? {
         Fork::Child => {
             drop(ours);
             let entered = clone::setns(place.as_fd(), ns::Flags::MOUNT).context("join its mount namespace");
             if let Ok(tree) = entered.and_then(|()| clone_own(namespace)) {
-                let rights = [tree.as_raw_fd()];
-                let _ = sendmsg::<()>(
-                    theirs.as_raw_fd(),
-                    &[IoSlice::new(b"+")],
-                    &[ControlMessage::ScmRights(&rights)],
-                    MsgFlags::MSG_NOSIGNAL,
-                    None,
-                );
+                let _ = socket::send(theirs.as_fd(), b"+", &[tree], MsgFlags::empty(), None);
             }
             sys::pid::exit_now(0)
         }
@@ -146,12 +135,5 @@ fn clone_there(pid: u32, namespace: (u64, u64)) -> Result<OwnedFd> {
 }
 
 fn receive(socket: &OwnedFd) -> Option<OwnedFd> {
-    let (mut byte, mut space) = ([0], cmsg_space!(i32));
-    let mut slices = [IoSliceMut::new(&mut byte)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags).ok()?;
-    message.cmsgs().ok()?.find_map(|part| match part {
-        ControlMessageOwned::ScmRights(fds) => fds.first().copied().map(sys::fd::received),
-        _ => None,
-    })
+    socket::receive(socket.as_fd(), &mut [0], MsgFlags::empty()).ok()?.1.into_iter().next()
 }

@@ -4,25 +4,21 @@
 //! they wait in a socket, where they do not count, and are taken out by and by.
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::vec;
 
-use nix::cmsg_space;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::MsgFlags;
 use nix::unistd::Pid;
 
 use super::idmap::{Container, Maps, Namespaces};
 use super::mounts::Mount;
 use crate::error::{Context, Error, Result};
-use crate::sys;
+use crate::sys::socket;
 
 /// More than engines use, and far below any limit on open files.
 const HELD: usize = 128;
 
-/// How many go in one message; the kernel takes 253 (unix(7), `SCM_MAX_FD`).
+/// How many go in one message; the kernel takes [`socket::MOST`].
 const BATCH: usize = 128;
 
 /// The trees of the mounts that are early, in their order.
@@ -88,29 +84,19 @@ impl Sources {
 
 /// A socket with all these descriptors in it.
 fn fill(mut trees: impl Iterator<Item = Result<OwnedFd>>) -> Result<OwnedFd> {
-    let pair = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+    let pair = socket::pair();
     let (sender, queue) = pair.context("make a socket for the sources of binds")?;
     loop {
         let batch = trees.by_ref().take(BATCH).collect::<Result<Vec<OwnedFd>>>()?;
         if batch.is_empty() {
             return Ok(queue);
         }
-        let fds: Vec<i32> = batch.iter().map(AsRawFd::as_raw_fd).collect();
         // Nobody takes anything out yet, so a full socket would be waited for in vain.
-        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        sendmsg::<()>(sender.as_raw_fd(), &[IoSlice::new(b"+")], &[ControlMessage::ScmRights(&fds)], flags, None)
+        socket::send(sender.as_fd(), b"+", &batch, MsgFlags::MSG_DONTWAIT, None)
             .context("hand over the sources of binds")?;
     }
 }
 
 fn take(queue: &OwnedFd) -> Result<Vec<OwnedFd>> {
-    let mut body = [0];
-    let mut slices = [IoSliceMut::new(&mut body)];
-    let mut space = cmsg_space!([i32; BATCH]);
-    let message = recvmsg::<()>(queue.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let fds = message.cmsgs()?.filter_map(|control| match control {
-        ControlMessageOwned::ScmRights(fds) => Some(fds),
-        _ => None,
-    });
-    Ok(fds.flatten().map(sys::fd::received).collect())
+    Ok(socket::receive(queue.as_fd(), &mut [0], MsgFlags::empty())?.1)
 }

@@ -1,7 +1,5 @@
 //! Descriptors as a whole.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-
 use super::{Errno, Result};
 
 /// `CLOSE_RANGE_CLOEXEC`, close_range(2), Linux 5.11.
@@ -13,10 +11,4 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     // SAFETY: the kernel takes three integers and changes only flags; no descriptor is closed under its owner.
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
     Errno::result(done).map(drop)
-}
-
-/// Takes a descriptor that came in a message (SCM_RIGHTS), as nix hands it over: a bare number.
-pub fn received(fd: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has just made this descriptor for the receiver of the message, and nix keeps no copy of it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }

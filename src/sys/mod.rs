@@ -26,6 +26,7 @@ pub mod regex;
 pub mod sched;
 pub mod seccomp;
 pub mod slate;
+pub mod socket;
 pub mod start;
 #[cfg(test)]
 pub mod trial;
