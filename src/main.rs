@@ -41,6 +41,8 @@ mod plan;
 #[forbid(unsafe_code)]
 mod process;
 #[forbid(unsafe_code)]
+mod resctrl;
+#[forbid(unsafe_code)]
 mod rootfs;
 #[forbid(unsafe_code)]
 mod seccomp;

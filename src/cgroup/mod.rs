@@ -22,7 +22,6 @@ mod mount;
 mod native;
 mod owner;
 mod range;
-pub mod rdt;
 pub mod stats;
 pub mod survey;
 pub mod systemd;

@@ -11,10 +11,10 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
-use super::{Location, files, rdt};
+use super::{Location, files};
 use crate::error::{Context, Result};
 
-/// All statistics of a container.
+/// All that is counted of a cgroup.
 #[derive(Debug, Serialize)]
 pub struct Stats {
     cpu: Cpu,
@@ -23,9 +23,6 @@ pub struct Stats {
     pids: Pids,
     blkio: BlockIo,
     hugetlb: BTreeMap<String, HugePages>,
-    intel_rdt: rdt::Stats,
-    /// The network is not a runtime's: always `null`.
-    network_interfaces: (),
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -164,7 +161,7 @@ fn is_zero(number: &u64) -> bool {
 
 impl Location {
     /// What it has used until now.
-    pub fn stats(&self, resctrl: Option<&rdt::Group>) -> Result<Stats> {
+    pub fn stats(&self) -> Result<Stats> {
         let dir = self.open()?;
         let files = Reader(dir.as_fd());
         Ok(Stats {
@@ -183,8 +180,6 @@ impl Location {
             },
             blkio: block_io(&files),
             hugetlb: huge_pages(&files, &dir).with_context(|| format!("list the files of cgroup {self}"))?,
-            intel_rdt: resctrl.map(rdt::Group::stats).unwrap_or_default(),
-            network_interfaces: (),
         })
     }
 }
@@ -342,7 +337,7 @@ mod tests {
         }
         let place = format!(r#"{{"driver":"cgroupfs","mount":"{}","path":"c","made":1}}"#, root.display());
         let place: Location = serde_json::from_str(&place).unwrap();
-        let stats = serde_json::to_value(place.stats(None).unwrap()).unwrap();
+        let stats = serde_json::to_value(place.stats().unwrap()).unwrap();
         std::fs::remove_dir_all(root).unwrap();
         stats
     }
@@ -409,10 +404,6 @@ mod tests {
         assert_eq!(stats["hugetlb"]["2MB"], serde_json::json!({"usage": 4_194_304, "failcnt": 5}));
         assert_eq!(stats["hugetlb"]["1GB"], serde_json::json!({"failcnt": 0}));
         assert_eq!(stats["cpuset"]["cpus"], serde_json::json!([0, 1, 2, 5]));
-        assert_eq!(
-            (&stats["intel_rdt"], &stats["network_interfaces"]),
-            (&serde_json::json!({}), &serde_json::Value::Null)
-        );
     }
 
     #[test]

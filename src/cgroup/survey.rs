@@ -1,7 +1,7 @@
 //! What this host has for cgroups.
 
 use super::controllers::Controller;
-use super::{Location, Mount, controllers, devices, location, rdt, systemd};
+use super::{Location, Mount, controllers, devices, location, systemd};
 use crate::error::{Error, Result};
 
 /// See the module's head.
@@ -20,8 +20,6 @@ pub struct Survey {
     pub devices: Result<()>,
     /// The socket of the manager that makes cgroups, or why there is none.
     pub systemd: Result<String>,
-    /// Whether caches and memory bandwidth can be shared out.
-    pub resctrl: bool,
 }
 
 impl Survey {
@@ -44,7 +42,6 @@ impl Survey {
             handed_down: names.filter(down).collect(),
             devices: devices::probe(),
             systemd: systemd::find_socket(),
-            resctrl: rdt::is_mounted(),
             mount: mount.map(Mount::path),
         }
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use crate::cgroup::{self, Cgroup, rdt};
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Context, Error, Result};
 use crate::launch::gate::Gate;
 use crate::launch::host;
@@ -19,6 +19,7 @@ use crate::namespaces::Origin;
 use crate::plan::Plan;
 use crate::process::console;
 use crate::process::foreground::Terminal;
+use crate::resctrl;
 use crate::rootfs::{self, Guest, Rootfs};
 use crate::seccomp::Program;
 use crate::sys::{self, ns};
@@ -100,7 +101,7 @@ impl Made {
 pub(super) struct Pieces {
     reserved: Option<Reserved>,
     pub(super) cgroup: Option<Cgroup>,
-    resctrl: Option<rdt::Group>,
+    resctrl: Option<resctrl::Group>,
     /// What is mounted where there is no mount namespace, and on which rootfs.
     guest: Option<(Guest, PathBuf)>,
 }
@@ -110,7 +111,7 @@ impl Pieces {
     pub(super) fn make(id: &Id, bundle: PathBuf, plan: &Plan, store: &Store) -> Result<(Pieces, Record)> {
         let place = |request: &cgroup::Request| or_forgo(request, cgroup::Mount::find().and_then(|m| request.place(m)));
         let mut place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
-        let resctrl = plan.resctrl.as_ref().map(rdt::Request::place).transpose().phase("cgroup")?;
+        let resctrl = plan.resctrl.as_ref().map(resctrl::Request::place).transpose().phase("cgroup")?;
         let guest = plan.rootfs.as_ref().map_or(Ok(None), Rootfs::guest).phase("mounts")?;
         let (reserved, mut record) = store.reserve(id, |home| {
             place.iter_mut().for_each(|place| place.belong_to(home));

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cgroup::MemoryEvents;
-use crate::cgroup::stats::Stats;
+use crate::cgroup::{self, Location, MemoryEvents};
 use crate::error::{Error, Result};
+use crate::resctrl;
 
 use super::{Container, Status};
 
@@ -21,12 +21,29 @@ pub struct Event<'a> {
     data: Option<Stats>,
 }
 
+/// All statistics of a container.
+#[derive(Serialize)]
+struct Stats {
+    #[serde(flatten)]
+    cgroup: cgroup::stats::Stats,
+    intel_rdt: resctrl::Stats,
+    /// The network is not a runtime's: always `null`.
+    network_interfaces: (),
+}
+
+impl Stats {
+    fn read(cgroup: &Location, resctrl: Option<&resctrl::Group>) -> Result<Stats> {
+        let cgroup = cgroup.stats()?;
+        Ok(Stats { cgroup, intel_rdt: resctrl.map(resctrl::Group::stats).unwrap_or_default(), network_interfaces: () })
+    }
+}
+
 /// The statistics now.
 pub fn stats(container: &Container) -> Result<Event<'_>> {
     let record = &container.record;
     // An ended container is told apart before its cgroup is looked for.
     living(container)?;
-    let data = container.cgroup("look at")?.stats(record.resctrl.as_ref())?;
+    let data = Stats::read(container.cgroup("look at")?, record.resctrl.as_ref())?;
     Ok(Event { kind: "stats", id: &record.id, data: Some(data) })
 }
 
@@ -55,7 +72,7 @@ pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&E
             // What was missed, by a process that was stopped or on a machine that slept, is not made up for.
             let missed = moment.elapsed() > interval;
             next = if missed { Instant::now() } else { moment }.checked_add(interval);
-            match cgroup.stats(record.resctrl.as_ref()) {
+            match Stats::read(cgroup, record.resctrl.as_ref()) {
                 Ok(data) => tell(&Event { kind: "stats", id: &record.id, data: Some(data) })?,
                 // Deleted meanwhile.
                 Err(_) if container.living_init()?.is_none() => return Ok(()),
@@ -71,5 +88,29 @@ fn living(container: &Container) -> Result<()> {
         Status::Creating | Status::Stopped => {
             Err(Error::new(format!("container with id {} is not running", container.record.id)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_without_a_group_has_statistics_of_its_cgroup_and_of_nothing_else() {
+        let root = std::env::temp_dir().join(format!("corten-events-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("c")).unwrap();
+        std::fs::write(root.join("c/pids.current"), "3\n").unwrap();
+        let place = format!(r#"{{"driver":"cgroupfs","mount":"{}","path":"c","made":1}}"#, root.display());
+        let stats = Stats::read(&serde_json::from_str(&place).unwrap(), None).unwrap();
+        let text = serde_json::to_string(&stats).unwrap();
+        std::fs::remove_dir_all(root).unwrap();
+        let stats: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(stats["pids"], serde_json::json!({"current": 3}));
+        assert_eq!(
+            (&stats["intel_rdt"], &stats["network_interfaces"]),
+            (&serde_json::json!({}), &serde_json::Value::Null)
+        );
+        // In the order of runc.
+        assert!(text.ends_with(r#""hugetlb":{},"intel_rdt":{},"network_interfaces":null}"#), "{text}");
     }
 }

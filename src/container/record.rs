@@ -9,10 +9,11 @@ use oci_spec::runtime as spec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::cgroup::{Location, rdt};
+use crate::cgroup::Location;
 use crate::error::{Context, Result};
 use crate::hooks::Hooks;
 use crate::namespaces::KINDS;
+use crate::resctrl;
 use crate::rootfs::Guest;
 use crate::seccomp::Listener;
 use crate::sys::{self, ns};
@@ -62,7 +63,7 @@ pub struct Record {
     pub device_rules: Option<u64>,
     /// Its share of caches and memory bandwidth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resctrl: Option<rdt::Group>,
+    pub resctrl: Option<resctrl::Group>,
     /// What is mounted on the rootfs, in the caller's mount namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<Guest>,

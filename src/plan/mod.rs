@@ -24,6 +24,7 @@ use crate::host;
 use crate::namespaces::sysctl::{Owner, Sysctls};
 use crate::namespaces::{Namespaces, Origin};
 use crate::process::{Facts, LANDLOCK, Process};
+use crate::resctrl;
 use crate::rootfs::{self, Rootfs};
 use crate::seccomp::{Listener, Program};
 use crate::sys::ns;
@@ -67,7 +68,7 @@ pub struct Plan {
     /// The cgroup and its limits; `None` when it stays in the caller's.
     pub cgroup: Option<cgroup::Request>,
     /// Its share of caches and memory bandwidth.
-    pub resctrl: Option<cgroup::rdt::Request>,
+    pub resctrl: Option<resctrl::Request>,
     /// Whether the container is to make cgroups below its own.
     pub steers_cgroups: bool,
     /// The host's user who may make cgroups below it.
@@ -166,7 +167,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         seccomp,
         seccomp_agent,
         cgroup: cgroup::Request::plan(linux, options.id, options.manager, spec.annotations().as_ref())?,
-        resctrl: cgroup::rdt::Request::plan(linux, options.id)?,
+        resctrl: resctrl::Request::plan(linux, options.id)?,
         steers_cgroups,
         delegate_to: steers_cgroups.then(|| delegate_to(&namespaces, &process)).flatten(),
         inner_cgroup: inner_cgroup(&spec)?,

@@ -8,7 +8,7 @@ use crate::cgroup::survey::Survey;
 use crate::commands::table;
 use crate::error::Error;
 use crate::namespaces::{self, delegated, user};
-use crate::{host, process, seccomp, sys};
+use crate::{host, process, resctrl, seccomp, sys};
 
 /// The oldest kernel that corten is made for.
 const OLDEST: (u32, u32) = (5, 14);
@@ -250,8 +250,9 @@ fn cgroups(facts: &mut Vec<Fact>) {
     let pressure = fs::metadata("/proc/pressure/memory").is_ok();
     let seen = if pressure { "there" } else { "not there" };
     add("pressure", self::state(pressure), seen.to_owned(), "events has no pressure in it");
-    let seen = if survey.resctrl { "mounted" } else { "not mounted on /sys/fs/resctrl" };
-    add("resctrl", self::state(survey.resctrl), seen.to_owned(), "linux.intelRdt is refused");
+    let mounted = resctrl::is_mounted();
+    let seen = if mounted { "mounted" } else { "not mounted on /sys/fs/resctrl" };
+    add("resctrl", self::state(mounted), seen.to_owned(), "linux.intelRdt is refused");
 }
 
 /// Of the sentence about a file that is missing the part that says why.

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::cgroup::rdt;
 use crate::error::{Context, Error, Result};
 use crate::hooks::{Hooks, Stage};
 use crate::host;
@@ -20,6 +19,7 @@ use crate::namespaces::Origin;
 use crate::plan::mend::{Document, MAPS};
 use crate::plan::{self, Plan, config, names};
 use crate::process::console;
+use crate::resctrl;
 use crate::rootfs::{Sight, View};
 use crate::seccomp;
 use crate::sys::{Errno, ns};
@@ -250,7 +250,7 @@ impl Report {
             cgroup.look(&mut |error| self.add(error.phase("cgroup"), Some(document)));
         }
         self.note(
-            plan.resctrl.as_ref().map(rdt::Request::place).map_or(Ok(()), |group| group.map(drop)).phase("cgroup"),
+            plan.resctrl.as_ref().map(resctrl::Request::place).map_or(Ok(()), |group| group.map(drop)).phase("cgroup"),
         );
         if let Some(agent) = &plan.seccomp_agent {
             let there = console::check(&agent.path, CALLING);
