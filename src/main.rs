@@ -18,6 +18,8 @@ mod commands;
 #[forbid(unsafe_code)]
 mod container;
 #[forbid(unsafe_code)]
+mod dbus;
+#[forbid(unsafe_code)]
 mod error;
 #[forbid(unsafe_code)]
 mod hooks;

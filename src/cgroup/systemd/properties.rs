@@ -4,8 +4,7 @@
 //! would then be lost. Whatever has no property, or one that is coarser than the file, the file has the last word on.
 
 use crate::cgroup::limits::Write;
-
-use super::value::Value;
+use crate::dbus::Value;
 use crate::error::{Context, Result, bail, ensure};
 
 /// A property of a unit.

@@ -1,4 +1,4 @@
-//! Values of annotations `org.systemd.property.*`: the text form of GVariant (GLib, "GVariant Text Format Strings").
+//! The text form of GVariant (GLib, "GVariant Text Format Strings"), in which annotations have properties of units.
 //!
 //! Only what a property of a unit can be: numbers, booleans, strings, and arrays and tuples of them. Whatever is not
 //! fully understood is an error.
@@ -6,16 +6,18 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
+use super::signature;
 use super::value::Value;
-use crate::cgroup::range::integer;
 use crate::error::{Result, bail, ensure};
 
 /// Reads a whole text.
-pub(super) fn parse(text: &str) -> Result<Value> {
+pub fn parse(text: &str) -> Result<Value> {
     let mut parser = Parser { left: text.chars().peekable(), depth: 0 };
     let value = parser.value(None)?;
     parser.blanks();
     ensure!(parser.left.peek().is_none(), "there is something after the value");
+    // A byte has the length of a signature in a message.
+    ensure!(value.signature().len() <= 255, "its type has more than 255 letters");
     Ok(value)
 }
 
@@ -182,7 +184,7 @@ impl Parser<'_> {
             let of = match &mut types {
                 None => None,
                 Some(left) => {
-                    let Some(length) = first_type(left) else { bail!("a tuple has too many fields") };
+                    let Some(length) = signature::first_type(left) else { bail!("a tuple has too many fields") };
                     let (first, rest) = left.split_at(length);
                     *left = rest;
                     Some(first)
@@ -226,24 +228,24 @@ fn sized(number: i128, of: &str) -> Option<Value> {
     })
 }
 
-/// Whether a text is one type, of those that there are here.
-fn is_type(text: &str) -> bool {
-    text.len() <= 64 && first_type(text) == Some(text.len())
+/// A whole number in C's forms, as strtoll(3) reads them with a base of 0.
+fn integer(word: &str) -> Option<i128> {
+    let (sign, digits) = match word.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, word.strip_prefix('+').unwrap_or(word)),
+    };
+    let (radix, digits) = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
+        Some(hex) => (16, hex),
+        None if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
+        None => (10, digits),
+    };
+    let is_number = !digits.is_empty() && digits.len() <= 24 && digits.chars().all(|digit| digit.is_digit(radix));
+    i128::from_str_radix(digits, radix).ok().filter(|_| is_number).map(|number| sign * number)
 }
 
-/// How long the first type in a list of types is.
-fn first_type(text: &str) -> Option<usize> {
-    match text.as_bytes().first()? {
-        b'a' => Some(1 + first_type(&text[1..])?),
-        b'(' => {
-            let mut length = 1;
-            while !text[length..].starts_with(')') {
-                length += first_type(&text[length..])?;
-            }
-            (length > 1).then_some(length + 1)
-        }
-        letter => b"ybnqiuxtdsog".contains(letter).then_some(1),
-    }
+/// Whether a text is one type, of those that there are here.
+fn is_type(text: &str) -> bool {
+    text.len() <= 64 && !text.contains(['v', 'h', '{']) && signature::is_type(text)
 }
 
 fn is_path(text: &str) -> bool {
@@ -348,6 +350,8 @@ mod tests {
         for wrong in ["", " ", "1 2", "true false", "'a' 'b'", "yes", "uint64", "@t", "@", "True", "b'bytes'", "%d"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        let wide = |fields: usize| format!("({})", vec!["1"; fields].join(","));
+        assert!(parse(&wide(253)).is_ok() && parse(&wide(254)).is_err());
         let deep = "[".repeat(100_000);
         assert!(parse(&deep).is_err());
         assert!(parse(&format!("@{} 1", "a".repeat(100_000))).is_err());
