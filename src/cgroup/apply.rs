@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::os::fd::BorrowedFd;
 
 use super::limits::{Absent, Limits, Write};
-use super::{Location, controllers, files, range};
+use super::location::Location;
+use super::{controllers, files, range};
 use crate::error::{Error, Result};
 use crate::sys::Errno;
 
@@ -45,9 +46,9 @@ impl Files<'_> {
                 later.push(write);
                 continue;
             }
-            self.told(write, outcome)?;
+            self.explain(write, outcome)?;
         }
-        later.into_iter().try_for_each(|write| self.told(write, self.write(write, &mut before)))
+        later.into_iter().try_for_each(|write| self.explain(write, self.write(write, &mut before)))
     }
 
     fn write(&self, write: &Write, before: &mut impl FnMut(&str, &str)) -> Result<(), Errno> {
@@ -63,10 +64,10 @@ impl Files<'_> {
     }
 
     /// The outcome of a write as an error that names field, file and cgroup.
-    fn told(&self, write: &Write, outcome: Result<(), Errno>) -> Result<()> {
+    fn explain(&self, write: &Write, outcome: Result<(), Errno>) -> Result<()> {
         let Err(errno) = outcome else { return Ok(()) };
         let place = self.place;
-        let (file, value) = write.lands(|file| files::read_at(self.dir, file).is_ok());
+        let (file, value) = write.effective(|file| files::read_at(self.dir, file).is_ok());
         let error = match (errno, write.controller()) {
             (Errno::ENOENT, Some(controller)) => controllers::missing(file, controller, place),
             (Errno::ENOENT, None) => unknown(file, place),

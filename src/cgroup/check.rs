@@ -6,8 +6,9 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::controllers::{self, Controller};
+use super::handle::memory;
 use super::limits::{Absent, Write};
-use super::{Location, Mount, Request, apply, files, range};
+use super::{Location, Mount, Request, apply, cgroupfs, files, range};
 use crate::error::{Context, Error, Result};
 use crate::sys::Errno;
 
@@ -28,7 +29,7 @@ impl Request {
         });
         let place = match outcome {
             Ok(place) => place,
-            Err(error) => return self.forgo(error).unwrap_or_else(&mut *tell),
+            Err(error) => return self.allow_none(error).unwrap_or_else(&mut *tell),
         };
         let writes = self.limits.writes();
         for (index, write) in writes.iter().enumerate() {
@@ -46,7 +47,7 @@ impl Request {
 /// Of a limit that does not even let the container be set up.
 fn warn_of_memory(write: &Write) {
     let bytes = write.value.parse().ok().filter(|_| write.file == "memory.max");
-    if let Some(sentence) = bytes.and_then(Location::too_little) {
+    if let Some(sentence) = bytes.and_then(memory::too_little) {
         log::warn!("{}: {sentence}", write.field());
     }
 }
@@ -58,7 +59,7 @@ fn look_at_place(place: &Location) -> Result<()> {
         let above = above.unwrap_or_else(|| place.mount().to_owned());
         access(above.as_str(), AccessFlags::W_OK).with_context(|| format!("make cgroup {place}"))?;
     }
-    if geteuid().is_root() { Ok(()) } else { place.check_reach() }
+    if geteuid().is_root() { Ok(()) } else { cgroupfs::check_delegation(place) }
 }
 
 /// Whether there will be a file for a limit, and whether the kernel takes the value. `earlier` are written before.
@@ -68,7 +69,7 @@ fn look_at_write(write: &Write, earlier: &[Write], place: &Location) -> Result<(
     }
     let controller = write.controller();
     let sample = controller.and_then(|controller| sample(controller, place));
-    let (file, value) = write.lands(|file| sample.as_ref().is_some_and(|sample| has(sample, file)));
+    let (file, value) = write.effective(|file| sample.as_ref().is_some_and(|sample| has(sample, file)));
     let missing = match controller {
         Some(controller) => unavailable(file, controller, place, sample.as_ref()),
         // The files of every cgroup.

@@ -1,21 +1,23 @@
 //! Making a container's cgroup, and undoing it.
 
 use std::cell::{Cell, OnceCell};
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::sys::Errno;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, Pid, Uid, access, fchownat, geteuid, mkdir};
+use nix::unistd::{Pid, geteuid};
 
 use super::apply::Files;
 use super::controllers::Set;
-use super::{Holder, Location, Mount, Request, controllers, devices, files, owner, systemd};
-use crate::error::{Context, Error, Result, bail, ensure};
+use super::handle::Handle;
+use super::location::Location;
+use super::mount::Mount;
+use super::owner::{self, Holder};
+use super::request::Request;
+use super::{cgroupfs, controllers, devices, files, own, systemd};
+use crate::error::{Context, Error, Result};
 use crate::host;
+use crate::sys::Errno;
 
 /// How long undoing waits for processes that were just killed.
 const UNDOING: Duration = Duration::from_secs(2);
@@ -29,28 +31,16 @@ impl Request {
     pub fn place(&self, mount: Mount) -> Result<Location> {
         let mut location = match &self.unit {
             Some(unit) => place_of_unit(unit, mount)?,
-            None => self.place_of_directory(mount)?,
+            None => cgroupfs::place(self.path.resolve(own::read_own)?, mount)?,
         };
         location.owner = Some(owner::new(&self.id));
-        Ok(location)
-    }
-
-    fn place_of_directory(&self, mount: Mount) -> Result<Location> {
-        let own = || fs::read_to_string("/proc/self/cgroup").context("look up the runtime's own cgroup");
-        let path = self.path.resolve(own)?;
-        let mut location = Location::new(mount, path, 0);
-        match files::read(&location.file("cgroup.events")) {
-            Ok(events) => ensure_free(&events, &location).field(|| "/linux/cgroupsPath")?,
-            Err(Errno::ENOENT) => location.set_made(count_missing(&location)?),
-            Err(errno) => return Err(errno).with_context(|| format!("look at cgroup {location}")),
-        }
         Ok(location)
     }
 
     /// What becomes of a cgroup that could not be made: an unprivileged runtime to which none was delegated goes on without
     /// one, and says so, unless a limit is asked for or a place is named (runtime-spec, config-linux.md, "Cgroups Path":
     /// "the runtime MUST consistently attach to the same place").
-    pub fn forgo(&self, error: Error) -> Result<()> {
+    pub fn allow_none(&self, error: Error) -> Result<()> {
         let denied =
             matches!(error.errno(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS)) || Mount::find().is_err();
         if !denied || !host::is_unprivileged() {
@@ -80,9 +70,9 @@ impl Request {
                 Unit { plan: plan.clone(), job: Cell::default(), asked: Cell::default(), found: OnceCell::new() };
             return Ok(Cgroup { undo, dir: OnceCell::new(), unit: Some(unit) });
         }
-        undo.make_directories()?;
+        undo.0.as_mut().map_or(Ok(()), cgroupfs::make)?;
         if !geteuid().is_root() {
-            undo.location().check_reach()?;
+            cgroupfs::check_delegation(undo.location())?;
         }
         let dir = undo.mark()?;
         let cgroup = Cgroup { undo, dir: OnceCell::from(dir), unit: None };
@@ -96,34 +86,11 @@ impl Request {
 fn place_of_unit(unit: &systemd::Wanted, mount: Mount) -> Result<Location> {
     let location = unit.place(mount)?;
     match files::read(&location.file("cgroup.events")) {
-        Ok(events) => ensure_free(&events, &location).field(|| "/linux/cgroupsPath")?,
+        Ok(events) => cgroupfs::ensure_free(&events, &location).field(|| "/linux/cgroupsPath")?,
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno).with_context(|| format!("look at cgroup {location}")),
     }
     Ok(location)
-}
-
-fn ensure_free(events: &str, location: &Location) -> Result<()> {
-    if files::value_of(events, "populated") == Some("1") {
-        // Callers know these two sentences by heart.
-        let count = location.pids()?.len();
-        ensure!(count == 0, "container's cgroup is not empty: {count} process(es) found");
-    }
-    ensure!(files::value_of(events, "frozen") != Some("1"), "container's cgroup unexpectedly frozen");
-    Ok(())
-}
-
-/// How many components at the end of the path are not there; the last one isn't.
-fn count_missing(location: &Location) -> Result<usize> {
-    let mut missing = 1;
-    for ancestor in location.upwards().skip(1) {
-        match access(ancestor.as_str(), AccessFlags::F_OK) {
-            Ok(()) => break,
-            Err(Errno::ENOENT) => missing += 1,
-            Err(errno) => return Err(errno).with_context(|| format!("look at cgroup {location}")),
-        }
-    }
-    Ok(missing)
 }
 
 /// A container's cgroup during `create`. Dropped, it ends every process in it (what hooks have started; init is its
@@ -155,13 +122,13 @@ impl Drop for Cgroup {
 }
 
 impl Cgroup {
-    /// Its directory, for `CLONE_INTO_CGROUP`; `None` when it is only made around a process, by [`Cgroup::gather`].
-    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+    /// Its directory, for `CLONE_INTO_CGROUP`; `None` when it is only made around a process, by [`Cgroup::request_scope`].
+    pub fn clone_target(&self) -> Option<BorrowedFd<'_>> {
         self.dir.get().map(AsFd::as_fd)
     }
 
     pub(super) fn dir(&self) -> BorrowedFd<'_> {
-        self.birthplace().unwrap_or_else(|| unreachable!("a cgroup is made before it is filled"))
+        self.clone_target().unwrap_or_else(|| unreachable!("a cgroup is made before it is filled"))
     }
 
     /// Whether systemd makes it, and the container's process is born elsewhere.
@@ -175,8 +142,8 @@ impl Cgroup {
     }
 
     /// Asks systemd for the unit around the container's process, where there is to be one. Doesn't wait:
-    /// [`Cgroup::gathered`] does.
-    pub fn gather(&self, pid: Pid) -> Result<()> {
+    /// [`Cgroup::await_scope`] does.
+    pub fn request_scope(&self, pid: Pid) -> Result<()> {
         let Some(unit) = &self.unit else { return Ok(()) };
         unit.job.set(Some(unit.plan.begin(self.location(), pid)?));
         // From here on there may be one.
@@ -185,7 +152,7 @@ impl Cgroup {
     }
 
     /// Waits until the process is in the unit, and looks where that is.
-    pub fn gathered(&self, pid: Pid) -> Result<()> {
+    pub fn await_scope(&self, pid: Pid) -> Result<()> {
         let Some((unit, job)) = self.unit.as_ref().and_then(|unit| Some((unit, unit.job.take()?))) else {
             return Ok(());
         };
@@ -199,11 +166,11 @@ impl Cgroup {
                 .with_context(|| format!("move process {pid} to cgroup {location}"))?;
             location
         } else {
-            self.location().of_process(pid)?
+            own::of_process(self.location(), pid)?
         };
-        let dir = location.open()?;
+        let dir = Handle::of(&location).open()?;
         location.mark(dir.as_fd())?;
-        // Both are empty: a cgroup is gathered once.
+        // Both are empty: a scope is awaited once.
         let _ = self.dir.set(dir);
         let _ = unit.found.set(location);
         Ok(())
@@ -219,16 +186,16 @@ impl Cgroup {
             let (planned, found) = (self.undo.0.take().filter(|_| unit.asked.get()), unit.found.into_inner());
             if let (Some(planned), None) = (&planned, &found) {
                 // Whatever has become of it, nothing is known of it but the name.
-                planned.unit().map_or(Ok(()), |unit| unit.stop())?;
+                planned.unit().map_or(Ok(()), systemd::stop)?;
             }
             self.undo.0 = found.or(planned);
         }
         let Some(location) = &self.undo.0 else { return Ok(()) };
-        if location.holder()? == Holder::Other {
+        if Handle::of(location).holder()? == Holder::Other {
             self.undo.0 = None;
             return Ok(());
         }
-        location.kill_all()?;
+        Handle::of(location).kill_all()?;
         self.undo.undo_once()
     }
 
@@ -266,11 +233,11 @@ impl Cgroup {
         Files { dir: self.dir(), place: self.location() }.apply(&request.limits, |_, _| {})
     }
 
-    /// What to do when `clone3` or an attach was refused because of this cgroup. `Ok`: it was mended, try once more.
+    /// What to do when `clone3` or an attach was refused because of this cgroup. `Ok`: it was made threaded, try once more.
     ///
     /// EOPNOTSUPP: it lies in a threaded sub-tree and must become threaded itself, which it can't when a limit needs whole
     /// processes (cgroups(7), "Threaded mode"). EBUSY: it has controllers on for its children.
-    pub fn mend(&self, request: &Request, refusal: Errno) -> Result<()> {
+    pub fn make_threaded(&self, request: &Request, refusal: Errno) -> Result<()> {
         let place = self.location();
         if refusal == Errno::EBUSY {
             return Err(Error::from(refusal)
@@ -301,62 +268,6 @@ impl Cgroup {
             controllers::offer(all, self.location());
         }
     }
-
-    /// Makes a cgroup below this one, without limits of its own, and moves the container's first process there. The limits
-    /// stay above it, where a cgroup namespace has its root, and the container has what it may do with the rest.
-    pub fn step_in(&self, inner: &Inner, init: Pid, owner: Option<Uid>) -> Result<()> {
-        let place = Location::new_below(self.location(), &inner.0);
-        for directory in place.upwards().take(inner.0.split('/').count()).collect::<Vec<_>>().iter().rev() {
-            match mkdir(directory.as_str(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno).with_context(|| format!("make cgroup {place}")),
-            }
-        }
-        let dir = place.open()?;
-        files::write_at(&dir, "cgroup.procs", &init.to_string())
-            .with_context(|| format!("move the container's process to cgroup {place}"))?;
-        owner.map_or(Ok(()), |owner| give(dir.as_fd(), &place, owner))
-    }
-
-    /// Gives the cgroup to a user, so that the container may make cgroups below it: the directory and the files that the
-    /// kernel names for it, and none of those that limit.
-    ///
-    /// The caller asks for it only where the container has its own cgroup namespace and a writable cgroup mount.
-    pub fn delegate(&self, owner: Uid) -> Result<()> {
-        give(self.dir(), self.location(), owner)
-    }
-}
-
-fn give(dir: BorrowedFd, place: &Location, owner: Uid) -> Result<()> {
-    let give = |name: &str| fchownat(dir, name, Some(owner), None, AtFlags::AT_EMPTY_PATH);
-    give("").with_context(|| format!("give cgroup {place} to user {owner}"))?;
-    let names = fs::read_to_string("/sys/kernel/cgroup/delegate");
-    let names = names.as_deref().unwrap_or("cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n");
-    for name in names.lines().filter(|name| !name.contains('/')) {
-        match give(name) {
-            // Files of controllers that are off here.
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => {
-                return Err(errno).with_context(|| format!("give {name} of cgroup {place} to user {owner}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The cgroup below the container's own that an annotation names for its processes; checked, so that it cannot lead out.
-pub struct Inner(String);
-
-impl Inner {
-    /// Reads the annotation's value; an empty one asks for nothing.
-    pub fn plan(name: &str) -> Result<Option<Inner>> {
-        ensure!(
-            !name.contains(['\n', '\0']) && !name.split('/').any(|part| part == ".."),
-            "{name:?} is not the name of a cgroup below the container's"
-        );
-        let clean = super::clean(name);
-        Ok((!clean.is_empty()).then_some(Inner(clean)))
-    }
 }
 
 /// The directories made so far, removed when dropped.
@@ -369,40 +280,14 @@ impl Undo {
 
     fn undo_once(&mut self) -> Result<()> {
         let made = self.0.take().filter(|location| location.made() > 0);
-        made.map_or(Ok(()), |location| location.remove(UNDOING))
+        made.map_or(Ok(()), |location| Handle::of(&location).remove(UNDOING))
     }
 
     /// Opens the directory and marks it as the container's.
     fn mark(&mut self) -> Result<OwnedFd> {
-        let dir = self.location().open()?;
+        let dir = Handle::of(self.location()).open()?;
         self.0.as_mut().map_or(Ok(()), |location| location.mark(dir.as_fd()))?;
         Ok(dir)
-    }
-
-    /// Makes the missing directories, outermost first. At every moment `made` reaches up to the highest one of ours.
-    fn make_directories(&mut self) -> Result<()> {
-        let Some(location) = &mut self.0 else { return Ok(()) };
-        let mut missing: Vec<String> = location.upwards().take(location.made()).collect();
-        location.set_made(0);
-        let mut tries = 10;
-        while let Some(directory) = missing.pop() {
-            match mkdir(directory.as_str(), Mode::from_bits_truncate(0o755)) {
-                Ok(()) => location.set_made(location.made().max(missing.len() + 1)),
-                // Another container has made the same parent. The leaf, though, must be ours alone.
-                Err(Errno::EEXIST) if !missing.is_empty() => {}
-                Err(Errno::EEXIST) => {
-                    location.set_made(0);
-                    bail!("cgroup {location} was made by someone else at this moment");
-                }
-                // Another container has removed the parent that it had made: begin again.
-                Err(Errno::ENOENT) if tries > 0 => {
-                    tries -= 1;
-                    missing = location.upwards().take(count_missing(location)?).collect();
-                }
-                Err(errno) => return Err(errno).with_context(|| format!("make cgroup {location}")),
-            }
-        }
-        Ok(())
     }
 }
 

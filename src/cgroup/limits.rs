@@ -65,7 +65,7 @@ impl Write {
     }
 
     /// File and value where these files are `there`.
-    pub(super) fn lands(&self, there: impl Fn(&str) -> bool) -> (&str, &str) {
+    pub(super) fn effective(&self, there: impl Fn(&str) -> bool) -> (&str, &str) {
         match &self.absent {
             Absent::Instead(file, value) if !there(&self.file) => (file, value),
             _ => (&self.file, &self.value),

@@ -17,7 +17,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Location, Mount, files};
+use super::files;
+use super::handle::Handle;
+use super::location::Location;
+use super::mount::Mount;
 use crate::error::{Context, Result};
 use crate::sys::Errno;
 use crate::sys::path::{set_xattr, xattr, xattr_at};
@@ -108,21 +111,24 @@ impl Location {
         self.owner = None;
         Ok(())
     }
+}
 
+impl Handle<'_> {
     /// Whose it is now.
     pub fn holder(&self) -> Result<Holder> {
         let mut buffer = [0; LONGEST];
-        let directory = self.directory();
+        let location = self.location();
+        let directory = location.directory();
         for name in NAMES {
             match xattr_at(directory.as_str(), name, &mut buffer) {
-                Ok(mark) if self.owner.as_deref().map(str::as_bytes) == Some(mark) => return Ok(Holder::Own),
+                Ok(mark) if location.owner.as_deref().map(str::as_bytes) == Some(mark) => return Ok(Holder::Own),
                 Ok(_) | Err(Errno::ERANGE) => return Ok(Holder::Other),
                 Err(Errno::ENOENT | Errno::ENODEV | Errno::ENOTDIR) => return Ok(Holder::Own),
                 Err(Errno::ENODATA | Errno::ENOTSUP) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("look whose cgroup {self} is")),
             }
         }
-        Ok(if self.owner.is_some() { Holder::Unmarked } else { Holder::Unknown })
+        Ok(if location.owner.is_some() { Holder::Unmarked } else { Holder::Unknown })
     }
 }
 

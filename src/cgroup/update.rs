@@ -9,8 +9,10 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::apply::Files;
 use super::devices::{self, Allowed, Program};
+use super::handle::Handle;
 use super::limits::Limits;
-use super::{Location, files};
+use super::location::Location;
+use super::{files, systemd};
 use crate::error::{Error, Result};
 
 /// What is to become of a cgroup, checked and converted.
@@ -67,7 +69,7 @@ impl Change {
     /// Writes the limits. What is refused has left everything as it was.
     pub fn apply<'a>(&self, place: &'a Location) -> Result<Applied<'a>> {
         self.check_usage(place)?;
-        let mut applied = Applied { dir: place.open()?, place, saved: Vec::new() };
+        let mut applied = Applied { dir: Handle::of(place).open()?, place, saved: Vec::new() };
         let Applied { dir, saved, .. } = &mut applied;
         let before = |file: &str, value: &str| save(dir.as_fd(), file, value, saved);
         Files { dir: dir.as_fd(), place }.apply(&self.limits, before)?;
@@ -145,7 +147,7 @@ impl Applied<'_> {
         let old = devices.map(|devices| devices::replace(dir, devices.program.as_ref())).transpose()?;
         let Some(unit) = self.place.unit() else { return Ok(()) };
         // After the program, since ours takes the place of all there are: systemd puts its own beside it again.
-        if let Err(error) = unit.set(&change.limits, devices.and_then(|devices| devices.allowed.as_ref())) {
+        if let Err(error) = systemd::set(unit, &change.limits, devices.and_then(|devices| devices.allowed.as_ref())) {
             old.map_or(Ok(()), |old| devices::put_back(dir, &old)).unwrap_or_else(|error| log::warn!("{error}"));
             return Err(error);
         }

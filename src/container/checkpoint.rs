@@ -179,7 +179,7 @@ fn facts(container: &Container, pid: Pid) -> Result<dump::Facts> {
     Ok(dump::Facts {
         pid: pid.as_raw(),
         rootfs: record.rootfs.clone(),
-        cgroup: container.own_cgroup()?.map(|cgroup| cgroup.directory()),
+        cgroup: container.own_cgroup()?.map(|cgroup| cgroup.location().directory()),
         mounts: mounts::external(&table, &host, &record.namespaces).phase("mounts")?,
         joined: record.joined.iter().map(inode).collect::<Result<_>>()?,
         has_devices: has_devices(&read(format!("/proc/{pid}/net/dev"))?),

@@ -1,7 +1,7 @@
 //! Whether the cgroup at the place on record still is the container's.
 
 use super::Container;
-use crate::cgroup::{Holder, Location};
+use crate::cgroup::{Handle, Holder, Location};
 use crate::error::{Error, Result};
 use crate::host;
 
@@ -19,7 +19,7 @@ pub enum Claim {
 impl Container {
     /// Whose the cgroup is. To be asked before init is ended, since a living one tells.
     pub fn claim(&self, cgroup: &Location) -> Result<Claim> {
-        let holder = cgroup.holder()?;
+        let holder = Handle::of(cgroup).holder()?;
         // Nobody takes a cgroup with a process in it, whatever the mark is: without privilege, that can be changed by who
         // was given the cgroup.
         if holder == Holder::Own || self.lives_in(cgroup)? {
@@ -37,17 +37,17 @@ impl Container {
 
     fn lives_in(&self, cgroup: &Location) -> Result<bool> {
         let Some((pid, _handle)) = self.living_init()? else { return Ok(false) };
-        Ok(cgroup.pids()?.contains(&pid))
+        Ok(Handle::of(cgroup).pids()?.contains(&pid))
     }
 
     /// The container's cgroup, if it has one of its own and nobody else has it by now.
-    pub fn own_cgroup(&self) -> Result<Option<&Location>> {
+    pub fn own_cgroup(&self) -> Result<Option<Handle<'_>>> {
         let Some(cgroup) = &self.record.cgroup else { return Ok(None) };
-        Ok((self.claim(cgroup)? == Claim::Own).then_some(cgroup))
+        Ok((self.claim(cgroup)? == Claim::Own).then_some(Handle::of(cgroup)))
     }
 
     /// Its own cgroup; without one the error says what it would be needed for.
-    pub(super) fn cgroup(&self, purpose: &str) -> Result<&Location> {
+    pub(super) fn cgroup(&self, purpose: &str) -> Result<Handle<'_>> {
         let cgroup = self.record.cgroup.as_ref().ok_or_else(|| {
             let remedy = if host::is_unprivileged() {
                 "create it without --cgroup-manager=disabled, where a cgroup is delegated to this user: in a systemd user \
@@ -58,7 +58,7 @@ impl Container {
             Error::new(format!("the container has no cgroup of its own to {purpose}")).hint(remedy)
         })?;
         match self.claim(cgroup)? {
-            Claim::Own => Ok(cgroup),
+            Claim::Own => Ok(Handle::of(cgroup)),
             Claim::Empty | Claim::None => Err(Error::new(format!(
                 "the container has no cgroup of its own to {purpose}: cgroup {cgroup} is not the container's any more"
             ))

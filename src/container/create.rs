@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, Handle};
 use crate::error::{Context, Error, Result};
 use crate::launch::gate::Gate;
 use crate::launch::host;
@@ -109,7 +109,7 @@ pub(super) struct Pieces {
 impl Pieces {
     /// Makes what a container has beside its process, and its record, which is there before anything else.
     pub(super) fn make(id: &Id, bundle: PathBuf, plan: &Plan, store: &Store) -> Result<(Pieces, Record)> {
-        let place = |request: &cgroup::Request| or_forgo(request, cgroup::Mount::find().and_then(|m| request.place(m)));
+        let place = |request: &cgroup::Request| or_none(request, cgroup::Mount::find().and_then(|m| request.place(m)));
         let mut place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
         let resctrl = plan.resctrl.as_ref().map(resctrl::Request::place).transpose().phase("cgroup")?;
         let guest = plan.rootfs.as_ref().map_or(Ok(None), Rootfs::guest).phase("mounts")?;
@@ -119,7 +119,7 @@ impl Pieces {
         })?;
         let mut pieces = Pieces { reserved: Some(reserved), cgroup: None, resctrl: None, guest: None };
         log::trace!("id reserved");
-        let make = |(request, place): (&cgroup::Request, _)| or_forgo(request, request.create(place));
+        let make = |(request, place): (&cgroup::Request, _)| or_none(request, request.create(place));
         pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();
         if let (Some(request), Some(group)) = (&plan.resctrl, &record.resctrl) {
             request.make(group).phase("cgroup")?;
@@ -273,7 +273,7 @@ impl Attendant for Making<'_> {
         self.record.resctrl.as_ref().map_or(Ok(()), |group| group.add(pid)).phase("cgroup")?;
         self.filter.take().map_or(Ok(()), |filter| self.pieces.directory().keep_seccomp(&filter))?;
         let cgroup = self.pieces.cgroup.as_ref();
-        cgroup.map_or(Ok(()), |cgroup| cgroup.gathered(pid)).phase("cgroup")?;
+        cgroup.map_or(Ok(()), |cgroup| cgroup.await_scope(pid)).phase("cgroup")?;
         self.record.cgroup = cgroup.map(|cgroup| cgroup.location().clone());
         self.record_successor(pid)
     }
@@ -302,7 +302,7 @@ impl Attendant for Making<'_> {
     }
 
     fn out_of_memory(&self, killed: bool) -> Option<Error> {
-        self.pieces.cgroup.as_ref()?.location().out_of_memory(self.memory_limit, killed)
+        Handle::of(self.pieces.cgroup.as_ref()?.location()).out_of_memory(self.memory_limit, killed)
     }
 }
 
@@ -313,8 +313,8 @@ fn make_relay(directory: &Directory, outer: OsString, gated: bool) -> Result<Opt
 }
 
 /// None where the container goes on without a cgroup.
-fn or_forgo<T>(request: &cgroup::Request, outcome: Result<T>) -> Result<Option<T>> {
-    outcome.map(Some).or_else(|error| request.forgo(error).map(|()| None))
+fn or_none<T>(request: &cgroup::Request, outcome: Result<T>) -> Result<Option<T>> {
+    outcome.map(Some).or_else(|error| request.allow_none(error).map(|()| None))
 }
 
 /// Removes what the container's root left on the host and needs no longer.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::cgroup::Location;
+use crate::cgroup::{Handle, Location};
 use crate::error::{Context, Error, Result, bail};
 use crate::hooks::{Stage, Surroundings};
 use crate::sys;
@@ -123,7 +123,8 @@ fn end(container: &Container) -> Result<()> {
 
 /// Removes the cgroup, killing what is still in it: processes of a shared pid namespace, or moved there by others. One
 /// that is another container's by now is left to that.
-fn remove_cgroup(cgroup: &Location, claim: Claim) -> Result<()> {
+fn remove_cgroup(location: &Location, claim: Claim) -> Result<()> {
+    let cgroup = Handle::of(location);
     let own = match claim {
         Claim::Own => true,
         Claim::Empty => cgroup.is_empty_within(DYING)?,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cgroup::{self, Location, MemoryEvents};
+use crate::cgroup::{self, Handle, MemoryEvents};
 use crate::error::{Error, Result};
 use crate::resctrl;
 
@@ -25,14 +25,14 @@ pub struct Event<'a> {
 #[derive(Serialize)]
 struct Stats {
     #[serde(flatten)]
-    cgroup: cgroup::stats::Stats,
+    cgroup: cgroup::Stats,
     intel_rdt: resctrl::Stats,
     /// The network is not a runtime's: always `null`.
     network_interfaces: (),
 }
 
 impl Stats {
-    fn read(cgroup: &Location, resctrl: Option<&resctrl::Group>) -> Result<Stats> {
+    fn read(cgroup: Handle<'_>, resctrl: Option<&resctrl::Group>) -> Result<Stats> {
         let cgroup = cgroup.stats()?;
         Ok(Stats { cgroup, intel_rdt: resctrl.map(resctrl::Group::stats).unwrap_or_default(), network_interfaces: () })
     }
@@ -101,7 +101,7 @@ mod tests {
         std::fs::create_dir_all(root.join("c")).unwrap();
         std::fs::write(root.join("c/pids.current"), "3\n").unwrap();
         let place = format!(r#"{{"driver":"cgroupfs","mount":"{}","path":"c","made":1}}"#, root.display());
-        let stats = Stats::read(&serde_json::from_str(&place).unwrap(), None).unwrap();
+        let stats = Stats::read(Handle::of(&serde_json::from_str(&place).unwrap()), None).unwrap();
         let text = serde_json::to_string(&stats).unwrap();
         std::fs::remove_dir_all(root).unwrap();
         let stats: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
+use crate::cgroup::Handle;
 use crate::error::{Context, Error, Result, bail};
 use crate::launch::child::Join;
 use crate::launch::exec;
@@ -147,7 +148,7 @@ fn launch(
         // Ourselves, so that the program is born there.
         group.add(nix::unistd::getpid()).phase("cgroup")?;
     }
-    let unit = record.cgroup.as_ref().filter(|cgroup| cgroup.unit().is_some());
+    let unit = record.cgroup.as_ref().filter(|cgroup| cgroup.unit().is_some()).map(Handle::of);
     let attach = unit.map(|unit| move |process| unit.attach(process, pid, below));
     let request = exec::Request {
         join: Join { init, kinds: all & !ns::Flags::PID },
@@ -176,5 +177,6 @@ fn cgroup_dir(container: &Container, init: Pid, below: Option<&Path>) -> Result<
     let init_is_below = container.record.annotations.get(INNER_CGROUP).is_some_and(|name| !name.is_empty());
     // Without one of its own any more, where init is, too.
     let init_is_below = init_is_below || container.claim(cgroup)? == Claim::None;
+    let cgroup = Handle::of(cgroup);
     if init_is_below { cgroup.open_that_of(init) } else { cgroup.open_for(init) }.map(Some)
 }

@@ -30,6 +30,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::unistd::Pid;
 
+use crate::cgroup::Handle;
 use crate::error::{Context, Error, Result};
 use crate::launch::gate::Gate;
 use crate::sys;
@@ -101,7 +102,7 @@ impl Container {
     /// Whether the container's own cgroup is frozen; a cgroup that just vanished is not.
     fn is_frozen(&self) -> bool {
         // Whose it is is asked only then: it would be a call more for every look at a container.
-        self.record.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false))
+        self.record.cgroup.as_ref().is_some_and(|cgroup| Handle::of(cgroup).is_frozen().unwrap_or(false))
             && self.own_cgroup().is_ok_and(|cgroup| cgroup.is_some())
     }
 

@@ -238,8 +238,8 @@ impl Making<'_> {
         let cgroup = self.pieces.cgroup.as_ref();
         let (mut criu, options) = self.start(program, facts, work)?;
         let gathered = cgroup.map_or(Ok(()), |cgroup| {
-            cgroup.gather(criu.pid())?;
-            cgroup.gathered(criu.pid())
+            cgroup.request_scope(criu.pid())?;
+            cgroup.await_scope(criu.pid())
         });
         let outcome = gathered.phase("cgroup").and_then(|()| self.limit()).map_err(checkpoint::Failure::from);
         let outcome = outcome.and_then(|()| criu.ask(Kind::Restore, &options, &mut |told| self.notified(told)));

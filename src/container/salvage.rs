@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use crate::cgroup::{self, Location};
+use crate::cgroup::{self, Handle, Location};
 use crate::error::Result;
 use crate::launch::gate::Gate;
 use crate::sys;
@@ -57,7 +57,8 @@ impl Remains {
 
     /// Empties and removes the further cgroups; then the container is one as others are.
     pub fn reduce(self) -> Result<Container> {
-        for cgroup in self.others {
+        for location in self.others {
+            let cgroup = Handle::of(&location);
             cgroup.kill_all()?;
             cgroup.remove(PATIENCE)?;
         }

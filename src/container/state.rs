@@ -7,6 +7,7 @@ use std::path::Path;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
+use crate::cgroup::Handle;
 use crate::error::Result;
 use crate::sys;
 
@@ -81,7 +82,8 @@ struct End {
 impl End {
     fn of(container: &Container) -> End {
         let record = &container.record;
-        let cgroup = record.cgroup.as_ref().filter(|cgroup| cgroup.oom_kills().is_some_and(|kills| kills > 0));
+        let cgroup =
+            record.cgroup.as_ref().filter(|cgroup| Handle::of(cgroup).oom_kills().is_some_and(|kills| kills > 0));
         let zombie = |pid| {
             let pidfd = sys::pid::find(pid).ok().flatten()?;
             let status = sys::pid::status_of_zombie(pid, record.start_time)?;

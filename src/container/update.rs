@@ -31,7 +31,7 @@ pub fn update(container: &Container, request: &Request) -> Result<()> {
         }
         (wanted, group) => wanted.as_ref().zip(group.as_ref()),
     };
-    let cgroup = container.cgroup("limit")?;
+    let cgroup = container.cgroup("limit")?.location();
     let change = Change::plan(&request.resources, cgroup)?;
     let applied = change.apply(cgroup)?;
     // A step that fails undoes itself, and `applied`, dropped, what comes before it.

@@ -1,6 +1,6 @@
 //! Messages of D-Bus (D-Bus specification, "Message Protocol").
 
-use super::ByteOrder;
+use super::byte_order::ByteOrder;
 use super::reader::Reader;
 use super::value::Value;
 use super::writer::Writer;

@@ -1,12 +1,13 @@
 //! That no bytes make the readers of the room panic, loop, or take memory without bound: what is well-formed is changed at
 //! random, from a fixed seed.
 
+use super::byte_order::ByteOrder;
 use super::gvariant;
 use super::message::{self, Message, Object};
 use super::reader::{MOST_VALUES, Reader};
+use super::signature;
 use super::value::Value;
 use super::writer::Writer;
-use super::{ByteOrder, signature};
 
 const ROUNDS: u32 = 60_000;
 

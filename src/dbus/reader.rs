@@ -3,7 +3,7 @@
 //! Whoever sent the bytes is not trusted. A value takes at least one byte, what is claimed to follow is looked for before
 //! it is copied, and depth and number of values have their bounds.
 
-use super::ByteOrder;
+use super::byte_order::ByteOrder;
 use super::signature::{alignment, first_type, is_type};
 use super::value::Value;
 

@@ -1,6 +1,6 @@
 //! How values look on the wire (D-Bus specification, "Marshaling"): writing.
 
-use super::ByteOrder;
+use super::byte_order::ByteOrder;
 use super::signature::alignment;
 use super::value::Value;
 

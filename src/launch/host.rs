@@ -213,7 +213,7 @@ impl Host<'_> {
             if !fork::joins(&parts.entries, ns::Flags::PID) {
                 plan.process.adopt(pid).phase("process")?;
             }
-            self.request.cgroup.map_or(Ok(()), |cgroup| cgroup.gather(pid)).phase("cgroup")?;
+            self.request.cgroup.map_or(Ok(()), |cgroup| cgroup.request_scope(pid)).phase("cgroup")?;
             if let Some(maps) = plan.namespaces.maps() {
                 maps.write(pid).phase("namespaces")?;
                 parts.rootfs.map_ids(pid).phase("mounts")?;
@@ -256,7 +256,7 @@ impl Host<'_> {
                 cgroup.offer_controllers();
             }
             plan.delegate_to.map_or(Ok(()), |owner| cgroup.delegate(owner))?;
-            plan.inner_cgroup.as_ref().map_or(Ok(()), |inner| cgroup.step_in(inner, pid, plan.delegate_to))
+            plan.inner_cgroup.as_ref().map_or(Ok(()), |inner| cgroup.enter_subcgroup(inner, pid, plan.delegate_to))
         };
         let outcome = steps().phase("cgroup");
         self.talk.blame(outcome)?;
@@ -375,12 +375,12 @@ fn own_network(pid: Pid) -> Result<OwnedFd> {
 /// Forks into the cgroup; where its kind refuses processes and can be changed, it is, and the fork tried once more.
 fn fork_into(parts: &mut Parts, request: &Request<'_>) -> Result<Side> {
     let offsets: Option<&Offsets> = request.plan.namespaces.offsets().filter(|_| request.plan.namespaces.joins_user());
-    let dir = request.cgroup.and_then(Cgroup::birthplace);
+    let dir = request.cgroup.and_then(Cgroup::clone_target);
     let mut fork = || fork(parts.new, &mut parts.entries, offsets, request.plan.process.ids(), dir);
     match (fork(), request.cgroup.zip(request.plan.cgroup.as_ref())) {
         (Err(error), Some((cgroup, wanted))) => match error.errno() {
             Some(errno @ (Errno::EOPNOTSUPP | Errno::EBUSY)) => {
-                cgroup.mend(wanted, errno)?;
+                cgroup.make_threaded(wanted, errno)?;
                 fork()
             }
             _ => Err(error),

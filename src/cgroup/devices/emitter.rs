@@ -1,6 +1,6 @@
 //! The rules as eBPF instructions.
 
-use super::{ALL, BLOCK, CHAR, Rule, Table};
+use super::rules::{ALL, BLOCK, CHAR, Rule, Table};
 use crate::sys::bpf::Insn;
 
 // Registers. The kernel's context (`struct bpf_cgroup_dev_ctx`) comes in r1.

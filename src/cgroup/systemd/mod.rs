@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxDeviceCgroup;
-use serde::{Deserialize, Serialize};
 
 use super::devices::{self, Allowed};
 use super::limits::Limits;
-use super::{Location, Mount, clean, own_of};
-use crate::dbus::{Address, Value, Writer};
+use super::location::{Location, SystemdUnit};
+use super::mount::Mount;
+use super::own;
+use crate::dbus::{Value, Writer};
 use crate::error::{Context, Error, Result, ensure};
 use manager::Manager;
 use properties::{Properties, Property};
@@ -39,13 +40,6 @@ pub(super) struct Wanted {
     limits: Properties,
     /// From annotations; they replace what we would say.
     wishes: Properties,
-}
-
-/// The unit of a container, as the record has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Recorded {
-    unit: String,
-    manager: Address,
 }
 
 impl Wanted {
@@ -69,21 +63,20 @@ impl Wanted {
         let below = self.unit.cgroup(user)?;
         let path = match user {
             true => {
-                let own = std::fs::read_to_string("/proc/self/cgroup").context("look up the runtime's own cgroup")?;
-                let own = own_of(&own).map(clean).unwrap_or_default();
+                let own = own::path_in(&own::read_own()?).unwrap_or_default();
                 format!("{}/{below}", unit::of_user_manager(&own, manager::outer_user()))
             }
             false => below,
         };
-        let unit = Recorded { unit: self.unit.name.clone(), manager };
+        let unit = SystemdUnit { name: self.unit.name.clone(), manager };
         Ok(Location::of_unit(mount, path, unit))
     }
 
     /// Asks for the unit, with a process in it.
     pub(super) fn begin(&self, location: &Location, pid: Pid) -> Result<Job> {
-        let recorded = location.unit().unwrap_or_else(|| unreachable!("a place of systemd's has a unit"));
-        let properties = self.properties(pid, recorded.is_of_user());
-        let mut connection = Manager::open(&recorded.manager)?;
+        let unit = location.unit().unwrap_or_else(|| unreachable!("a place of systemd's has a unit"));
+        let properties = self.properties(pid, !manager::is_of_system(&unit.manager));
+        let mut connection = Manager::open(&unit.manager)?;
         let call = start(&mut connection, &self.unit.name, &properties)?;
         Ok(Job { connection, call, unit: self.unit.name.clone(), properties })
     }
@@ -185,68 +178,62 @@ fn write_properties(out: &mut Writer, properties: &Properties) {
     });
 }
 
-impl Recorded {
-    fn is_of_user(&self) -> bool {
-        !manager::is_of_system(&self.manager)
+/// Ends the unit and waits for it. One that is gone is fine.
+pub(super) fn stop(unit: &SystemdUnit) -> Result<()> {
+    let what = || format!("stop the systemd unit {}", unit.name);
+    let mut connection = Manager::open(&unit.manager).with_context(what)?;
+    let call = connection.call("StopUnit", "ss", |out| {
+        out.text(&unit.name);
+        out.text("replace");
+    });
+    match call.and_then(|call| connection.answer(call)).with_context(what)? {
+        // A stop that another one has taken the place of is one that will be done.
+        Ok(answer) => connection.end_of(&answer).map(drop).with_context(what),
+        Err(refusal) if manager::is(&refusal, "NoSuchUnit") => Ok(()),
+        Err(refusal) => Err(Error::new(refusal.text)).with_context(what),
     }
+}
 
-    /// Ends the unit and waits for it. One that is gone is fine.
-    pub(super) fn stop(&self) -> Result<()> {
-        let what = || format!("stop the systemd unit {}", self.unit);
-        let mut connection = Manager::open(&self.manager).with_context(what)?;
-        let call = connection.call("StopUnit", "ss", |out| {
-            out.text(&self.unit);
-            out.text("replace");
+/// Has a process moved into the unit's cgroup, or one below it. A user's manager, which may not do that to a process from
+/// outside of what is its own, asks the system's, AttachProcessesToUnit of org.freedesktop.systemd1(5).
+pub(super) fn attach(unit: &SystemdUnit, process: Pid, below: &str) -> Result<()> {
+    let what = || format!("have process {process} moved to the systemd unit {}", unit.name);
+    let mut connection = Manager::open(&unit.manager).with_context(what)?;
+    let call = connection.call("AttachProcessesToUnit", "ssau", |out| {
+        out.text(&unit.name);
+        out.text(below);
+        out.value(&Value::Array("u".into(), vec![Value::Uint32(process.as_raw() as u32)]));
+    });
+    match call.and_then(|call| connection.answer(call)).with_context(what)? {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(Error::new(refusal.text)).with_context(what),
+    }
+}
+
+/// Tells of other limits, as far as there are properties for them, so that they are not undone by those before them
+/// (the files are the caller's), and of other device rules. One message, of which systemd takes all or nothing.
+pub(super) fn set(unit: &SystemdUnit, limits: &Limits, devices: Option<&Allowed>) -> Result<()> {
+    let mut properties = Properties::of(limits.writes())?;
+    devices.into_iter().for_each(|allowed| allow_devices(&mut properties, allowed));
+    let what = || format!("set properties of the systemd unit {}", unit.name);
+    // systemd takes it at a unit's start only.
+    properties.0.retain(|property| property.name != "OOMPolicy");
+    if properties.0.is_empty() {
+        return Ok(());
+    }
+    let mut connection = Manager::open(&unit.manager).with_context(what)?;
+    loop {
+        let call = connection.call("SetUnitProperties", "sba(sv)", |out| {
+            out.text(&unit.name);
+            out.value(&Value::Bool(true));
+            write_properties(out, &properties);
         });
         match call.and_then(|call| connection.answer(call)).with_context(what)? {
-            // A stop that another one has taken the place of is one that will be done.
-            Ok(answer) => connection.end_of(&answer).map(drop).with_context(what),
-            Err(refusal) if manager::is(&refusal, "NoSuchUnit") => Ok(()),
-            Err(refusal) => Err(Error::new(refusal.text)).with_context(what),
-        }
-    }
-
-    /// Has a process moved into the unit's cgroup, or one below it. A user's manager, which may not do that to a process from
-    /// outside of what is its own, asks the system's, AttachProcessesToUnit of org.freedesktop.systemd1(5).
-    pub(super) fn attach(&self, process: Pid, below: &str) -> Result<()> {
-        let what = || format!("have process {process} moved to the systemd unit {}", self.unit);
-        let mut connection = Manager::open(&self.manager).with_context(what)?;
-        let call = connection.call("AttachProcessesToUnit", "ssau", |out| {
-            out.text(&self.unit);
-            out.text(below);
-            out.value(&Value::Array("u".into(), vec![Value::Uint32(process.as_raw() as u32)]));
-        });
-        match call.and_then(|call| connection.answer(call)).with_context(what)? {
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(Error::new(refusal.text)).with_context(what),
-        }
-    }
-
-    /// Tells of other limits, as far as there are properties for them, so that they are not undone by those before them
-    /// (the files are the caller's), and of other device rules. One message, of which systemd takes all or nothing.
-    pub(super) fn set(&self, limits: &Limits, devices: Option<&Allowed>) -> Result<()> {
-        let mut properties = Properties::of(limits.writes())?;
-        devices.into_iter().for_each(|allowed| allow_devices(&mut properties, allowed));
-        let what = || format!("set properties of the systemd unit {}", self.unit);
-        // systemd takes it at a unit's start only.
-        properties.0.retain(|property| property.name != "OOMPolicy");
-        if properties.0.is_empty() {
-            return Ok(());
-        }
-        let mut connection = Manager::open(&self.manager).with_context(what)?;
-        loop {
-            let call = connection.call("SetUnitProperties", "sba(sv)", |out| {
-                out.text(&self.unit);
-                out.value(&Value::Bool(true));
-                write_properties(out, &properties);
-            });
-            match call.and_then(|call| connection.answer(call)).with_context(what)? {
-                Ok(_) => return Ok(()),
-                Err(refusal) if properties.has_newer() && manager::is_of_property(&refusal) => {
-                    properties.0.retain(|property| !property.newer);
-                }
-                Err(refusal) => return Err(Error::new(refusal.text)).with_context(what),
+            Ok(_) => return Ok(()),
+            Err(refusal) if properties.has_newer() && manager::is_of_property(&refusal) => {
+                properties.0.retain(|property| !property.newer);
             }
+            Err(refusal) => return Err(Error::new(refusal.text)).with_context(what),
         }
     }
 }

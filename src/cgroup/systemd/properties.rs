@@ -100,7 +100,7 @@ impl Properties {
     }
 
     fn add(&mut self, write: &Write) -> Result<()> {
-        let (file, value) = write.lands(|_| false);
+        let (file, value) = write.effective(|_| false);
         let value = value.trim();
         let of = |table: &[(&str, &'static str)]| table.iter().find(|(key, _)| *key == file).map(|(_, name)| *name);
         if let Some(name) = of(NUMBERS) {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::cgroup::survey::Survey;
+use crate::cgroup::probe::Probe;
 use crate::commands::table;
 use crate::error::Error;
 use crate::namespaces::{self, delegated, user};
@@ -198,12 +198,12 @@ const CONTROLLERS: [(&str, &str); 7] = [
 fn cgroups(facts: &mut Vec<Fact>) {
     let mut add =
         |feature: &str, state, seen: String, cost| facts.push(Fact::new("cgroup", feature, state, seen).or(cost));
-    let survey = Survey::take(CONTROLLERS.iter().map(|(name, _)| *name));
+    let probe = Probe::run(CONTROLLERS.iter().map(|(name, _)| *name));
     let unprivileged = host::is_unprivileged();
     // Without privilege containers do without.
     let needed = if unprivileged { State::Missing } else { State::Fatal };
-    match &survey.mount {
-        Ok(place) if survey.hybrid => {
+    match &probe.mount {
+        Ok(place) if probe.hybrid => {
             let cost = "controllers that version 1 holds cannot limit";
             add("layout", State::Partly, format!("hybrid, version 2 at {place}"), cost);
         }
@@ -213,7 +213,7 @@ fn cgroups(facts: &mut Vec<Fact>) {
             add("layout", needed, error.sentence(), cost);
         }
     }
-    for (name, lack) in &survey.controllers {
+    for (name, lack) in &probe.controllers {
         let cost = CONTROLLERS.iter().find(|(known, _)| known == name).map_or("", |(_, cost)| cost);
         let (state, seen) = match lack {
             None => (State::Good, "to be had".to_owned()),
@@ -221,10 +221,10 @@ fn cgroups(facts: &mut Vec<Fact>) {
         };
         add(name, state, seen, cost);
     }
-    if survey.mount.is_ok() {
-        let down = survey.handed_down.join(" ");
+    if probe.mount.is_ok() {
+        let down = probe.handed_down.join(" ");
         let down = if down.is_empty() { "no controller is handed down".to_owned() } else { down };
-        let (state, seen) = match &survey.delegated {
+        let (state, seen) = match &probe.delegated {
             Ok(()) => (State::Good, down),
             Err(error) => (needed, error.sentence()),
         };
@@ -236,13 +236,13 @@ fn cgroups(facts: &mut Vec<Fact>) {
         };
         add("delegation", state, seen, cost);
     }
-    let (state, seen) = match &survey.devices {
+    let (state, seen) = match &probe.devices {
         Ok(()) => (State::Good, "the kernel takes them".to_owned()),
         Err(error) => (needed, error.sentence()),
     };
     let cost = if unprivileged { "they are not enforced; nor can devices be made" } else { "containers are refused" };
     add("device rules (eBPF)", state, seen, cost);
-    let (state, seen) = match survey.systemd {
+    let (state, seen) = match probe.systemd {
         Ok(socket) => (State::Good, socket),
         Err(error) => (State::Missing, error.sentence()),
     };

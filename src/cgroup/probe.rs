@@ -1,11 +1,13 @@
 //! What this host has for cgroups.
 
 use super::controllers::Controller;
-use super::{Location, Mount, controllers, devices, location, systemd};
+use super::location::Location;
+use super::mount::Mount;
+use super::{cgroupfs, controllers, devices, own, systemd};
 use crate::error::{Error, Result};
 
 /// See the module's head.
-pub struct Survey {
+pub struct Probe {
     /// Where cgroup v2 is mounted, or why it is nowhere.
     pub mount: Result<&'static str>,
     /// Hierarchies of version 1 lie beside it.
@@ -22,11 +24,11 @@ pub struct Survey {
     pub systemd: Result<String>,
 }
 
-impl Survey {
+impl Probe {
     /// Looks, also for these controllers; changes nothing.
-    pub fn take(names: impl Iterator<Item = &'static str> + Clone) -> Survey {
+    pub fn run(names: impl Iterator<Item = &'static str> + Clone) -> Probe {
         let mount = Mount::find();
-        let own = super::own().map(|(_, directory)| directory).unwrap_or_default();
+        let own = own::own().map(|(_, directory)| directory).unwrap_or_default();
         let parent = own.rsplit_once('/').map_or("", |(parent, _)| parent);
         let had = |name: &'static str| {
             let location = Location::new(mount.as_ref().ok().copied()?, "container".to_owned(), 0);
@@ -35,10 +37,10 @@ impl Survey {
         };
         let down = super::files::read(&format!("{parent}/cgroup.subtree_control")).unwrap_or_default();
         let down = |name: &&'static str| down.split_whitespace().any(|word| word == *name);
-        Survey {
+        Probe {
             hybrid: mount.as_ref().is_ok_and(|mount| mount.path() != "/sys/fs/cgroup"),
             controllers: names.clone().filter_map(had).collect(),
-            delegated: location::writable(parent),
+            delegated: cgroupfs::writable(parent),
             handed_down: names.filter(down).collect(),
             devices: devices::probe(),
             systemd: systemd::find_socket(),

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use super::{Location, files};
+use super::Handle;
+use crate::cgroup::files;
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Errno};
 
-impl Location {
+impl Handle<'_> {
     /// Kills every process in it and below it, also those that are being forked and those that are frozen.
     /// Doesn't wait for their end; a cgroup that is gone is fine.
     pub fn kill_all(&self) -> Result<()> {

@@ -11,7 +11,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
-use super::{Location, files};
+use super::Handle;
+use crate::cgroup::files;
 use crate::error::{Context, Result};
 
 /// All that is counted of a cgroup.
@@ -159,7 +160,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl Location {
+impl Handle<'_> {
     /// What it has used until now.
     pub fn stats(&self) -> Result<Stats> {
         let dir = self.open()?;
@@ -328,6 +329,7 @@ fn list(text: &str) -> Vec<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroup::Location;
 
     fn stats(name: &str, given: &[(&str, &str)]) -> serde_json::Value {
         let root = std::env::temp_dir().join(format!("corten-stats-{}-{name}", std::process::id()));
@@ -337,7 +339,7 @@ mod tests {
         }
         let place = format!(r#"{{"driver":"cgroupfs","mount":"{}","path":"c","made":1}}"#, root.display());
         let place: Location = serde_json::from_str(&place).unwrap();
-        let stats = serde_json::to_value(place.stats().unwrap()).unwrap();
+        let stats = serde_json::to_value(Handle::of(&place).stats().unwrap()).unwrap();
         std::fs::remove_dir_all(root).unwrap();
         stats
     }

@@ -13,7 +13,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::Linux;
 
+use super::devices::Program;
 use super::*;
+use crate::error::Result;
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -104,20 +106,20 @@ fn a_cgroup_is_made_with_its_parents_and_undone_when_dropped() {
     let (true, place) = (enter(View::Pure), Place::new()) else { return };
     let top = format!("/sys/fs/cgroup/{}", place.0);
     let cgroup = place.make("/a/b", "{}").unwrap();
-    assert_eq!(cgroup.location().path(), format!("/{}/a/b", place.0));
+    assert_eq!(cgroup.location().to_string(), format!("/{}/a/b", place.0));
     assert!(Path::new(&format!("{top}/a/b/cgroup.procs")).exists());
     drop(cgroup);
     assert!(!Path::new(&top).exists());
 
     let kept = place.make("/a/b", "{}").unwrap().keep();
     let beside = place.make("/a/c", "{}").unwrap().keep();
-    kept.remove(SOON).unwrap();
+    Handle::of(&kept).remove(SOON).unwrap();
     assert!(Path::new(&format!("{top}/a/c")).exists());
-    beside.remove(SOON).unwrap();
+    Handle::of(&beside).remove(SOON).unwrap();
     // Made by the first, which found it in use.
     fs::remove_dir(format!("{top}/a")).unwrap();
     fs::remove_dir(top).unwrap();
-    kept.remove(SOON).unwrap();
+    Handle::of(&kept).remove(SOON).unwrap();
 }
 
 #[test]
@@ -130,7 +132,7 @@ fn undoing_ends_what_was_started_in_a_cgroup_whether_it_was_made_or_found() {
         }
         let cgroup = place.make("", "{}").unwrap();
         let mut shell = Shell::spawn(cgroup.location(), "exec sleep 60");
-        until(|| cgroup.location().is_populated().unwrap());
+        until(|| Handle::of(cgroup.location()).is_populated().unwrap());
         let began = Instant::now();
         drop(cgroup);
         assert!(began.elapsed() < Duration::from_secs(1), "it took {:?}", began.elapsed());
@@ -144,30 +146,30 @@ fn undoing_ends_what_was_started_in_a_cgroup_whether_it_was_made_or_found() {
 fn a_cgroup_is_known_by_its_mark_and_undone_by_who_has_marked_it() {
     let (true, place) = (enter(View::Pure), Place::new()) else { return };
     let cgroup = place.make("", "{}").unwrap();
-    assert_eq!(cgroup.location().holder().unwrap(), Holder::Own);
+    assert_eq!(Handle::of(cgroup.location()).holder().unwrap(), Holder::Own);
     // Nobody is in it yet: another container takes it.
     let taken = place.make("", "{}").unwrap();
     assert_eq!((cgroup.location().made(), taken.location().made()), (1, 0));
-    let holders = || [&cgroup, &taken].map(|cgroup| cgroup.location().holder().unwrap());
+    let holders = || [&cgroup, &taken].map(|cgroup| Handle::of(cgroup.location()).holder().unwrap());
     assert_eq!(holders(), [Holder::Other, Holder::Own]);
     let mut shell = Shell::spawn(taken.location(), "exec sleep 60");
-    until(|| taken.location().is_populated().unwrap());
+    until(|| Handle::of(taken.location()).is_populated().unwrap());
     drop(cgroup);
-    assert!(taken.location().is_populated().unwrap(), "it was emptied");
+    assert!(Handle::of(taken.location()).is_populated().unwrap(), "it was emptied");
     let location = taken.keep();
     shell.0.kill().unwrap();
     shell.0.wait().unwrap();
-    location.remove(SOON).unwrap();
-    assert_eq!(location.holder().unwrap(), Holder::Own, "there is none");
+    Handle::of(&location).remove(SOON).unwrap();
+    assert_eq!(Handle::of(&location).holder().unwrap(), Holder::Own, "there is none");
     fs::create_dir(location.directory()).unwrap();
-    assert_eq!(location.holder().unwrap(), Holder::Unmarked);
+    assert_eq!(Handle::of(&location).holder().unwrap(), Holder::Unmarked);
     let mut unknown = location.clone();
     unknown.owner = None;
-    assert_eq!(unknown.holder().unwrap(), Holder::Unknown);
+    assert_eq!(Handle::of(&unknown).holder().unwrap(), Holder::Unknown);
     let mut other = Location::new(Mount::find().unwrap(), place.0.clone(), 0);
     other.owner = Some("x".repeat(600));
-    other.mark(other.open().unwrap().as_fd()).unwrap();
-    assert_eq!([&location, &unknown].map(|place| place.holder().unwrap()), [Holder::Other; 2]);
+    other.mark(Handle::of(&other).open().unwrap().as_fd()).unwrap();
+    assert_eq!([&location, &unknown].map(|place| Handle::of(place).holder().unwrap()), [Holder::Other; 2]);
     fs::remove_dir(location.directory()).unwrap();
 }
 
@@ -176,7 +178,7 @@ fn a_used_or_frozen_cgroup_is_refused_and_an_empty_one_taken() {
     let (true, place) = (enter(View::Pure), Place::new()) else { return };
     let location = place.make("", "{}").unwrap().keep();
     let shell = Shell::spawn(&location, "exec sleep 60");
-    until(|| location.is_populated().unwrap());
+    until(|| Handle::of(&location).is_populated().unwrap());
     let refusal = |words: &str| {
         let error = place.make("", "{}").err().unwrap().to_string();
         assert!(error.contains(words), "{error}");
@@ -184,13 +186,13 @@ fn a_used_or_frozen_cgroup_is_refused_and_an_empty_one_taken() {
     refusal("container's cgroup is not empty: ");
     refusal(" process(es) found");
     drop(shell);
-    until(|| !location.is_populated().unwrap());
-    location.freeze().unwrap();
+    until(|| !Handle::of(&location).is_populated().unwrap());
+    Handle::of(&location).freeze().unwrap();
     refusal("container's cgroup unexpectedly frozen");
-    location.thaw().unwrap();
+    Handle::of(&location).thaw().unwrap();
     drop(place.make("", "{}").unwrap());
     assert!(Path::new(&location.directory()).exists(), "what was there before is not ours to undo");
-    location.remove(SOON).unwrap();
+    Handle::of(&location).remove(SOON).unwrap();
 }
 
 #[test]
@@ -204,35 +206,35 @@ fn processes_are_listed_frozen_killed_and_the_tree_removed() {
     }
     let below = Location::new(Mount::find().unwrap(), format!("{}/1/7/deep", place.0), 0);
     let (one, two) = (Shell::spawn(&location, "exec sleep 60"), Shell::spawn(&below, "exec sleep 60"));
-    until(|| location.pids().unwrap().len() == 2);
+    until(|| Handle::of(&location).pids().unwrap().len() == 2);
     let mut pids = [one.pid(), two.pid()];
     pids.sort();
-    assert_eq!(location.pids().unwrap(), pids);
+    assert_eq!(Handle::of(&location).pids().unwrap(), pids);
 
-    location.freeze().unwrap();
-    until(|| location.is_frozen().unwrap() && below.is_frozen().unwrap());
-    let error = below.thaw_soon();
+    Handle::of(&location).freeze().unwrap();
+    until(|| Handle::of(&location).is_frozen().unwrap() && Handle::of(&below).is_frozen().unwrap());
+    let error = Handle::of(&below).thaw_soon();
     assert!(error.contains("a cgroup above it is"), "{error}");
-    assert!(!below.is_to_freeze() && location.is_to_freeze());
-    location.thaw().unwrap();
-    assert!(!location.is_frozen().unwrap());
+    assert!(!Handle::of(&below).is_to_freeze() && Handle::of(&location).is_to_freeze());
+    Handle::of(&location).thaw().unwrap();
+    assert!(!Handle::of(&location).is_frozen().unwrap());
 
-    let error = location.remove(Duration::from_millis(120)).unwrap_err().to_string();
+    let error = Handle::of(&location).remove(Duration::from_millis(120)).unwrap_err().to_string();
     assert!(error.contains(&format!("2 process(es) still in it: {}, {}", pids[0], pids[1])), "{error}");
-    below.freeze().unwrap();
-    location.kill_all().unwrap();
-    location.remove(SOON).unwrap();
+    Handle::of(&below).freeze().unwrap();
+    Handle::of(&location).kill_all().unwrap();
+    Handle::of(&location).remove(SOON).unwrap();
     assert!(!Path::new(&location.directory()).exists());
-    location.remove(SOON).unwrap();
-    location.kill_all().unwrap();
-    assert!(!location.is_populated().unwrap() && location.pids().unwrap().is_empty());
+    Handle::of(&location).remove(SOON).unwrap();
+    Handle::of(&location).kill_all().unwrap();
+    assert!(!Handle::of(&location).is_populated().unwrap() && Handle::of(&location).pids().unwrap().is_empty());
 }
 
 #[test]
 fn a_very_deep_tree_is_removed_with_few_descriptors() {
     let (true, place) = (enter(View::Pure), Place::new()) else { return };
     let location = place.make("", "{}").unwrap().keep();
-    let mut here = location.open().unwrap();
+    let mut here = Handle::of(&location).open().unwrap();
     let mut depth = 0;
     // As deep as the kernel lets a container go with short names, at most some thousands of bytes of path.
     while depth < 1500 && nix::sys::stat::mkdirat(&here, "d", nix::sys::stat::Mode::S_IRWXU).is_ok() {
@@ -241,7 +243,7 @@ fn a_very_deep_tree_is_removed_with_few_descriptors() {
     }
     drop(here);
     assert!(depth > 100, "{depth}");
-    location.remove(SOON).unwrap();
+    Handle::of(&location).remove(SOON).unwrap();
     assert!(!Path::new(&location.directory()).exists());
 }
 
@@ -266,7 +268,7 @@ fn device_rules_hold_for_real_nodes() {
         let mut text = String::new();
         std::io::Read::read_to_string(&mut shell.0.stdout.take().unwrap(), &mut text).unwrap();
         assert!(status.success());
-        location.remove(SOON).unwrap();
+        Handle::of(&location).remove(SOON).unwrap();
         for entry in fs::read_dir(&dir).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
         }
@@ -352,7 +354,7 @@ fn limits_are_written_after_switching_controllers_on_in_all_ancestors() {
 }
 
 #[test]
-fn a_cgroup_below_a_threaded_one_is_mended_or_refused() {
+fn a_cgroup_below_a_threaded_one_is_made_threaded_or_refused() {
     let (true, place) = (enter(View::Pure), Place::new()) else { return };
     let parent = place.make("", "{}").unwrap().keep();
     fs::create_dir(format!("{}/t", parent.directory())).unwrap();
@@ -360,17 +362,17 @@ fn a_cgroup_below_a_threaded_one_is_mended_or_refused() {
     let request = place.request("/t/x", "{}");
     let cgroup = request.create(request.place(Mount::find().unwrap()).unwrap()).unwrap();
     let limited = place.request("/t/x", r#"{"memory":{"limit":1000}}"#);
-    let error = cgroup.mend(&limited, crate::sys::Errno::EOPNOTSUPP).unwrap_err().to_string();
+    let error = cgroup.make_threaded(&limited, crate::sys::Errno::EOPNOTSUPP).unwrap_err().to_string();
     assert!(error.contains("below a threaded one, where the memory controller cannot limit"), "{error}");
-    cgroup.mend(&request, crate::sys::Errno::EOPNOTSUPP).unwrap();
-    assert!(cgroup.mend(&request, crate::sys::Errno::EOPNOTSUPP).is_err(), "mended already");
+    cgroup.make_threaded(&request, crate::sys::Errno::EOPNOTSUPP).unwrap();
+    assert!(cgroup.make_threaded(&request, crate::sys::Errno::EOPNOTSUPP).is_err(), "it is already");
     // The way of clone3 is refused or not by the same rules as that of cgroup.procs of the domain.
     let location = cgroup.keep();
     let shell = Shell::spawn(&parent, &format!("echo $$ > {}/cgroup.threads && exec sleep 60", location.directory()));
-    until(|| location.pids().unwrap() == [shell.pid()]);
-    location.kill_all().unwrap();
-    until(|| !location.is_populated().unwrap());
-    parent.remove(SOON).unwrap();
+    until(|| Handle::of(&location).pids().unwrap() == [shell.pid()]);
+    Handle::of(&location).kill_all().unwrap();
+    until(|| !Handle::of(&location).is_populated().unwrap());
+    Handle::of(&parent).remove(SOON).unwrap();
 }
 
 #[test]
@@ -392,8 +394,8 @@ fn the_v2_half_of_a_hybrid_host_is_used() {
     let cgroup = place.make("/a", "{}").unwrap();
     assert!(Path::new(&format!("/sys/fs/cgroup/unified/{}/a", place.0)).exists());
     let shell = Shell::spawn(cgroup.location(), "exec sleep 60");
-    until(|| cgroup.location().is_populated().unwrap());
-    let open = cgroup.location().open_that_of(shell.pid());
+    until(|| Handle::of(cgroup.location()).is_populated().unwrap());
+    let open = Handle::of(cgroup.location()).open_that_of(shell.pid());
     assert!(open.is_ok());
 }
 
@@ -408,7 +410,7 @@ fn a_host_with_v1_only_and_one_with_nothing_are_told_apart() {
     assert!(error.contains("no cgroup v2 is mounted"), "{error}");
 }
 
-impl Location {
+impl Handle<'_> {
     /// `thaw` for a cgroup of which it is known that it can't be thawed, without the long wait.
     fn thaw_soon(&self) -> String {
         self.set_frozen_within(false, Duration::from_millis(50)).unwrap_err().to_string()
