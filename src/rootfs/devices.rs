@@ -9,12 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat, makedev, mknodat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, major, makedev, minor, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
 use super::idmap::Maps;
-use super::mounts::device_number;
 use super::nodes::{Node, Nodes};
 use super::path::{Inside, Root, format};
 use crate::error::{Context, Error, Result, bail, ensure};
@@ -383,6 +382,11 @@ fn check_null(null: OwnedFd) -> Result<OwnedFd> {
     let right = format(&stat) == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3);
     ensure!(right, "/dev/null of the container is not the null device");
     Ok(null)
+}
+
+/// A device number as people write it.
+fn device_number(number: u64) -> String {
+    format!("{}:{}", major(number), minor(number))
 }
 
 fn text(name: &CStr) -> String {

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::Errno;
 use crate::sys::mount::{Filesystem, attr};
 
@@ -37,4 +37,11 @@ pub(super) fn complain(filesystem: &Filesystem, errno: Errno, step: &str) -> Err
         None => error,
     }
     .context(step.to_owned())
+}
+
+/// A detached mount with nothing in it, in which nothing can be made.
+pub(super) fn empty_directory() -> Result<OwnedFd> {
+    let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    let filesystem = Filesystem::open(c"tmpfs").context("open tmpfs")?;
+    filesystem.mount(all).context("make an empty directory")
 }

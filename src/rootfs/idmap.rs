@@ -8,15 +8,15 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIdMapping, Mount as Entry};
 
 use super::Request;
+use super::mountinfo;
 use super::options::Asked;
-use super::pivot::unescape;
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::clone::{Fork, clone3, setns};
 use crate::sys::mount::{clone_path, map_ids};
@@ -401,10 +401,10 @@ impl Source<'_> {
             Source::Path(path) => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
         };
         let table = read_table();
-        let mut below: Vec<&Mounted> = table.iter().filter(|mount| mount.point.starts_with(&path)).collect();
+        let mut below: Vec<&mountinfo::Entry> = table.iter().filter(|mount| mount.point.starts_with(&path)).collect();
         below.extend(table.iter().rfind(|mount| path.starts_with(&mount.point)));
         below.reverse();
-        let refuses = |mount: &&&Mounted| {
+        let refuses = |mount: &&&mountinfo::Entry| {
             let point = if path.starts_with(&mount.point) { &path } else { &mount.point };
             clone_path(point.as_path(), false).is_ok_and(|tree| map_ids(&tree, false, namespace) == Err(Errno::EINVAL))
         };
@@ -416,25 +416,11 @@ impl Source<'_> {
     }
 }
 
-/// One line of mountinfo.
-struct Mounted {
-    point: PathBuf,
-    fstype: String,
-}
-
-fn read_table() -> Vec<Mounted> {
+fn read_table() -> Vec<mountinfo::Entry> {
     let mut text = Vec::new();
     let read = File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut text));
     let lines = text.split(|&byte| byte == b'\n').filter(|_| read.is_ok());
-    lines.filter_map(mounted).collect()
-}
-
-/// `36 35 98:0 / /mnt/x rw shared:1 - ext4 /dev/sda rw`.
-fn mounted(line: &[u8]) -> Option<Mounted> {
-    let mut fields = line.split(|&byte| byte == b' ');
-    let point = fields.nth(4)?;
-    let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(Mounted { point: unescape(point), fstype: String::from_utf8_lossy(fstype).into_owned() })
+    lines.filter_map(mountinfo::entry).collect()
 }
 
 #[cfg(test)]
@@ -518,11 +504,5 @@ mod tests {
         assert_eq!((find(own()), find(Whose::Own(container()))), (first, second));
         let maps = maps_of(namespaces.find(&own()).unwrap().unwrap()).unwrap();
         assert_eq!(Whose::Own(maps), own());
-    }
-
-    #[test]
-    fn a_line_of_mountinfo_tells_place_and_type() {
-        let line = mounted(b"36 35 98:0 / /mnt/a\\040b rw shared:1 - ext4 /dev/sda rw").unwrap();
-        assert_eq!((line.point, line.fstype), (PathBuf::from("/mnt/a b"), "ext4".to_owned()));
     }
 }

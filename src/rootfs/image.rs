@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, chroot, fchdir, fchown, unlinkat};
 
 use super::filesystem::{finish, set, start};
 use super::idmap::{IdMap, Namespaces, Source};
-use super::kept::{self, DIRECTORY_PATH, Place, check_outside};
+use super::kept::{self, DIRECTORY, DIRECTORY_PATH, Place, check_outside};
 use super::options::Parameter;
 use super::overlay::{Stack, remedy};
 use crate::error::{Context, Error, Result, ensure};
@@ -41,8 +41,6 @@ const WORK: &str = "work-";
 
 /// What the kernel makes in a work directory.
 const INSIDE_WORK: &[&CStr] = &[c"work", c"index"];
-
-pub(super) const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// The overlay above an image directory, compiled.
 #[derive(Debug)]

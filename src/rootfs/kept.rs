@@ -7,11 +7,11 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
-use super::image::DIRECTORY;
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
 use crate::sys::path::open_beneath;
 
+pub(super) const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 pub(super) const DIRECTORY_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// Where the directory is.

@@ -9,10 +9,11 @@ use std::path::Path;
 use nix::sys::stat::{FileStat, fstat};
 
 use super::devices;
+use super::filesystem::empty_directory;
 use super::path::{Inside, Root, is_directory};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Change, Filesystem, attach, attr, change, clone_fd};
+use crate::sys::mount::{Change, attach, attr, change, clone_fd};
 
 /// The two lists, compiled.
 #[derive(Clone, Debug)]
@@ -160,13 +161,6 @@ impl Covers {
         self.empty = Some(empty);
         Ok(())
     }
-}
-
-/// A detached mount with nothing in it, in which nothing can be made.
-pub(super) fn empty_directory() -> Result<OwnedFd> {
-    let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    let filesystem = Filesystem::open(c"tmpfs").context("open tmpfs")?;
-    filesystem.mount(all).context("make an empty directory")
 }
 
 #[cfg(test)]

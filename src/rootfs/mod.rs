@@ -17,6 +17,7 @@ mod image;
 mod kept;
 mod live;
 mod masks;
+mod mountinfo;
 mod mounts;
 #[cfg(test)]
 mod native_tests;

@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use oci_spec::runtime::Mount as Entry;
 
@@ -18,7 +18,7 @@ use super::idmap::{self, IdMap, Namespaces};
 use super::options::{Attributes, Links, Options, Parameter};
 use super::overlay::{Overlay, check_root};
 use super::path::{Inside, Kind, Place, Root, format, is_directory};
-use super::procfs::Shown;
+use super::procfs::{Shown, is_proc_root};
 use super::spreading::spreading;
 use super::{CgroupPaths, Isolation, Request, copyup};
 use crate::error::{Context, Error, Result, bail, ensure};
@@ -555,7 +555,7 @@ impl Mount {
         let tree = match clone_path(path, true) {
             Ok(tree) => tree,
             // What is not visible must not let through what is (CVE-2023-25809): an empty read-only directory.
-            Err(Errno::ENOENT) => return super::masks::empty_directory(),
+            Err(Errno::ENOENT) => return super::filesystem::empty_directory(),
             Err(error) => return Err(error).with_context(|| format!("open {}", path.display())),
         };
         // All of it, or `ro` would not reach what is mounted below.
@@ -644,12 +644,6 @@ fn is_link(tree: &OwnedFd) -> Result<bool> {
     Ok(format(&fstat(tree)?) == SFlag::S_IFLNK)
 }
 
-pub(super) fn is_proc_root(tree: &OwnedFd) -> Result<bool> {
-    /// `PROC_ROOT_INO`, `<linux/proc_fs.h>`.
-    const ROOT: u64 = 1;
-    Ok(fstatfs(tree)?.filesystem_type() == PROC_SUPER_MAGIC && fstat(tree)?.st_ino == ROOT)
-}
-
 /// A bind makes no file system, so that a parameter is without effect, or a misspelt `ro`.
 fn check_bind_parameters(parameters: &[Parameter], field: impl Fn() -> String) -> Result<()> {
     for Parameter { key, value } in parameters {
@@ -661,9 +655,4 @@ fn check_bind_parameters(parameters: &[Parameter], field: impl Fn() -> String) -
         log::warn!("{}: the option {key} has no effect on a bind", field());
     }
     Ok(())
-}
-
-/// A device number as people write it.
-pub(super) fn device_number(number: u64) -> String {
-    format!("{}:{}", major(number), minor(number))
 }

@@ -1,8 +1,6 @@
 //! Leaving the host's tree: pivot_root(2), or the move for hosts that run from an initramfs.
 
-use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
@@ -10,7 +8,8 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir, pivot_root};
 
-use super::masks::empty_directory;
+use super::filesystem::empty_directory;
+use super::mountinfo;
 use super::path::Root;
 use crate::error::{Context, Result};
 use crate::sys::Errno;
@@ -73,27 +72,11 @@ fn full_mounts(rootfs: &Path) -> Result<Vec<PathBuf>> {
     Ok(lines.filter_map(full_mount).filter(|point| !point.starts_with(rootfs)).collect())
 }
 
-/// `36 35 98:0 / /mnt/x rw shared:1 - proc none rw`: the fourth field is the root, the fifth the mount point.
+/// The mount point of a whole procfs or sysfs.
 fn full_mount(line: &[u8]) -> Option<PathBuf> {
-    let mut fields = line.split(|&byte| byte == b' ');
-    let (root, point) = (fields.nth(3)?, fields.next()?);
-    let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
-    let full = root == b"/" && matches!(fstype, b"proc" | b"sysfs");
-    full.then(|| unescape(point))
-}
-
-/// A path of mountinfo, where the kernel writes `\040` and the like for blanks.
-pub(super) fn unescape(field: &[u8]) -> PathBuf {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let digits = tail.get(..3).filter(|_| byte == b'\\').and_then(|text| std::str::from_utf8(text).ok());
-        match digits.and_then(|text| u8::from_str_radix(text, 8).ok()) {
-            Some(code) => (plain.push(code), rest = &tail[3..]),
-            None => (plain.push(byte), rest = tail),
-        };
-    }
-    PathBuf::from(OsString::from_vec(plain))
+    let mount = mountinfo::entry(line)?;
+    let full = mount.root == Path::new("/") && matches!(mount.fstype.as_str(), "proc" | "sysfs");
+    full.then_some(mount.point)
 }
 
 #[cfg(test)]

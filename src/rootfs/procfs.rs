@@ -14,8 +14,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::MsgFlags;
 use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use super::mounts::is_proc_root;
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::clone::{self, Fork};
 use crate::sys::mount::{Change, Filesystem, attr, change, clone_fd};
@@ -63,6 +63,13 @@ impl Shown {
             .context("set its attributes")?;
         Ok(tree)
     }
+}
+
+/// Whether a mount shows a procfs from its root on.
+pub(super) fn is_proc_root(tree: &OwnedFd) -> Result<bool> {
+    /// `PROC_ROOT_INO`, `<linux/proc_fs.h>`.
+    const ROOT: u64 = 1;
+    Ok(fstatfs(tree)?.filesystem_type() == PROC_SUPER_MAGIC && fstat(tree)?.st_ino == ROOT)
 }
 
 /// Attributes that a clone does not keep.
