@@ -205,7 +205,7 @@ fn a_runtime_in_a_plain_chroot_says_so() {
     let refused = bundle.run_cmd().after(&jailed).run();
     refused.fails();
     if !known_difference("crun", "words of its own") && !known_difference("runc", "words of its own") {
-        refused.fails_with("cut the mounts off").fails_with("chroot");
+        refused.fails_with("set mount propagation of /").fails_with("chroot");
     }
 }
 

@@ -7,34 +7,27 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::stat::fstat;
-use oci_spec::runtime::{self as spec, Mount, Spec};
+use oci_spec::runtime::{self as spec, Mount};
 
 use super::{Container, Status};
 use crate::error::{Context, Error, Result, bail};
 use crate::host;
 use crate::launch::beside;
 use crate::namespaces::user::Ids;
-use crate::plan::config;
-use crate::rootfs::{Additions, Isolation, Outside, Removals, Request, Shown};
+use crate::rootfs::{Additions, Isolation, Namespaces, Outside, Removals, Shown};
 use crate::sys::{self, Errno, ns};
 
 /// Mounts what the list has in the container, or nothing of it. Relative sources start at the bundle.
 pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
     let place = Place::of(container)?;
-    let spec: Spec = config::parse(br#"{"ociVersion":"1.0.2"}"#)?;
-    let request = Request {
-        spec: &spec,
-        bundle: &container.record.bundle,
-        id: &container.record.id,
-        mount_namespace: Isolation::Joined,
-        user_namespace: place.kinds.contains(ns::Flags::USER),
-        user_namespace_joined: place.kinds.contains(ns::Flags::USER),
-        cgroup_namespace: place.kinds.contains(ns::Flags::CGROUP),
-        network_namespace_owned: place.owns_network,
-        no_pivot: false,
-        selinux: host::has_selinux(),
+    let isolation = |flag| if place.kinds.contains(flag) { Isolation::Joined } else { Isolation::None };
+    let namespaces = Namespaces {
+        mount: isolation(ns::Flags::MOUNT),
+        user: isolation(ns::Flags::USER),
+        cgroup: isolation(ns::Flags::CGROUP),
+        owns_network: place.owns_network,
     };
-    let additions = Additions::plan(list, &request)?;
+    let additions = Additions::plan(list, &container.record.bundle, namespaces)?;
     let opened = additions.open(place.user.as_ref().map(AsFd::as_fd)).map_err(|error| match error.errno() {
         Some(Errno::EPERM) if host::is_unprivileged() => {
             error.hint("a user who may not mount on the host (CAP_SYS_ADMIN) can add new file systems only")

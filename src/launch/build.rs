@@ -11,7 +11,7 @@ use crate::namespaces::time::{Offsets, OwnProc};
 use crate::namespaces::user::Ids;
 use crate::namespaces::{self, Entry, uts};
 use crate::process::{self, Process};
-use crate::rootfs::Opened;
+use crate::rootfs::{OpenIn, Opened};
 use crate::sys::proc::Procfs;
 use crate::sys::{self, ns};
 
@@ -34,8 +34,8 @@ pub struct Build {
     pub late_namespaces: ns::Flags,
     /// The root filesystem.
     pub rootfs: Opened,
-    /// Whether this process has to take what the runtime could not, for want of power over the host's mounts.
-    pub gathers: bool,
+    /// Which process opens the sources of mounts: this one where the runtime has no power over the host's mounts.
+    pub mount_sources: OpenIn,
     /// Whether hooks of the host wait for the mounts.
     pub host_hooks: bool,
     /// Hooks in the container's namespaces, before pivot_root.
@@ -134,7 +134,7 @@ impl Build {
             early => early,
         };
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
-        self.rootfs.isolate().phase("mounts")?;
+        self.rootfs.set_propagation().phase("mounts")?;
         ::log::trace!("mount propagation set");
         let unit = self.unit.take();
         self.rootfs.mount(unit.map(|namespace| move || enter_unit(wire, namespace))).phase("mounts")?;
@@ -164,7 +164,7 @@ impl Build {
         uts::set_host_name(&self.host_name)?;
         uts::set_domain_name(&self.domain_name)?;
         ::log::trace!("kernel parameters and names set");
-        self.rootfs.seal().phase("mounts")?;
+        self.rootfs.finalize().phase("mounts")?;
         ::log::trace!("paths masked and made read-only");
         Ok(procfs)
     }
@@ -179,8 +179,8 @@ impl Build {
             // The host writes the id maps first; without one there is nothing to wait for.
             wire.wait_go()?;
         }
-        if self.gathers {
-            self.rootfs.gather().phase("mounts")?;
+        if self.mount_sources == OpenIn::Child {
+            self.rootfs.open_in_child().phase("mounts")?;
         }
         if namespaces.has_new_user() {
             become_root(namespaces.instead, self.late_namespaces)?;

@@ -14,7 +14,7 @@ use crate::log;
 use crate::namespaces::time::Offsets;
 use crate::namespaces::{Entry, Namespaces, Origin, user};
 use crate::plan::Plan;
-use crate::rootfs::{CgroupPaths, Opened};
+use crate::rootfs::{CgroupPaths, OpenIn, Opened};
 use crate::seccomp::Program;
 use crate::sys::slate::Slate;
 use crate::sys::{self, Errno, ns};
@@ -54,8 +54,8 @@ struct Parts {
     rootfs: Opened,
     /// The new namespaces.
     new: ns::Flags,
-    /// Whether the container's process has to take sources of mounts by itself.
-    gathers: bool,
+    /// Which process opens the sources of mounts.
+    mount_sources: OpenIn,
 }
 
 impl Request<'_> {
@@ -83,12 +83,13 @@ impl Request<'_> {
         let user_namespace =
             entries.iter().find(|entry| entry.kind.flag == ns::Flags::USER).map(|entry| entry.fd.as_fd());
         let has_user = plan.namespaces.origin(ns::Flags::USER) != Origin::Host;
-        let gathers = has_user && new.contains(ns::Flags::MOUNT) && host::cannot_mount();
+        let own = has_user && new.contains(ns::Flags::MOUNT);
+        let mount_sources = if own && host::cannot_mount() { OpenIn::Child } else { OpenIn::Host };
         let rootfs = plan.rootfs.take().ok_or_else(|| Error::new("internal error: the rootfs was opened twice"))?;
-        let rootfs = rootfs.open(paths, user_namespace, gathers).phase("mounts")?;
-        rootfs.stand().phase("mounts")?;
+        let rootfs = rootfs.open(paths, user_namespace, mount_sources).phase("mounts")?;
+        rootfs.chdir_to_rootfs().phase("mounts")?;
         ::log::trace!("namespaces, root and mount sources opened");
-        Ok(Parts { entries, network, rootfs, new, gathers })
+        Ok(Parts { entries, network, rootfs, new, mount_sources })
     }
 
     /// Whether the host has a part in the hooks before the new root: it runs them, or has to know that createContainer
@@ -118,7 +119,7 @@ impl Request<'_> {
             },
             offsets: plan.namespaces.into_offsets(),
             rootfs: parts.rootfs,
-            gathers: parts.gathers,
+            mount_sources: parts.mount_sources,
             host_hooks,
             create_container: plan.hooks.create_container,
             sysctls: plan.sysctls,

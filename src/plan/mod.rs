@@ -140,11 +140,12 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         spec: &spec,
         bundle: options.bundle,
         id: options.id,
-        mount_namespace: isolation(ns::Flags::MOUNT),
-        user_namespace,
-        user_namespace_joined: namespaces.origin(ns::Flags::USER) == Origin::Joined,
-        cgroup_namespace: namespaces.origin(ns::Flags::CGROUP) != Origin::Host,
-        network_namespace_owned: namespaces.origin(ns::Flags::NETWORK) == Origin::New,
+        namespaces: rootfs::Namespaces {
+            mount: isolation(ns::Flags::MOUNT),
+            user: isolation(ns::Flags::USER),
+            cgroup: isolation(ns::Flags::CGROUP),
+            owns_network: namespaces.origin(ns::Flags::NETWORK) == Origin::New,
+        },
         no_pivot: options.no_pivot,
         selinux: linux.is_some_and(|linux| linux.mount_label().is_some()) && host::has_selinux(),
     })?;

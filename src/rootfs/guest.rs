@@ -18,7 +18,7 @@ use crate::sys::mount::{Change, attach, change, clone_fd, mount_of, spread};
 
 /// A mount of a rootfs on itself, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Guest {
+pub struct Guest {
     /// The kernel's number of the mount that the rootfs was on before.
     below: u64,
     /// The rootfs: its device and inode.
@@ -47,7 +47,7 @@ impl Guest {
     }
 
     /// Makes the mount.
-    pub(crate) fn mount(&mut self, rootfs: &Path) -> Result<()> {
+    pub fn mount(&mut self, rootfs: &Path) -> Result<()> {
         let make = || -> Result<u64> {
             let place = look(rootfs)?;
             let tree = clone_fd(&place, true)?;
@@ -69,7 +69,7 @@ impl Guest {
 
     /// Takes the mount off, with all that is below it. One that is not there any more, or never was, is fine; what
     /// somebody else has mounted above it is left, and so is it then.
-    pub(crate) fn take_off(&self, rootfs: &Path) -> Result<()> {
+    pub fn take_off(&self, rootfs: &Path) -> Result<()> {
         let what = || format!("unmount the rootfs {}", rootfs.display());
         let place = match look(rootfs) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),

@@ -12,11 +12,11 @@ use std::path::Path;
 
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxIdMapping, Mount as Entry};
+use oci_spec::runtime::{LinuxIdMapping, Mount as Entry, Spec};
 
-use super::Request;
 use super::mountinfo;
 use super::options::Asked;
+use super::request::{self, Isolation};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::clone::{Fork, clone3, setns};
 use crate::sys::mount::{clone_path, map_ids};
@@ -62,7 +62,8 @@ impl IdMap {
     pub(super) fn plan(
         entry: &Entry,
         asked: Option<&Asked>,
-        request: &Request,
+        namespaces: &request::Namespaces,
+        container: &Maps,
         field: &dyn Fn(&str) -> String,
     ) -> Result<Option<IdMap>> {
         let listed = Maps::listed(entry.uid_mappings().as_deref(), entry.gid_mappings().as_deref());
@@ -77,7 +78,6 @@ impl IdMap {
             ensure_both(this, other).field(|| field(name))?;
         }
         let recursive = asked.is_some_and(|asked| asked.recursive);
-        let container = container_maps(request);
         let whose = match inline {
             Some(_) if listed != Maps::default() => {
                 return Err(Error::new("the mount has mappings both here and in an option").field(field("uidMappings")));
@@ -86,15 +86,15 @@ impl IdMap {
             None => Whose::Own(listed),
             Some(maps) => Whose::Own(maps),
         };
-        if !request.user_namespace && whose.needs_container() {
+        if !namespaces.has_user() && whose.needs_container() {
             return Err(Error::new("the mapping is to be that of the container, which has no user namespace")
                 .field(field("options"))
                 .hint("give uidMappings and gidMappings, or add {\"type\": \"user\"} to /linux/namespaces"));
         }
         let whose = match whose {
             // A joined namespace has the maps it has, whatever the configuration says of them.
-            Whose::Own(maps) if !request.user_namespace_joined => {
-                Whose::own_or_container(maps.complete(&container).field(|| field("options"))?, &container)
+            Whose::Own(maps) if namespaces.user != Isolation::Joined => {
+                Whose::own_or_container(maps.complete(container).field(|| field("options"))?, container)
             }
             whose => whose,
         };
@@ -150,8 +150,8 @@ impl Whose {
 }
 
 /// The maps that the configuration has for the container's user namespace.
-pub(super) fn container_maps(request: &Request) -> Maps {
-    let linux = request.spec.linux().as_ref();
+pub(super) fn container_maps(spec: &Spec) -> Maps {
+    let linux = spec.linux().as_ref();
     Maps::listed(
         linux.and_then(|linux| linux.uid_mappings().as_deref()),
         linux.and_then(|linux| linux.gid_mappings().as_deref()),

@@ -24,13 +24,13 @@ use crate::sys::mount::{Change, attach, attr, change_all, clone_fd, spread};
 use crate::sys::ns::Flags;
 
 /// The annotation's name.
-pub(crate) const ANNOTATION: &str = "run.corten.rootfs.overlay";
+pub const ANNOTATION: &str = "run.corten.rootfs.overlay";
 
 /// The same as a JSON pointer.
 pub(super) const FIELD: &str = "/annotations/run.corten.rootfs.overlay";
 
 /// What it may say.
-pub(crate) const FORMS: &str = "tmpfs, tmpfs,size=SIZE, dir=PATH or readonly, each with idmap, before it or not";
+pub const FORMS: &str = "tmpfs, tmpfs,size=SIZE, dir=PATH or readonly, each with idmap, before it or not";
 
 /// Before a form: the image's owners are mapped into the container's user namespace.
 const MAPPED: &str = "idmap,";
@@ -178,7 +178,7 @@ impl Cover {
 }
 
 /// The directory of `dir=` as it is written, where that is no path below the bundle.
-pub(crate) fn outside(value: &str) -> Option<&Path> {
+pub fn outside(value: &str) -> Option<&Path> {
     form(value).0.strip_prefix("dir=").map(Path::new).filter(|path| !kept::is_below(path))
 }
 
@@ -211,7 +211,7 @@ impl Upper {
 
 /// On the host, when a container is deleted, or could not be made: removes what the annotation's `dir=` needs only
 /// while it is mounted. The upper layer stays.
-pub(crate) fn sweep(value: &str, bundle: &Path, id: &str) {
+pub fn sweep(value: &str, bundle: &Path, id: &str) {
     let Ok(Upper::Directory { place, work }) = Upper::parse(value, bundle, id) else { return };
     let swept = place.open().and_then(|directory| remove_work(directory.as_fd(), &work));
     match swept {
@@ -320,7 +320,7 @@ fn elsewhere<T>(image: BorrowedFd<'_>, work: impl FnOnce(BorrowedFd<'_>, Borrowe
     fchdir(image).context("enter the image directory")?;
     let done = unshare(Flags::MOUNT).context("make a mount namespace").and_then(|()| {
         let work = || {
-            change_all(Change::spread(spread::PRIVATE)).context("cut the mounts off from the host")?;
+            change_all(Change::spread(spread::PRIVATE)).context("set mount propagation of /")?;
             let image = here(".")?;
             work(image.as_fd(), image.as_fd())
         };

@@ -5,6 +5,7 @@
 //! between two calls. More than there, all of it is done or nothing: a failure takes off again what was put on.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, umount2};
@@ -13,23 +14,23 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::fchdir;
 use oci_spec::runtime::Mount as Entry;
 
-use super::idmap::{Container, Namespaces};
-use super::mounts::{Mount, World};
+use super::idmap::{Container, Maps, Namespaces as UserNamespaces};
+use super::mount::{Mount, MountContext, PlanContext};
 use super::path::{Inside, Root};
 use super::procfs::Shown;
-use super::{Isolation, Request, mount_namespace};
+use super::request::{Isolation, Namespaces, OpenIn, mount_namespace};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
 use crate::sys::mount::{Change, attr, change, spread, where_mounted};
 
 /// Mounts to add, compiled.
-pub(crate) struct Additions(Vec<Mount>);
+pub struct Additions(Vec<Mount>);
 
 /// Mounts to take off, with what a message calls them.
-pub(crate) struct Removals(Vec<(usize, Inside)>);
+pub struct Removals(Vec<(usize, Inside)>);
 
 /// What of the host a process that joins the container's mount namespace takes there: opened before it goes.
-pub(crate) struct Outside {
+pub struct Outside {
     /// `/proc/self/fd`: the way to unmount by descriptor, whatever the container has at `/proc`.
     descriptors: OwnedFd,
     /// The mount namespace that it must have left.
@@ -37,21 +38,28 @@ pub(crate) struct Outside {
 }
 
 impl Additions {
-    /// Compiles a list of mounts for a container that exists. Touches nothing. `request.mount_namespace` has to be
-    /// [`Isolation::Joined`].
+    /// Compiles a list of mounts for a container that exists. Touches nothing. Relative sources start at the
+    /// bundle; `namespaces.mount` has to be [`Isolation::Joined`].
     ///
     /// # Errors
     /// Those of `mounts[]` in a configuration, and what has no undo or is not the container's alone.
-    pub(crate) fn plan(entries: &[Entry], request: &Request) -> Result<Additions> {
-        debug_assert_eq!(request.mount_namespace, Isolation::Joined);
+    pub fn plan(entries: &[Entry], bundle: &Path, namespaces: Namespaces) -> Result<Additions> {
+        debug_assert_eq!(namespaces.mount, Isolation::Joined);
+        let context = PlanContext {
+            bundle,
+            namespaces,
+            container_maps: &Maps::default(),
+            root_propagation: spread::SLAVE,
+            label: None,
+        };
         let plan = |(index, entry)| {
             let field = |name: &str| format!("/mounts/{index}/{name}");
             if Inside::new(Entry::destination(entry)).is_ok_and(|target| target.is_root()) {
                 return Err(Error::new("nothing can be mounted on the root of a container that runs")
                     .field(field("destination")));
             }
-            let mount = Mount::plan(index, entry, request, spread::SLAVE, None)?;
-            match mount.what_only_a_new_container_has(request.cgroup_namespace) {
+            let mount = Mount::plan(index, entry, &context)?;
+            match mount.what_only_a_new_container_has(namespaces.has_cgroup()) {
                 Some((name, why)) => Err(Error::new(why).field(field(name))),
                 None => Ok(mount),
             }
@@ -61,9 +69,12 @@ impl Additions {
 
     /// On the host: takes the sources of binds, and makes what only the host can. `user_namespace` is the container's, if it
     /// has one and it can be reached.
-    pub(crate) fn open(&self, user_namespace: Option<BorrowedFd<'_>>) -> Result<Vec<Option<OwnedFd>>> {
-        let mut namespaces = Namespaces::new(user_namespace.map_or(Container::Later, Container::Joined));
-        let mut open = |mount: &Mount| match mount.is_early().then(|| mount.open(&mut namespaces)).transpose()? {
+    pub fn open(&self, user_namespace: Option<BorrowedFd<'_>>) -> Result<Vec<Option<OwnedFd>>> {
+        let mut user_namespaces = UserNamespaces::new(user_namespace.map_or(Container::Later, Container::Joined));
+        let mut open = |mount: &Mount| match (mount.opened_in() == OpenIn::Host)
+            .then(|| mount.open(&mut user_namespaces))
+            .transpose()?
+        {
             Some((_, true)) => {
                 Err(Error::new("the container's user namespace is out of reach, and it is to map the owners")
                     .field(mount.pointer()))
@@ -74,37 +85,37 @@ impl Additions {
     }
 
     /// Whether there is a procfs among them, which shows the container's pid namespace.
-    pub(crate) fn has_procfs(&self) -> bool {
+    pub fn has_procfs(&self) -> bool {
         self.0.iter().any(Mount::shows_processes)
     }
 
     /// In a process of the container's namespaces but that of pids: makes each procfs, attached nowhere. `shown` is that
     /// namespace, where the container has one.
-    pub(crate) fn make_procfs(&self, shown: Option<&Shown>) -> Result<Vec<OwnedFd>> {
-        let mut namespaces = Namespaces::new(Container::Later);
+    pub fn make_procfs(&self, shown: Option<&Shown>) -> Result<Vec<OwnedFd>> {
+        let mut user_namespaces = UserNamespaces::new(Container::Later);
         let all = self.0.iter().filter(|mount| mount.shows_processes());
-        all.map(|mount| mount.open_showing(&mut namespaces, shown).map(|(tree, _)| tree)).collect()
+        all.map(|mount| mount.open_showing(&mut user_namespaces, shown).map(|(tree, _)| tree)).collect()
     }
 
     /// Puts what [`Additions::make_procfs`] made at its places among the others.
-    pub(crate) fn take_procfs(&self, trees: &mut [Option<OwnedFd>], made: Vec<OwnedFd>) {
+    pub fn take_procfs(&self, trees: &mut [Option<OwnedFd>], made: Vec<OwnedFd>) {
         let places = self.0.iter().zip(trees).filter(|(mount, _)| mount.shows_processes());
         places.zip(made).for_each(|((_, place), tree)| *place = Some(tree));
     }
 
     /// In a process of the container's namespaces, with umask 0: puts all in place, or nothing. Mount points that were
     /// made stay.
-    pub(crate) fn attach(&self, trees: Vec<Option<OwnedFd>>, outside: &Outside) -> Result<()> {
+    pub fn attach(&self, trees: Vec<Option<OwnedFd>>, outside: &Outside) -> Result<()> {
         let root = outside.left()?;
         // Whatever lies below a shared mount is shared by being attached there.
-        let world = World { cgroup: None, shared: true, shown: None };
+        let context = MountContext { cgroup: None, shared: true, shown: None };
         let mut attached: Vec<OwnedFd> = Vec::with_capacity(self.0.len());
         let all = self.0.iter().zip(trees).try_for_each(|(mount, tree)| {
-            let Some(tree) = mount.attach(&root, tree, &world)? else { return Ok(()) };
+            let Some(tree) = mount.attach(&root, tree, &context)? else { return Ok(()) };
             // Before anything else can fail: from here on it has to be taken off again.
             attached.push(tree);
             let Some(tree) = attached.last() else { return Ok(()) };
-            mount.spread_again(tree, &world)?;
+            mount.set_propagation_again(tree, &context)?;
             if mount.is_read_only_last() {
                 let made = change(tree, false, Change::set(attr::RDONLY)).context("make a tmpfs read-only");
                 made.field(|| mount.pointer())?;
@@ -120,7 +131,7 @@ impl Additions {
 
 impl Removals {
     /// Compiles the destinations of a list of mounts; nothing else of it counts.
-    pub(crate) fn plan(entries: &[Entry]) -> Result<Removals> {
+    pub fn plan(entries: &[Entry]) -> Result<Removals> {
         let mut list: Vec<(usize, Inside)> = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
             let field = || pointer(index);
@@ -138,7 +149,7 @@ impl Removals {
 
     /// In a process of the container's namespaces: takes them off, the last one first, with what is mounted below them. All
     /// are looked up before the first goes, so that a name that is wrong changes nothing.
-    pub(crate) fn apply(&self, outside: &Outside) -> Result<()> {
+    pub fn apply(&self, outside: &Outside) -> Result<()> {
         let root = outside.left()?;
         let find = |(index, target): &(usize, Inside)| {
             let find = || {
@@ -174,7 +185,7 @@ fn still_there(root: &Root, target: &Inside, mount: u64) -> bool {
 
 impl Outside {
     /// On the host, in the process that is to join the container.
-    pub(crate) fn open() -> Result<Outside> {
+    pub fn open() -> Result<Outside> {
         let open = || -> Result<OwnedFd> {
             let directory =
                 open("/proc/self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;

@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use serde_json::{Value, json};
 
-use super::{CgroupPaths, Isolation, Request, Rootfs};
+use super::{CgroupPaths, Isolation, Namespaces, OpenIn, Request, Rootfs};
 use crate::sys::mount::{Change, change_all, spread};
 use crate::sys::trial::{QUIET, apart, terminal};
 
@@ -121,17 +121,19 @@ impl Trial {
                 spec: &spec,
                 bundle: &bundle,
                 id: "c",
-                mount_namespace: self.isolation,
-                user_namespace: self.user,
-                user_namespace_joined: false,
-                cgroup_namespace: self.cgroup,
-                network_namespace_owned: self.network,
+                namespaces: Namespaces {
+                    mount: self.isolation,
+                    user: if self.user { Isolation::New } else { Isolation::None },
+                    cgroup: if self.cgroup { Isolation::New } else { Isolation::None },
+                    owns_network: self.network,
+                },
                 no_pivot: self.no_pivot,
                 selinux: false,
             });
             let cgroup = cgroup2().map(|mount| CgroupPaths { cgroup: mount.clone(), mount });
-            let opened = plan.and_then(|plan| plan.open(cgroup, None, false)).map_err(|error| error.to_string())?;
-            opened.stand().map_err(|error| error.to_string())?;
+            let opened =
+                plan.and_then(|plan| plan.open(cgroup, None, OpenIn::Host)).map_err(|error| error.to_string())?;
+            opened.chdir_to_rootfs().map_err(|error| error.to_string())?;
             Ok(opened)
         };
         let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
@@ -141,7 +143,7 @@ impl Trial {
         flags.set(CloneFlags::CLONE_NEWCGROUP, self.cgroup);
         apart(flags, self.user.then_some(FIRST), host, |mut opened| {
             let mut enter = || {
-                opened.isolate()?;
+                opened.set_propagation()?;
                 opened.mount(None::<fn() -> crate::error::Result<()>>)?;
                 // Hooks that enter the mount namespace look for the mounts below the rootfs's own path.
                 let mounted = !self.config["mounts"].as_array().unwrap().is_empty() && !self.user;
@@ -156,7 +158,7 @@ impl Trial {
                 }
                 Ok(())
             };
-            enter().and_then(|()| opened.seal()).map_err(|error: crate::error::Error| error.to_string())?;
+            enter().and_then(|()| opened.finalize()).map_err(|error: crate::error::Error| error.to_string())?;
             let output = Command::new("/bin/busybox").args(["sh", "-c", script]).env("PATH", "/bin").output();
             let output = output.map_err(|error| error.to_string())?;
             let mut text = String::from_utf8_lossy(&output.stdout).into_owned();

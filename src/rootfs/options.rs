@@ -4,8 +4,9 @@
 
 use std::ffi::CString;
 
+use super::propagation::SetPropagation;
 use crate::error::{Context, Error, Result};
-use crate::sys::mount::{Propagation, attr, spread};
+use crate::sys::mount::{attr, spread};
 
 /// What one word does.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +22,8 @@ enum Effect {
     AtimeAll(attr),
     NotAtime(attr),
     NotAtimeAll(attr),
-    /// How mounts spread, and whether that goes for all mounts of the tree.
-    Spread(Propagation, bool),
+    /// Sets the propagation.
+    Propagate(SetPropagation),
     /// A bind mount, of all mounts of the source or of the one.
     Bind(bool),
     /// A flag of the superblock, which the new mount interface takes as a parameter of that name.
@@ -79,14 +80,14 @@ const WORDS: &[(&str, Effect)] = &[
     ("rnorelatime", NotAtimeAll(attr::RELATIME)),
     ("rstrictatime", AtimeAll(attr::STRICTATIME)),
     ("rnostrictatime", NotAtimeAll(attr::STRICTATIME)),
-    ("shared", Spread(spread::SHARED, false)),
-    ("rshared", Spread(spread::SHARED, true)),
-    ("slave", Spread(spread::SLAVE, false)),
-    ("rslave", Spread(spread::SLAVE, true)),
-    ("private", Spread(spread::PRIVATE, false)),
-    ("rprivate", Spread(spread::PRIVATE, true)),
-    ("unbindable", Spread(spread::UNBINDABLE, false)),
-    ("runbindable", Spread(spread::UNBINDABLE, true)),
+    ("shared", Propagate(SetPropagation::of_mount(spread::SHARED))),
+    ("rshared", Propagate(SetPropagation::of_tree(spread::SHARED))),
+    ("slave", Propagate(SetPropagation::of_mount(spread::SLAVE))),
+    ("rslave", Propagate(SetPropagation::of_tree(spread::SLAVE))),
+    ("private", Propagate(SetPropagation::of_mount(spread::PRIVATE))),
+    ("rprivate", Propagate(SetPropagation::of_tree(spread::PRIVATE))),
+    ("unbindable", Propagate(SetPropagation::of_mount(spread::UNBINDABLE))),
+    ("runbindable", Propagate(SetPropagation::of_tree(spread::UNBINDABLE))),
     ("bind", Bind(false)),
     ("rbind", Bind(true)),
     ("remount", Remount),
@@ -144,7 +145,7 @@ fn comma(text: &[u8]) -> Option<usize> {
 }
 
 /// The words that are understood, for `corten features`.
-pub(crate) fn words() -> impl Iterator<Item = &'static str> {
+pub fn words() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|&(word, _)| word)
 }
 
@@ -250,8 +251,8 @@ pub(super) struct Options {
     pub(super) all: Attributes,
     /// A word says something of this mount alone, other than to drop an access time mode.
     own_said: bool,
-    /// Propagation, in order; true goes for all mounts of the tree.
-    pub(super) spread: Vec<(Propagation, bool)>,
+    /// In order.
+    pub(super) propagation: Vec<SetPropagation>,
     /// A bind mount; true takes the mounts below the source along.
     pub(super) bind: Option<bool>,
     pub(super) remount: bool,
@@ -307,7 +308,7 @@ impl Options {
                 self.all.not_atime_of_sources(mode);
                 self.own.forget(attr::ATIME);
             }
-            Spread(kind, all) => self.spread.push((kind, all)),
+            Propagate(propagation) => self.propagation.push(propagation),
             Bind(all) => self.bind = Some(all || self.bind == Some(true)),
             Superblock => self.parameters.push(Parameter::new(word)?),
             Remount => self.remount = true,

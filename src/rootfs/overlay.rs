@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, stat};
 use nix::unistd::{chdir, fchdir};
 
 use super::filesystem::{complain, finish, set, start};
-use super::options::{Options, Parameter, parts};
+use super::options::{Parameter, parts};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
 use crate::sys::mount::{Filesystem, attr};
@@ -218,17 +218,6 @@ impl Overlay {
             _ => error,
         }
     }
-}
-
-/// The container's root is what `root.path` names, or an overlay that is the first mount.
-pub(super) fn check_root(index: usize, fstype: &str, options: &Options, destination: &Path) -> Result<()> {
-    let overlay = index == 0 && fstype == "overlay" && options.bind.is_none() && !options.remount;
-    if !overlay {
-        let sentence = format!("the destination {} is the container's root", destination.display());
-        return Err(Error::new(sentence).hint("only an overlay that is the first mount may take its place"));
-    }
-    ensure!(options.spread.is_empty(), "the propagation of the root is that of /linux/rootfsPropagation");
-    Ok(())
 }
 
 /// `/a:/b\:c::/data`: what each layer is called, and whether it is data-only.

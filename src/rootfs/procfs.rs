@@ -31,11 +31,11 @@ const REAP_MS: u16 = 1000;
 const MEMBERS: usize = 100;
 
 /// A pid namespace whose processes are to be shown.
-pub(crate) struct Shown(OwnedFd);
+pub struct Shown(OwnedFd);
 
 impl Shown {
     /// The namespace behind a descriptor, which is duplicated.
-    pub(crate) fn new(namespace: BorrowedFd<'_>) -> Result<Shown> {
+    pub fn new(namespace: BorrowedFd<'_>) -> Result<Shown> {
         namespace.try_clone_to_owned().map(Shown).context("keep the pid namespace")
     }
 

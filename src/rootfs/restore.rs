@@ -12,16 +12,17 @@ use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::Pid;
 
+use super::image;
 use super::masks::Masks;
-use super::mounts::Mount;
+use super::mount::Mount;
 use super::path::{Inside, Kind, Root};
-use super::{Above, Rootfs, image};
+use super::plan::{Above, Rootfs};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
 use crate::sys::mount::{attr, where_mounted};
 
 /// What the mounts of a restored container have to be.
-pub(crate) struct Restored {
+pub struct Restored {
     /// The device and inode of the root.
     identity: (u64, u64),
     read_only: bool,
@@ -42,7 +43,7 @@ struct Expected {
 impl Rootfs {
     /// Makes the mount points that are not there, and says what stands for each mount from outside: its names, and its
     /// source. `own_mounts`: the container may make mounts by itself (CAP_SYS_ADMIN).
-    pub(crate) fn prepare_restore(&self, own_mounts: bool) -> Result<(Restored, Vec<(String, PathBuf)>)> {
+    pub fn prepare_restore(&self, own_mounts: bool) -> Result<(Restored, Vec<(String, PathBuf)>)> {
         if !matches!(self.above, Above::Nothing) {
             let field = if matches!(self.above, Above::Image(_)) { image::FIELD } else { "/mounts/0" };
             return Err(Error::new("a root that is an overlay of the runtime's cannot be restored").field(field));
@@ -72,7 +73,7 @@ impl Rootfs {
     }
 
     /// The paths that are masked.
-    pub(crate) fn masked(&self) -> impl Iterator<Item = String> {
+    pub fn masked(&self) -> impl Iterator<Item = String> {
         self.masks.masked().map(Inside::to_string)
     }
 }
@@ -126,7 +127,7 @@ impl Expected {
 
 impl Restored {
     /// Compares what a process has as its root with what it is to be. `points` are its mount points.
-    pub(crate) fn verify(&self, init: Pid, points: &[String]) -> Result<()> {
+    pub fn verify(&self, init: Pid, points: &[String]) -> Result<()> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let path = format!("/proc/{init}/root");
         let root = open(path.as_str(), flags, Mode::empty()).with_context(|| format!("open {path}"))?;

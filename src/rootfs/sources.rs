@@ -11,7 +11,8 @@ use nix::sys::socket::MsgFlags;
 use nix::unistd::Pid;
 
 use super::idmap::{Container, Maps, Namespaces};
-use super::mounts::Mount;
+use super::mount::Mount;
+use super::request::OpenIn;
 use crate::error::{Context, Error, Result};
 use crate::sys::socket;
 
@@ -21,7 +22,7 @@ const HELD: usize = 128;
 /// How many go in one message; the kernel takes [`socket::MOST`].
 const BATCH: usize = 128;
 
-/// The trees of the mounts that are early, in their order.
+/// The trees of the mounts that are opened on the host, in their order.
 #[derive(Default)]
 pub(super) struct Sources {
     /// Those that are open.
@@ -36,8 +37,8 @@ impl Sources {
     /// Takes the trees. `joined` is the user namespace that the container joins, `maps` are those of the one that it
     /// gets otherwise.
     pub(super) fn open(mounts: &[Mount], joined: Option<BorrowedFd<'_>>, maps: &Maps) -> Result<Sources> {
-        let early = || mounts.iter().enumerate().filter(|(_, mount)| mount.is_early());
-        let many = early().count() > HELD;
+        let on_host = || mounts.iter().enumerate().filter(|(_, mount)| mount.opened_in() == OpenIn::Host);
+        let many = on_host().count() > HELD;
         let container = match joined {
             Some(fd) => Container::Joined(fd),
             // What is under way cannot be mapped any more.
@@ -47,11 +48,11 @@ impl Sources {
         let mut namespaces = Namespaces::new(container);
         let mut sources = Sources::default();
         if many {
-            sources.queue = Some(fill(early().map(|(_, mount)| Ok(mount.open(&mut namespaces)?.0)))?);
+            sources.queue = Some(fill(on_host().map(|(_, mount)| Ok(mount.open(&mut namespaces)?.0)))?);
             return Ok(sources);
         }
         let mut held = Vec::new();
-        for (index, mount) in early() {
+        for (index, mount) in on_host() {
             let (tree, waits) = mount.open(&mut namespaces)?;
             if waits {
                 sources.waiting.push((index, held.len()));
@@ -73,12 +74,12 @@ impl Sources {
         self.waiting.iter().try_for_each(|&(mount, tree)| mounts[mount].map_ids(&held[tree], namespace.as_fd()))
     }
 
-    /// In the container's process: the tree of the next early mount.
+    /// In the container's process: the tree of the next mount that was opened on the host.
     pub(super) fn next(&mut self) -> Result<OwnedFd> {
         if let (Some(queue), true) = (&self.queue, self.held.as_slice().is_empty()) {
             self.held = take(queue).context("receive the sources of binds")?.into_iter();
         }
-        self.held.next().ok_or_else(|| Error::new("the source of a bind got lost"))
+        self.held.next().ok_or_else(|| Error::new("internal error: no fd for this bind mount"))
     }
 }
 

@@ -52,7 +52,7 @@ impl Tree {
 }
 
 /// The container's files, as far as they can be told.
-pub(crate) struct View {
+pub struct View {
     /// The directory that becomes the root.
     root: Root,
     base: What,
@@ -60,10 +60,10 @@ pub(crate) struct View {
 }
 
 /// Whether somebody may search a directory.
-pub(crate) type May<'a> = &'a dyn Fn(&FileStat) -> bool;
+pub type May<'a> = &'a dyn Fn(&FileStat) -> bool;
 
 /// What is at a path.
-pub(crate) enum Sight {
+pub enum Sight {
     /// Something.
     There(Thing),
     /// Nothing, or nothing that can be reached.
@@ -80,25 +80,25 @@ pub(crate) enum Sight {
 }
 
 /// An object that the container will see.
-pub(crate) struct Thing {
+pub struct Thing {
     /// Open as `O_PATH`.
-    pub(crate) fd: OwnedFd,
+    pub fd: OwnedFd,
     /// A link was followed.
     pub(super) linked: bool,
     /// Nothing can be executed there.
-    pub(crate) no_exec: bool,
+    pub no_exec: bool,
     /// Owners are seen as others.
-    pub(crate) mapped: bool,
+    pub mapped: bool,
 }
 
 impl Thing {
     /// Whether it is a directory.
-    pub(crate) fn is_directory(&self) -> bool {
+    pub fn is_directory(&self) -> bool {
         self.stat().is_some_and(|stat| format(&stat) == SFlag::S_IFDIR)
     }
 
     /// What fstat(2) says of it.
-    pub(crate) fn stat(&self) -> Option<FileStat> {
+    pub fn stat(&self) -> Option<FileStat> {
         fstat(&self.fd).ok()
     }
 
@@ -109,7 +109,7 @@ impl Thing {
     }
 
     /// The first bytes of a regular file.
-    pub(crate) fn head(&self, length: u64) -> Option<Vec<u8>> {
+    pub fn head(&self, length: u64) -> Option<Vec<u8>> {
         use std::io::Read;
         let mut bytes = Vec::new();
         self.reopened()?.take(length).read_to_end(&mut bytes).ok()?;
@@ -117,7 +117,7 @@ impl Thing {
     }
 
     /// Whether rights are given to others than those that the mode speaks of, acl(5).
-    pub(crate) fn has_acl(&self) -> bool {
+    pub fn has_acl(&self) -> bool {
         self.reopened().is_some_and(|file| xattr(&file, c"system.posix_acl_access").is_ok())
     }
 }
@@ -153,7 +153,7 @@ impl View {
     }
 
     /// Something unknown will be mounted at a path.
-    pub(crate) fn obscure(&mut self, path: &Path) {
+    pub fn obscure(&mut self, path: &Path) {
         if let Ok(target) = Inside::new(path) {
             match target.is_root() {
                 true => self.base = What::Unknown,
@@ -172,7 +172,7 @@ impl View {
     }
 
     /// What is at a path, for one who may search directories as `may` says.
-    pub(crate) fn find(&self, path: &Path, may: Option<May<'_>>) -> Sight {
+    pub fn find(&self, path: &Path, may: Option<May<'_>>) -> Sight {
         let (mut linked, mut read_only) = (false, false);
         match self.walk(path.as_os_str().as_bytes(), may, &mut linked, &mut read_only) {
             Ok(Node::Tree(held, tree)) => match held.fd().try_clone_to_owned() {
@@ -192,7 +192,7 @@ impl View {
     ///
     /// # Errors
     /// Those of [`Opened::make_dir`](super::Opened::make_dir).
-    pub(crate) fn check_dir(&self, path: &Path) -> Result<()> {
+    pub fn check_dir(&self, path: &Path) -> Result<()> {
         let outcome = match self.find(path, None) {
             Sight::Missing { errno: Errno::ENOENT, read_only: false, .. } => Ok(()),
             Sight::Missing { errno: Errno::ENOENT, .. } => Err(Errno::EROFS),

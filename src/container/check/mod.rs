@@ -20,7 +20,7 @@ use crate::plan::mend::{Document, MAPS};
 use crate::plan::{self, Plan, config, names};
 use crate::process::console;
 use crate::resctrl;
-use crate::rootfs::{Sight, View};
+use crate::rootfs::{OpenIn, Sight, View};
 use crate::seccomp;
 use crate::sys::{Errno, ns};
 
@@ -285,9 +285,9 @@ impl Report {
         }
         let origin = |flag| plan.namespaces.origin(flag);
         let own = origin(ns::Flags::USER) != Origin::Host && origin(ns::Flags::MOUNT) == Origin::New;
-        let later = own && host::cannot_mount();
+        let opened = if own && host::cannot_mount() { OpenIn::Child } else { OpenIn::Host };
         let mut tell = |error: Error| self.add(error.phase("mounts"), Some(document));
-        let view = plan.rootfs.as_ref().and_then(|rootfs| rootfs.look(later, &mut tell));
+        let view = plan.rootfs.as_ref().and_then(|rootfs| rootfs.look(opened, &mut tell));
         let Some(mut view) = view else {
             self.cut_short = true;
             return;

@@ -1,51 +1,26 @@
-//! What a source forbids, and a mount that is looked at and not made.
+//! A mount that is looked at and not made.
 
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use super::super::overlay::Overlay;
-use super::super::view::{Sight, Tree, View, What};
-use super::*;
-use crate::sys::mount::clone_fd;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::attach::{found, is_link, misfit};
+use super::open::{CGROUP, CGROUP_NAME};
+use super::plan::{Mount, Source};
+use crate::error::{Context, Result};
+use crate::rootfs::filesystem::start;
+use crate::rootfs::overlay::Overlay;
+use crate::rootfs::path::{Place, is_directory};
+use crate::rootfs::view::{Sight, Tree, View, What};
+use crate::sys::Errno;
+use crate::sys::mount::{attr, clone_fd};
 
 impl Mount {
-    /// In a user namespace an attribute that the source has cannot be taken away, though host root could here.
-    /// `rw` is left to [`Mount::check_read_only`].
-    pub(super) fn check_locked(&self, tree: &OwnedFd) -> Result<()> {
-        let wanted = self.all.then(self.own);
-        let clear = wanted.clear & !wanted.set & !attr::RDONLY;
-        if !self.locked || clear.is_empty() {
-            return Ok(());
-        }
-        let flags = fstatvfs(tree)?.flags();
-        let no_atime = clear.intersects(attr::ATIME) && wanted.set & attr::ATIME != attr::NOATIME;
-        let kept = [
-            (clear.contains(attr::NOSUID), FsFlags::ST_NOSUID, "nosuid"),
-            (clear.contains(attr::NODEV), FsFlags::ST_NODEV, "nodev"),
-            (clear.contains(attr::NOEXEC), FsFlags::ST_NOEXEC, "noexec"),
-            (clear.contains(attr::NODIRATIME), FsFlags::ST_NODIRATIME, "nodiratime"),
-            (no_atime, FsFlags::ST_NOATIME, "noatime"),
-        ];
-        match kept.iter().find(|(cleared, flag, _)| *cleared && flags.contains(*flag)) {
-            Some((_, _, name)) => Err(Errno::EPERM).context(format!("clear {name}, which the source has")),
-            None => Ok(()),
-        }
-    }
-
-    /// The same for `rw`. What statvfs(3) says of that is also said of a file system that is read-only by itself, so the
-    /// detached `tree` is made writable, and looked at again.
-    pub(super) fn check_read_only(&self, tree: &OwnedFd) -> Result<()> {
-        let wanted = self.all.then(self.own);
-        let is_read_only = || Ok::<_, Errno>(fstatvfs(tree)?.flags().contains(FsFlags::ST_RDONLY));
-        if !self.locked || !(wanted.clear & !wanted.set).contains(attr::RDONLY) || !is_read_only()? {
-            return Ok(());
-        }
-        let what = "clear ro, which the source has";
-        change(tree, false, Change { clear: attr::RDONLY, ..Change::default() }).context(what)?;
-        if is_read_only()? { Ok(()) } else { Err(Errno::EPERM).context(what) }
-    }
-
     /// What would be wrong with making it where a view ends, and what it adds to the view.
-    pub(in super::super) fn look(&self, view: &View) -> (Result<()>, What) {
+    pub fn look(&self, view: &View) -> (Result<()>, What) {
         let (outcome, what) = match self.look_inner(view) {
             Ok(what) => (Ok(()), what),
             Err(error) => (Err(error), What::Unknown),
@@ -94,7 +69,7 @@ impl Mount {
     }
 
     /// Whether the layers of an overlay are there.
-    pub(in super::super) fn look_at_layers(&self) -> Result<()> {
+    pub fn look_at_layers(&self) -> Result<()> {
         if let Source::Overlay(overlay) = &self.source { Overlay::look(overlay) } else { Ok(()) }
     }
 
@@ -123,10 +98,10 @@ impl Mount {
 
     /// What [`Mount::place`] and attaching would say.
     fn look_at_place(&self, view: &View, directory: bool) -> Result<()> {
-        let what = if self.plain { "make the destination" } else { "open the destination" };
+        let what = if self.no_symlinks { "make the destination" } else { "open the destination" };
         let path = self.target.to_string();
         match view.find(Path::new(&path), None) {
-            Sight::There(thing) if self.plain && thing.linked => Err(self.is_link()),
+            Sight::There(thing) if self.no_symlinks && thing.linked => Err(self.is_symlink()),
             Sight::There(thing) => {
                 let (linked, fits) = (thing.linked, thing.is_directory() == directory);
                 let place = Place { fd: thing.fd, linked, made: false };
@@ -135,7 +110,7 @@ impl Mount {
                 }
                 if fits || self.links.cover_destination { Ok(()) } else { Err(misfit(directory)) }
             }
-            Sight::Missing { linked: true, .. } if self.plain => Err(self.is_link()),
+            Sight::Missing { linked: true, .. } if self.no_symlinks => Err(self.is_symlink()),
             Sight::Missing { errno: Errno::ENOENT, read_only: false, .. } => Ok(()),
             Sight::Missing { errno: Errno::ENOENT, .. } => Err(Errno::EROFS).context(what),
             Sight::Missing { errno, .. } => Err(errno).context("open the destination"),
