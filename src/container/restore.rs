@@ -1,23 +1,23 @@
 //! `restore`: a container is made of the images of a checkpoint, with an undo for every step.
 
+mod verify;
+
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
 use crate::cgroup::Location;
 use crate::checkpoint::{self, Criu, Kind, Notification, PRE_RESUME, Surroundings, mounts, restore};
-use crate::error::{Context, Error, Result, bail, ensure};
+use crate::error::{Context, Error, Result, ensure};
 use crate::hooks::{Stage, Surroundings as HookSurroundings};
-use crate::host;
 use crate::input;
-use crate::namespaces::{Entry, KINDS, Origin};
+use crate::namespaces::{Entry, Origin};
 use crate::plan::Plan;
 use crate::plan::annotations::CRIU_OPTIONS;
 use crate::process::foreground::{Foreground, Terminal};
-use crate::process::{LANDLOCK, Thread, console};
+use crate::process::{LANDLOCK, console};
 use crate::rootfs::{OVERLAY, Restored};
 use crate::seccomp::Program;
 use crate::sys::{self, Errno, ns};
@@ -25,10 +25,10 @@ use crate::sys::{self, Errno, ns};
 use super::checkpoint::{DESCRIPTORS, config_file, make as make_directory};
 use super::create::{Console, PidFile, Pieces};
 use super::id::Id;
-use super::members::everybody;
 use super::record::Record;
 use super::store::Store;
 use super::{Container, delete, start, state};
+use verify::{Expected, tree};
 
 /// What `restore` is asked for.
 pub struct Request {
@@ -339,90 +339,14 @@ impl Making<'_> {
         let init = Pid::from_raw(self.record.pid);
         // What the images say of cgroups that were there may have been restored, too.
         self.limit()?;
-        let tasks = tree(init)?;
-        for &task in &tasks {
-            self.verify_process(task, init).with_context(|| format!("the restored process {task}"))?;
-        }
-        self.verify_namespaces(init, &tasks)?;
+        let cgroup = self.pieces.cgroup.as_ref().map(|cgroup| cgroup.location());
+        Expected { plan: &self.request.plan, entries: self.entries, cgroup }.verify(init)?;
         let table = format!("/proc/{init}/mountinfo");
         let table = fs::read_to_string(&table).with_context(|| format!("read {table}"))?;
         let points: Vec<String> = mounts::parse(&table).into_iter().map(|entry| entry.point).collect();
         self.restored.verify(init, &points)?;
         let file = self.request.pid_file.clone();
         self.written = file.map(|file| PidFile::write(file, init)).transpose()?;
-        Ok(())
-    }
-
-    fn verify_process(&self, pid: Pid, init: Pid) -> Result<()> {
-        let plan = &self.request.plan;
-        let maps = plan.namespaces.maps();
-        let user = |id| maps.map_or(Some(id), |maps| maps.host_user(id));
-        let group = |id| maps.map_or(Some(id), |maps| maps.host_group(id));
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).context("list its threads")?;
-        for thread in threads.flatten().map(|entry| entry.path()) {
-            let status = fs::read_to_string(thread.join("status")).context("read its status")?;
-            let state = status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or_default().trim();
-            if state.starts_with('Z') {
-                continue;
-            }
-            ensure!(state.starts_with('t'), "is not stopped but {state:?}");
-            let label = match host::has_apparmor() || host::has_selinux() {
-                true => Some(fs::read_to_string(thread.join("attr/current")).context("read its label")?),
-                false => None,
-            };
-            plan.process.ensure_restored(&Thread {
-                status: &status,
-                label: label.as_deref(),
-                is_init: pid == init,
-                filtered: plan.seccomp.is_some(),
-                users: &user,
-                groups: &group,
-            })?;
-        }
-        self.verify_cgroup(pid)
-    }
-
-    fn verify_cgroup(&self, pid: Pid) -> Result<()> {
-        let Some(cgroup) = &self.pieces.cgroup else { return Ok(()) };
-        let file = format!("/proc/{pid}/cgroup");
-        let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
-        let place = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-        if is_within(place, &cgroup.location().to_string()) {
-            return Ok(());
-        }
-        Err(Error::new(format!("is in cgroup {place}, not {}", cgroup.location())).field("/linux/cgroupsPath"))
-    }
-
-    /// The first process has those that the configuration says; no other has one of the host's where it does not.
-    fn verify_namespaces(&self, init: Pid, tasks: &[Pid]) -> Result<()> {
-        let namespaces = &self.request.plan.namespaces;
-        for kind in &KINDS {
-            let ours = namespace("self", kind.file)?;
-            // CRIU always makes one.
-            if kind.file == "time" && namespaces.origin(kind.flag) == Origin::Host {
-                continue;
-            }
-            let real = namespace(&init.to_string(), kind.file)?;
-            let right = match namespaces.origin(kind.flag) {
-                Origin::Host => real == ours,
-                Origin::New => real != ours,
-                Origin::Joined => {
-                    let entry = self.entries.iter().find(|entry| entry.kind.flag == kind.flag);
-                    let stat = entry.map(|entry| nix::sys::stat::fstat(&entry.fd)).transpose();
-                    let stat = stat.context("stat a namespace")?;
-                    stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == real)
-                }
-            };
-            if !right {
-                return Err(Error::new(format!("the restored process is in another {} namespace", kind.word))
-                    .field("/linux/namespaces"));
-            }
-            for task in tasks {
-                if namespaces.origin(kind.flag) != Origin::Host && namespace(&task.to_string(), kind.file)? == ours {
-                    bail!("the restored process {task} is in the host's {} namespace", kind.word);
-                }
-            }
-        }
         Ok(())
     }
 
@@ -450,52 +374,8 @@ impl Making<'_> {
     }
 }
 
-/// Whether a cgroup is another one, or lies below it.
-fn is_within(place: &str, top: &str) -> bool {
-    let rest = place.strip_prefix(top.trim_end_matches('/'));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) && !place.split('/').any(|part| part == "..")
-}
-
 fn procs(location: &Location) -> Result<OwnedFd> {
     let path = Path::new(&location.directory()).join("cgroup.procs");
     let file = File::options().write(true).open(&path).with_context(|| format!("open {}", path.display()))?;
     Ok(file.into())
-}
-
-/// A process with all its descendants.
-fn tree(init: Pid) -> Result<Vec<Pid>> {
-    if init.as_raw() == 0 {
-        return Ok(Vec::new());
-    }
-    let mut all = vec![init];
-    let everybody: Vec<(Pid, i32)> =
-        everybody()?.into_iter().filter_map(|pid| Some((pid, sys::pid::stat(pid).ok()??.parent))).collect();
-    let mut next = 0;
-    while let Some(parent) = all.get(next).copied() {
-        all.extend(everybody.iter().filter(|(_, of)| *of == parent.as_raw()).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    Ok(all)
-}
-
-/// What tells a namespace from others.
-fn namespace(process: &str, file: &str) -> Result<(u64, u64)> {
-    let path = format!("/proc/{process}/ns/{file}");
-    let meta = fs::metadata(&path).with_context(|| format!("stat {path}"))?;
-    Ok((meta.dev(), meta.ino()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cgroup_within_another_is_told_by_whole_names() {
-        for place in ["/a/b", "/a/b/c"] {
-            assert!(is_within(place, "/a/b"), "{place}");
-        }
-        for place in ["/a", "/a/bc", "/", "/../a/b", "/a/b/../../c"] {
-            assert!(!is_within(place, "/a/b"), "{place}");
-        }
-    }
 }
