@@ -116,7 +116,7 @@ fn conclude(done: Result<u8>, failure: u8) -> u8 {
             code
         }
         Err(error) => {
-            let bare = !sys::proc::is_mounted();
+            let bare = !sys::procfs::is_mounted();
             let error =
                 if bare { error.hint("no procfs is mounted on /proc: mount -t proc proc /proc") } else { error };
             log::failure(&error);

@@ -21,7 +21,7 @@ pub(super) fn read_own() -> Result<String> {
 
 /// The path of the v2 hierarchy in a `/proc/PID/cgroup`, a cleaned one.
 pub(super) fn path_in(text: &str) -> Option<String> {
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(clean)
+    crate::sys::procfs::process::cgroup(text).map(clean)
 }
 
 /// A container's cgroup where a process of it really is.

@@ -5,8 +5,10 @@
 //! the mount points, by which runc and crun know them, too.
 
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::error::{Result, ensure};
+use crate::sys::procfs::mountinfo::{self, Mount};
 
 /// One line of proc_pid_mountinfo(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,39 +25,14 @@ pub struct Entry {
 
 /// Reads a mount table; a line that is not understood is left out.
 pub fn parse(text: &str) -> Vec<Entry> {
-    text.lines().filter_map(parse_line).collect()
-}
-
-fn parse_line(line: &str) -> Option<Entry> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    let mut words = mount.split(' ').skip(2);
-    let (device, root, point) = (words.next()?, words.next()?, words.next()?);
-    Some(Entry {
-        device: device.to_owned(),
-        root: unescape(root),
-        point: unescape(point),
-        kind: filesystem.split(' ').next()?.to_owned(),
-    })
-}
-
-/// The kernel writes space, tab, newline and backslash as three octal digits.
-fn unescape(text: &str) -> String {
-    let mut parts = text.split('\\');
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let digits = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match digits {
-            Some(byte) => {
-                plain.push(char::from(byte));
-                plain.push_str(&part[3..]);
-            }
-            None => {
-                plain.push('\\');
-                plain.push_str(part);
-            }
-        }
-    }
-    plain
+    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let entry = |mount: Mount<'_>| Entry {
+        device: words(mount.device),
+        root: words(mount.root().as_os_str().as_bytes()),
+        point: words(mount.point().as_os_str().as_bytes()),
+        kind: words(mount.fstype),
+    };
+    mountinfo::parse(text.as_bytes()).map(entry).collect()
 }
 
 /// File systems that belong to a namespace: the one that the container has of its own, by its name below `/proc/PID/ns`,

@@ -5,6 +5,7 @@ use std::fs;
 use crate::error::{Context, Error, Result};
 use crate::sys;
 use crate::sys::clock::{Local, local};
+use crate::sys::procfs::process::{self as procfs, Stat};
 
 /// The titles of the columns.
 const HEAD: [&str; 8] = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
@@ -45,28 +46,24 @@ impl Host {
     fn row(&self, pid: i32) -> Option<[String; 8]> {
         let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
         let (stat, status) = (read("stat")?, read("status")?);
-        let stat = String::from_utf8_lossy(&stat);
-        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        // As proc_pid_stat(5) counts them; the first is the third.
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let stat = Stat::parse(&stat)?;
+        let number = |field: usize| stat.number::<u64>(field);
         let (used, started) = ((number(14)? + number(15)?) / self.ticks, self.boot + number(22)? / self.ticks);
         let share = (used * 100).checked_div(self.now.saturating_sub(started)).unwrap_or(0).min(99);
-        let user = String::from_utf8_lossy(&status).lines().find_map(|line| {
-            // Real, effective, saved, of the file system.
-            line.strip_prefix("Uid:")?.split_ascii_whitespace().nth(1).map(str::to_owned)
-        })?;
+        // Real, effective, saved, of the file system.
+        let status = String::from_utf8_lossy(&status);
+        let user = procfs::status(&status, "Uid")?.split_ascii_whitespace().nth(1)?;
         let words = read("cmdline").unwrap_or_default();
         let words = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
         Some([
-            self.name_of(&user),
+            self.name_of(user),
             pid.to_string(),
             number(4)?.to_string(),
             share.to_string(),
             local(started).zip(local(self.now)).map(|(then, now)| moment(then, now)).unwrap_or_default(),
             terminal(number(7)?),
             duration(used),
-            if words.is_empty() { format!("[{name}]") } else { words },
+            if words.is_empty() { format!("[{}]", String::from_utf8_lossy(stat.name)) } else { words },
         ])
     }
 

@@ -12,7 +12,7 @@ use crate::namespaces::user::Ids;
 use crate::namespaces::{self, Entry, uts};
 use crate::process::{self, Process};
 use crate::rootfs::{OpenIn, Opened};
-use crate::sys::proc::Procfs;
+use crate::sys::procfs::Procfs;
 use crate::sys::{self, ns};
 
 use super::child::{become_root, end_with_host, hand_over, open_terminal};

@@ -14,7 +14,7 @@ use crate::namespaces::user::{self, Ids};
 use crate::process::Process;
 use crate::process::console::{self, Pty};
 use crate::seccomp::Program;
-use crate::sys::proc::Procfs;
+use crate::sys::procfs::Procfs;
 use crate::sys::slate::Slate;
 use crate::sys::{self, Errno, ns};
 use crate::trace;

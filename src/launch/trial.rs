@@ -13,7 +13,7 @@ use crate::log;
 use crate::namespaces::{Entry, Origin, uts};
 use crate::plan::Plan;
 use crate::seccomp::Program;
-use crate::sys::proc::Procfs;
+use crate::sys::procfs::Procfs;
 use crate::sys::slate::Slate;
 use crate::sys::{self, ns};
 

@@ -14,8 +14,9 @@ use nix::unistd::{Pid, getegid, getuid};
 
 use crate::error::{Context, Error, Result};
 use crate::host;
+use crate::sys::procfs::idmap::Range;
 
-use super::user::{self, Range};
+use super::user;
 
 /// A helper and the file that grants what it gives.
 pub(super) struct Helper {

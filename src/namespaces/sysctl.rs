@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::Errno;
-use crate::sys::proc::Procfs;
+use crate::sys::procfs::Procfs;
 
 /// What a key needs to be the container's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Linux, LinuxIdMapping};
 
 use crate::error::{Context, Error, Result, ensure};
+use crate::sys::procfs::idmap::{self, Range};
 use crate::sys::{self, Errno};
 
 use super::{Origin, delegated};
@@ -17,21 +18,6 @@ use super::{Origin, delegated};
 pub struct IdMaps {
     users: Vec<Range>,
     groups: Vec<Range>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Range {
-    pub(super) inside: u32,
-    pub(super) outside: u32,
-    pub(super) size: u32,
-}
-
-impl Range {
-    fn goes_on_as(&self, next: &Range) -> bool {
-        self.inside.checked_add(self.size) == Some(next.inside)
-            && self.outside.checked_add(self.size) == Some(next.outside)
-            && self.size.checked_add(next.size).is_some()
-    }
 }
 
 impl IdMaps {
@@ -58,12 +44,12 @@ impl IdMaps {
 
     /// The outer id of an inner user.
     pub fn host_user(&self, inside: u32) -> Option<u32> {
-        outer(&self.users, inside)
+        idmap::outer(self.users.iter().copied(), inside)
     }
 
     /// The outer id of an inner group.
     pub fn host_group(&self, inside: u32) -> Option<u32> {
-        outer(&self.groups, inside)
+        idmap::outer(self.groups.iter().copied(), inside)
     }
 
     /// Writes both maps for a process in the new namespace. Each file takes a single write(2), once. What the kernel does
@@ -88,11 +74,6 @@ impl IdMaps {
     }
 }
 
-fn outer(ranges: &[Range], inside: u32) -> Option<u32> {
-    let holds = |range: &&Range| inside.checked_sub(range.inside).is_some_and(|offset| offset < range.size);
-    ranges.iter().find(holds).and_then(|range| range.outside.checked_add(inside - range.inside))
-}
-
 fn ensure_same(pid: Pid, name: &str, wanted: &[Range]) -> Result<()> {
     // What Podman writes when it joins one, since runc once wanted some map.
     const DUMMY: [Range; 1] = [Range { inside: 0, outside: 0, size: 1 }];
@@ -102,7 +83,7 @@ fn ensure_same(pid: Pid, name: &str, wanted: &[Range]) -> Result<()> {
     let path = format!("/proc/{pid}/{name}");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     ensure!(
-        joined_up(wanted.to_vec()) == joined_up(parse(&text)),
+        joined_up(wanted.to_vec()) == joined_up(idmap::parse(&text).collect()),
         "the mappings differ from those of the user namespace that is joined: {}",
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     );
@@ -111,17 +92,7 @@ fn ensure_same(pid: Pid, name: &str, wanted: &[Range]) -> Result<()> {
 
 /// The outer id of an inner user in the user namespace of a process.
 pub fn host_user_of(pid: Pid, inside: u32) -> Option<u32> {
-    fs::read_to_string(format!("/proc/{pid}/uid_map")).ok().and_then(|text| outer(&parse(&text), inside))
-}
-
-/// The lines of a map as the kernel tells it: inside, outside, size.
-fn parse(text: &str) -> Vec<Range> {
-    let number = |word: Option<&str>| word.and_then(|word| word.parse().ok());
-    let range = |line: &str| {
-        let mut words = line.split_whitespace();
-        Some(Range { inside: number(words.next())?, outside: number(words.next())?, size: number(words.next())? })
-    };
-    text.lines().filter_map(range).collect()
+    fs::read_to_string(format!("/proc/{pid}/uid_map")).ok().and_then(|text| idmap::outer(idmap::parse(&text), inside))
 }
 
 /// The same map in as few ranges as possible, in order.
@@ -220,8 +191,8 @@ fn is_denied(error: &Error) -> bool {
 
 pub(super) fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
     let mut text = String::new();
-    for Range { inside, outside, size } in ranges {
-        let _ = writeln!(text, "{inside} {outside} {size}");
+    for range in ranges {
+        let _ = write!(text, "{range}");
     }
     let path = format!("/proc/{pid}/{name}");
     let mut file = fs::OpenOptions::new().write(true).open(&path).with_context(|| format!("open {path}"))?;
@@ -233,12 +204,16 @@ pub(super) fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> Vec<Range> {
+        idmap::parse(text).collect()
+    }
+
     #[test]
     fn maps_are_the_same_however_they_are_cut() {
-        let whole = joined_up(parse("         0     100000      65536\n"));
-        assert_eq!(joined_up(parse("1 100001 65535\n0 100000 1\n")), whole);
-        assert_ne!(joined_up(parse("0 100000 65535\n")), whole);
-        assert_ne!(joined_up(parse("0 100001 65536\n")), whole);
-        assert_eq!(joined_up(parse("0 0 4294967295\n")).len(), 1);
+        let whole = joined_up(read("         0     100000      65536\n"));
+        assert_eq!(joined_up(read("1 100001 65535\n0 100000 1\n")), whole);
+        assert_ne!(joined_up(read("0 100000 65535\n")), whole);
+        assert_ne!(joined_up(read("0 100001 65536\n")), whole);
+        assert_eq!(joined_up(read("0 0 4294967295\n")).len(), 1);
     }
 }

@@ -8,6 +8,7 @@ use super::capabilities::Set;
 use super::user::User;
 use super::{Process, labels::Labels};
 use crate::error::{Context, Error, Result};
+use crate::sys::procfs::process as procfs;
 
 /// The numbers of two capabilities.
 const SETGID: u32 = 6;
@@ -91,8 +92,7 @@ struct Status<'a>(&'a str);
 
 impl<'a> Status<'a> {
     fn value(&self, name: &str) -> Result<&'a str> {
-        let value = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        value.map(str::trim).ok_or_else(|| Error::new(format!("its status has no {name}")))
+        procfs::status(self.0, name).ok_or_else(|| Error::new(format!("its status has no {name}")))
     }
 
     fn number(&self, name: &str) -> Result<u64> {

@@ -6,20 +6,20 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIdMapping, Mount as Entry, Spec};
 
-use super::mountinfo;
 use super::options::Asked;
 use super::request::{self, Isolation};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::clone::{Fork, clone3, setns};
 use crate::sys::mount::{clone_path, map_ids};
+use crate::sys::procfs::idmap;
+use crate::sys::procfs::mountinfo::{self, Mount};
 use crate::sys::{self, Errno, ns};
 
 /// `size` ids from `disk` on, as the file system has them, are seen as those of the host from `host` on.
@@ -213,7 +213,7 @@ impl Maps {
         let read = |name: &str| {
             let path = format!("/proc/{pid}/{name}");
             let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-            Ok::<_, Error>(text.lines().filter_map(Range::of_line).collect())
+            Ok::<_, Error>(idmap::parse(&text).map(Range::of_map).collect())
         };
         Ok(Maps { users: read("uid_map")?, groups: read("gid_map")? })
     }
@@ -239,11 +239,9 @@ impl Range {
         }
     }
 
-    /// A line of uid_map: three numbers.
-    fn of_line(line: &str) -> Option<Range> {
-        let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
-        let (disk, host, size) = (numbers.next()??, numbers.next()??, numbers.next()??);
-        Some(Range { disk, host, size, relative: false })
+    /// As the kernel shows it.
+    fn of_map(range: idmap::Range) -> Range {
+        Range { disk: range.inside, host: range.outside, size: range.size, relative: false }
     }
 }
 
@@ -401,10 +399,10 @@ impl Source<'_> {
             Source::Path(path) => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
         };
         let table = read_table();
-        let mut below: Vec<&mountinfo::Entry> = table.iter().filter(|mount| mount.point.starts_with(&path)).collect();
+        let mut below: Vec<&Mounted> = table.iter().filter(|mount| mount.point.starts_with(&path)).collect();
         below.extend(table.iter().rfind(|mount| path.starts_with(&mount.point)));
         below.reverse();
-        let refuses = |mount: &&&mountinfo::Entry| {
+        let refuses = |mount: &&&Mounted| {
             let point = if path.starts_with(&mount.point) { &path } else { &mount.point };
             clone_path(point.as_path(), false).is_ok_and(|tree| map_ids(&tree, false, namespace) == Err(Errno::EINVAL))
         };
@@ -416,11 +414,17 @@ impl Source<'_> {
     }
 }
 
-fn read_table() -> Vec<mountinfo::Entry> {
-    let mut text = Vec::new();
-    let read = File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_end(&mut text));
-    let lines = text.split(|&byte| byte == b'\n').filter(|_| read.is_ok());
-    lines.filter_map(mountinfo::entry).collect()
+/// A mount of our own namespace.
+struct Mounted {
+    point: PathBuf,
+    fstype: String,
+}
+
+fn read_table() -> Vec<Mounted> {
+    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mounted =
+        |mount: Mount<'_>| Mounted { point: mount.point(), fstype: String::from_utf8_lossy(mount.fstype).into_owned() };
+    mountinfo::parse(&table).map(mounted).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! Each file of the room uses only those of lines above its own, or to its left:
 //!
 //! - what is asked for, and words for it: `request`, `propagation`, `options`;
-//! - single steps: `path`, `filesystem`, `mountinfo`, `copyup`, `procfs`, `guest`, `idmap`;
+//! - single steps: `path`, `filesystem`, `copyup`, `procfs`, `guest`, `idmap`;
 //! - parts of the root: `stack`, `overlay`, `kept`, `image`, `nodes`, `devices`, `masks`, `pivot`, `view`;
 //! - `mount`, with an order of its own, and `sources`;
 //! - the whole: `plan`, `opened`, `look`, `restore`, `live`.
@@ -28,7 +28,6 @@ mod live;
 mod look;
 mod masks;
 mod mount;
-mod mountinfo;
 #[cfg(test)]
 mod native_tests;
 mod nodes;

@@ -9,11 +9,11 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir, pivot_root};
 
 use super::filesystem::empty_directory;
-use super::mountinfo;
 use super::path::Root;
 use crate::error::{Context, Result};
 use crate::sys::Errno;
 use crate::sys::mount::attach;
+use crate::sys::procfs::mountinfo::{self, Mount};
 
 /// Makes the container's root the root of the mount namespace and lets go of everything else.
 pub(super) fn pivot(root: &Root) -> Result<()> {
@@ -68,15 +68,12 @@ fn hide(mount: &Path) -> Result<()> {
 /// Mount points outside the rootfs of whole procfs and sysfs trees. They are the host's, which it named itself.
 fn full_mounts(rootfs: &Path) -> Result<Vec<PathBuf>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    let lines = table.split(|&byte| byte == b'\n');
-    Ok(lines.filter_map(full_mount).filter(|point| !point.starts_with(rootfs)).collect())
+    Ok(mountinfo::parse(&table).filter_map(full_mount).filter(|point| !point.starts_with(rootfs)).collect())
 }
 
-/// The mount point of a whole procfs or sysfs.
-fn full_mount(line: &[u8]) -> Option<PathBuf> {
-    let mount = mountinfo::entry(line)?;
-    let full = mount.root == Path::new("/") && matches!(mount.fstype.as_str(), "proc" | "sysfs");
-    full.then_some(mount.point)
+fn full_mount(mount: Mount<'_>) -> Option<PathBuf> {
+    let full = mount.is_whole() && matches!(mount.fstype, b"proc" | b"sysfs");
+    full.then(|| mount.point())
 }
 
 #[cfg(test)]
@@ -85,7 +82,8 @@ mod tests {
 
     #[test]
     fn only_whole_procfs_and_sysfs_trees_count() {
-        let point = |line: &str| full_mount(line.as_bytes()).map(|path| path.display().to_string());
+        let point =
+            |line: &str| mountinfo::parse(line.as_bytes()).find_map(full_mount).map(|path| path.display().to_string());
         assert_eq!(
             point("36 35 0:4 / /pr\\040oc rw,nosuid shared:1 master:2 - proc proc rw").as_deref(),
             Some("/pr oc")

@@ -10,6 +10,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use super::procfs::process as text;
 use super::{Errno, Result};
 
 /// A pidfd of a running or dead (not yet reaped) process, pidfd_open(2).
@@ -70,8 +71,8 @@ pub fn signal_listed<E>(
 
 /// The process that a thread is of, proc_pid_status(5); `None` when it has ended.
 pub fn process_of(thread: Pid) -> Option<Pid> {
-    let text = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    let pid = text.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let pid = text::status(&status, "Tgid")?.parse().ok()?;
     Some(Pid::from_raw(pid))
 }
 
@@ -164,7 +165,7 @@ pub fn stat(pid: Pid) -> Result<Option<Stat>> {
     match fs::File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut buffer)) {
         Ok(length) => Ok(parse_stat(&buffer[..length])),
         Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
-            Errno::ENOENT if !super::proc::is_mounted() => Err(Errno::ENOENT),
+            Errno::ENOENT if !super::procfs::is_mounted() => Err(Errno::ENOENT),
             Errno::ENOENT | Errno::ESRCH => Ok(None),
             errno => Err(errno),
         },
@@ -174,37 +175,21 @@ pub fn stat(pid: Pid) -> Result<Option<Stat>> {
 /// Whether a process is stopped by a signal or a tracer. False when nobody knows.
 pub fn is_stopped(pid: Pid) -> bool {
     let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    fields(&stat).and_then(|mut fields| fields.next()).is_some_and(|state| matches!(state, "T" | "t"))
+    text::Stat::parse(&stat).is_some_and(|stat| matches!(stat.field(3), Some("T" | "t")))
 }
 
-/// The fields from the third on. The name (field 2) may hold anything, a closing parenthesis too; the last one ends it.
-fn fields(stat: &[u8]) -> Option<impl Iterator<Item = &str>> {
-    let rest = stat.iter().rposition(|&byte| byte == b')').and_then(|end| stat.get(end + 2..))?;
-    Some(std::str::from_utf8(rest).ok()?.split_ascii_whitespace())
-}
-
-fn parse_stat(stat: &[u8]) -> Option<Stat> {
-    let mut fields = fields(stat)?;
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    let (parent, _group, session) = (fields.next()?, fields.next()?, fields.next()?);
-    let start_time = fields.nth(15)?;
-    Some(Stat { parent: parent.parse().ok()?, session: session.parse().ok()?, start_time: start_time.parse().ok()? })
+fn parse_stat(line: &[u8]) -> Option<Stat> {
+    let stat = text::Stat::parse(line).filter(|stat| !stat.is_dead())?;
+    Some(Stat { parent: stat.number(4)?, session: stat.number(6)?, start_time: stat.number(22)? })
 }
 
 /// The wait status of a process that has ended and that its parent has not asked about yet; `None` for any other, told by
 /// the start time. Field 52 of proc_pid_stat(5), which is 0 for those who may not look.
 pub fn status_of_zombie(pid: Pid, start_time: u64) -> Option<i32> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_zombie(&text, start_time)
-}
-
-fn parse_zombie(stat: &[u8], start_time: u64) -> Option<i32> {
-    // The first of these is field 3.
-    let fields: Vec<&str> = fields(stat)?.collect();
-    let is_it = fields.first() == Some(&"Z") && fields.get(19)?.parse() == Ok(start_time);
-    is_it.then(|| fields.get(49)?.parse().ok()).flatten()
+    let line = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = text::Stat::parse(&line)?;
+    let is_it = stat.field(3) == Some("Z") && stat.number(22) == Some(start_time);
+    is_it.then(|| stat.number(52)).flatten()
 }
 
 /// How many clock ticks, the unit of [`Stat::start_time`], make a second.
@@ -217,7 +202,7 @@ pub fn ticks_per_second() -> u64 {
 /// The pid of the process behind a pidfd, as this process' pid namespace sees it.
 pub fn of(pidfd: BorrowedFd<'_>) -> Option<Pid> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+    let pid = text::status(&info, "Pid")?.parse().ok()?;
     (pid > 0).then(|| Pid::from_raw(pid))
 }
 
@@ -258,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_parentheses_hides_no_field() {
+    fn the_parent_the_session_and_the_start_time_are_told_of_who_lives() {
         let line = b"7 (a) b) S 3 7 5 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3";
         assert_eq!(parse_stat(line), Some(Stat { parent: 3, session: 5, start_time: 4242 }));
         assert_eq!(parse_stat(b"7 (a) Z 3 7 5 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4242 1 2 3"), None);

@@ -144,15 +144,5 @@ fn socket_of(list: &str) -> Option<String> {
 pub(super) fn outer_user() -> u32 {
     let own = geteuid().as_raw();
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    outside(&map, own).unwrap_or(own)
-}
-
-/// Looks a user up in a `uid_map`, whose lines are inside, outside, length.
-fn outside(map: &str, inside: u32) -> Option<u32> {
-    map.lines().find_map(|line| {
-        let mut numbers = line.split_whitespace().map(|word| word.parse::<u32>().ok());
-        let (first, outer, length) = (numbers.next()??, numbers.next()??, numbers.next()??);
-        let place = inside.checked_sub(first).filter(|place| *place < length)?;
-        outer.checked_add(place)
-    })
+    crate::sys::procfs::idmap::outer(crate::sys::procfs::idmap::parse(&map), own).unwrap_or(own)
 }

@@ -100,7 +100,7 @@ pub(super) fn document(facts: &[Fact]) -> Value {
 /// Looks at the host; changes nothing.
 pub(super) fn survey() -> Vec<Fact> {
     let mut facts = Vec::new();
-    if !sys::proc::is_mounted() {
+    if !sys::procfs::is_mounted() {
         let fact = Fact::new("kernel", "procfs", State::Fatal, "not mounted on /proc");
         return vec![fact.or("no container can be made, and nothing else can be told: mount -t proc proc /proc")];
     }

@@ -11,7 +11,7 @@ use crate::host;
 use crate::namespaces::{Entry, KINDS, Origin};
 use crate::plan::Plan;
 use crate::process::Thread;
-use crate::sys;
+use crate::sys::{self, procfs};
 
 use super::super::members::everybody;
 
@@ -41,7 +41,7 @@ impl Expected<'_> {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).context("list its threads")?;
         for thread in threads.flatten().map(|entry| entry.path()) {
             let status = fs::read_to_string(thread.join("status")).context("read its status")?;
-            let state = status.lines().find_map(|line| line.strip_prefix("State:")).unwrap_or_default().trim();
+            let state = procfs::process::status(&status, "State").unwrap_or_default();
             if state.starts_with('Z') {
                 continue;
             }
@@ -66,7 +66,7 @@ impl Expected<'_> {
         let Some(cgroup) = self.cgroup else { return Ok(()) };
         let file = format!("/proc/{pid}/cgroup");
         let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
-        let place = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        let place = procfs::process::cgroup(&text).unwrap_or_default();
         if is_within(place, &cgroup.to_string()) {
             return Ok(());
         }

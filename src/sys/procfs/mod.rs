@@ -1,21 +1,19 @@
-//! A procfs of our own, which no container can have mounted anything over.
+//! procfs: what its files say, one parser for each, and a mount of our own, which no container can have mounted anything
+//! over.
+
+pub mod idmap;
+pub mod mountinfo;
+pub mod process;
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 
+use super::mount::{Attr, Filesystem};
 use super::{Errno, Result};
-
-// linux/mount.h; libc has no names for these.
-const FSOPEN_CLOEXEC: u32 = 1;
-const FSCONFIG_CMD_CREATE: u32 = 6;
-const FSMOUNT_CLOEXEC: u32 = 1;
-const MOUNT_ATTR_NOSUID: u32 = 2;
-const MOUNT_ATTR_NODEV: u32 = 4;
-const MOUNT_ATTR_NOEXEC: u32 = 8;
 
 /// Whether `/proc` is a procfs at all.
 pub fn is_mounted() -> bool {
@@ -31,17 +29,7 @@ pub struct Procfs(OwnedFd);
 impl Procfs {
     /// fsopen("proc") and fsmount; needs CAP_SYS_ADMIN over the mount and pid namespaces.
     pub fn open() -> Result<Procfs> {
-        // SAFETY: the kernel reads the two NUL-terminated strings and integers; each result is a new descriptor that
-        // nobody else owns.
-        unsafe {
-            let context = owned(libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), FSOPEN_CLOEXEC))?;
-            let create = FSCONFIG_CMD_CREATE;
-            let null = std::ptr::null::<libc::c_char>();
-            Errno::result(libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), create, null, null, 0))?;
-            let flags = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSUID;
-            let mount = libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, flags);
-            Ok(Procfs(owned(mount)?))
-        }
+        Filesystem::open(c"proc")?.mount(Attr::NODEV | Attr::NOEXEC | Attr::NOSUID).map(Procfs)
     }
 
     /// The root directory of the mount.
@@ -71,14 +59,4 @@ pub fn open_below(root: BorrowedFd<'_>, path: &str, flags: OFlag) -> Result<File
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
     openat2(root, path, how).map(File::from)
-}
-
-/// Takes the descriptor that a raw call returned.
-///
-/// # Safety
-/// `result` is what a call that makes a new descriptor returned.
-unsafe fn owned(result: libc::c_long) -> Result<OwnedFd> {
-    let fd = Errno::result(result)?;
-    // SAFETY: the caller says that the descriptor is new, so nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
