@@ -39,6 +39,8 @@ mod namespaces;
 #[forbid(unsafe_code)]
 mod pages;
 #[forbid(unsafe_code)]
+mod passwd;
+#[forbid(unsafe_code)]
 mod plan;
 #[forbid(unsafe_code)]
 mod process;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("error", &[]),
+    ("passwd", &[]),
     ("time", &[]),
     ("host", &["sys", "error"]),
     ("input", &["error"]),
@@ -67,6 +68,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "log",
             "host",
             "input",
+            "passwd",
             "time",
             "namespaces",
             "rootfs",
@@ -88,6 +90,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "log",
             "host",
             "input",
+            "passwd",
             "cli",
             "selfexe",
             "namespaces",
@@ -108,7 +111,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// What every room may use.
-const LEAVES: &[&str] = &["sys", "error", "log", "host", "input", "dbus"];
+const LEAVES: &[&str] = &["sys", "error", "log", "host", "input", "dbus", "passwd"];
 
 /// Generated tables may be long; nothing else may.
 const LONGEST: usize = 700;

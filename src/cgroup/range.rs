@@ -186,12 +186,11 @@ fn refuses_list(list: &str, possible: &str, beyond: Errno) -> Option<Refusal> {
         return refusal(Errno::EINVAL);
     }
     for part in list.split(is_between).filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        match (first.parse::<u32>(), last.parse::<u32>()) {
-            (Ok(first), Ok(last)) if first > last => return refusal(Errno::EINVAL),
-            (Ok(_), Ok(last)) if last > highest => return refusal(beyond),
-            (Ok(_), Ok(_)) => {}
-            _ => return refusal(Errno::EINVAL),
+        match crate::sys::procfs::list::part(part) {
+            Ok(range) if range.start() > range.end() => return refusal(Errno::EINVAL),
+            Ok(range) if *range.end() > highest => return refusal(beyond),
+            Ok(_) => {}
+            Err(_) => return refusal(Errno::EINVAL),
         }
     }
     None

@@ -124,13 +124,7 @@ fn json<T: Serialize>(shown: &[T]) -> Result<String> {
     list.map(|list| list + "\n").map_err(|error| Error::new(error.to_string()))
 }
 
-/// The name of a user of the host, or `#id`. Read from the file: a static binary has no other name services.
+/// The name of a user of the host, or `#id`.
 fn user_name(id: u32) -> String {
-    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, number) = (fields.next()?, fields.nth(1)?);
-        (number.parse() == Ok(id)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| format!("#{id}"))
+    crate::passwd::Users::of_host().name(id).unwrap_or_else(|| format!("#{id}"))
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::error::{Context, Error, Result};
+use crate::passwd::{Users, decimal};
 use crate::sys;
 use crate::sys::clock::{Local, local};
 use crate::sys::procfs::process::{self as procfs, Stat};
@@ -26,7 +27,7 @@ fn line([user, pid, parent, share, started, terminal, time, command]: &[String; 
 
 /// What the rows have in common.
 struct Host {
-    users: String,
+    users: Users,
     /// Seconds since 1970.
     boot: u64,
     now: u64,
@@ -39,8 +40,7 @@ impl Host {
         let boot = stat.lines().find_map(|line| line.strip_prefix("btime ")?.parse().ok());
         let boot = boot.ok_or_else(|| Error::new("/proc/stat has no btime"))?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        Ok(Host { users, boot, now, ticks: sys::pid::ticks_per_second() })
+        Ok(Host { users: Users::of_host(), boot, now, ticks: sys::pid::ticks_per_second() })
     }
 
     fn row(&self, pid: i32) -> Option<[String; 8]> {
@@ -69,12 +69,8 @@ impl Host {
 
     /// A user's name, cut to its column; the number of one who has none.
     fn name_of(&self, user: &str) -> String {
-        let name = self.users.lines().find_map(|line| {
-            let mut parts = line.split(':');
-            let name = parts.next()?;
-            (parts.nth(1)? == user).then_some(name)
-        });
-        match name.unwrap_or(user) {
+        let name = decimal(user).and_then(|id| self.users.name(id));
+        match name.as_deref().unwrap_or(user) {
             long if long.len() > 8 => long.chars().take(7).chain(['+']).collect(),
             short => short.to_owned(),
         }
@@ -125,7 +121,8 @@ mod tests {
         assert_eq!(moment(now, now), "09:05");
         assert_eq!(moment(Local { day_of_year: 4, month: 0, day: 5, ..now }, now), "Jan05");
         assert_eq!(moment(Local { year: 2025, ..now }, now), "2025");
-        let host = Host { users: "root:x:0:0\nsystemd-network:x:7:7\n".into(), boot: 0, now: 0, ticks: 100 };
+        let host =
+            Host { users: Users::of(b"root:x:0:0\nsystemd-network:x:7:7\n".to_vec()), boot: 0, now: 0, ticks: 100 };
         assert_eq!(["0", "7", "1234"].map(|user| host.name_of(user)), ["root", "systemd+", "1234"]);
     }
 }

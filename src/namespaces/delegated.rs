@@ -14,6 +14,7 @@ use nix::unistd::{Pid, getegid, getuid};
 
 use crate::error::{Context, Error, Result};
 use crate::host;
+use crate::passwd::Users;
 use crate::sys::procfs::idmap::Range;
 
 use super::user;
@@ -125,17 +126,7 @@ fn has_capability(path: &Path) -> bool {
 /// The caller by name, or by number where there is none.
 fn caller() -> String {
     let user = getuid();
-    let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    name_of(&text, user.as_raw()).map_or_else(|| user.to_string(), str::to_owned)
-}
-
-/// The first user with this number, passwd(5).
-fn name_of(passwd: &str, user: u32) -> Option<&str> {
-    passwd.lines().find_map(|line| {
-        let mut parts = line.split(':');
-        let name = parts.next()?;
-        (parts.nth(1)?.parse() == Ok(user)).then_some(name)
-    })
+    Users::of_host().name(user.as_raw()).unwrap_or_else(|| user.to_string())
 }
 
 /// The ids that a user is granted, by name or by number, subuid(5).
@@ -159,13 +150,6 @@ fn find(program: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_callers_name_comes_from_passwd() {
-        let passwd = "root:x:0:0::/root:/bin/sh\njo:x:1000:100::/home/jo:/bin/sh\n";
-        assert_eq!(name_of(passwd, 1000), Some("jo"));
-        assert_eq!(name_of(passwd, 100), None);
-    }
 
     #[test]
     fn ranges_are_granted_by_name_or_number() {

@@ -7,7 +7,7 @@ use oci_spec::runtime as spec;
 use oci_spec::runtime::{IOPriorityClass as Class, LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy as Policy};
 
 use crate::error::{Context, Error, Result, ensure};
-use crate::sys::{Errno, sched};
+use crate::sys::{Errno, procfs, sched};
 
 const POLICIES: [(Policy, u32); 7] = [
     (Policy::SchedOther, 0),
@@ -268,8 +268,9 @@ impl Affinity {
 pub(super) fn bits(list: &str, limit: usize) -> Result<Vec<u64>> {
     let mut mask = Vec::new();
     for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (index(first, list)?, index(last, list)?);
+        let range = procfs::list::part(part)
+            .map_err(|text| Error::new(format!("{text:?} in the list {list:?} is not a number")))?;
+        let (first, last) = (*range.start() as usize, *range.end() as usize);
         ensure!(first <= last, "{part:?} in the list {list:?} ends before it begins");
         ensure!(last < limit, "{last} in the list {list:?} is larger than {}", limit - 1);
         if mask.len() <= last / 64 {
@@ -280,12 +281,6 @@ pub(super) fn bits(list: &str, limit: usize) -> Result<Vec<u64>> {
         }
     }
     Ok(mask)
-}
-
-fn index(text: &str, list: &str) -> Result<usize> {
-    super::user::decimal(text.trim())
-        .map(|number| number as usize)
-        .ok_or_else(|| Error::new(format!("{text:?} in the list {list:?} is not a number")))
 }
 
 #[cfg(test)]

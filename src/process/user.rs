@@ -4,7 +4,7 @@
 //! refused (CVE-2026-30892).
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -14,6 +14,7 @@ use nix::unistd::{Gid, Uid, fchown, getgroups, isatty, setgroups, setresgid, set
 use oci_spec::runtime as spec;
 
 use crate::error::{Context, Error, Result, ensure};
+use crate::passwd;
 use crate::sys::{Errno, process};
 
 /// The id that the kernel takes for "leave it as it is", so it is nobody's.
@@ -189,15 +190,10 @@ fn unmapped(errno: Errno, kind: &str, id: u32) -> Error {
     }
 }
 
-/// A number in decimal digits and nothing else, up to 2³²−1.
-pub(super) fn decimal(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
-}
-
 /// A user or group id as people type it: decimal digits, the whole string.
 pub fn parse_id(text: &str) -> Result<u32> {
-    let id = decimal(text).ok_or_else(|| Error::new(format!("{text:?} is not a number between 0 and 4294967294")))?;
+    let id = passwd::decimal(text)
+        .ok_or_else(|| Error::new(format!("{text:?} is not a number between 0 and 4294967294")))?;
     valid(id)?;
     Ok(id)
 }
@@ -212,24 +208,8 @@ pub(super) fn home(uid: u32) -> Vec<u8> {
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let Ok(fd) = openat2(AT_FDCWD, "/etc/passwd", how) else { return b"/".to_vec() };
     let regular = fstat(&fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);
-    let found = if regular { home_in(BufReader::new(File::from(fd).take(PASSWD_LIMIT)), uid) } else { None };
+    let found = if regular { passwd::home(BufReader::new(File::from(fd).take(PASSWD_LIMIT)), uid) } else { None };
     found.unwrap_or_else(|| b"/".to_vec())
-}
-
-/// The sixth field of the first line of a passwd(5) file whose third field is `uid`.
-fn home_in(mut passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if passwd.read_until(b'\n', &mut line).ok()? == 0 {
-            return None;
-        }
-        let mut fields = line.trim_ascii_end().split(|&byte| byte == b':');
-        let Some(id) = fields.nth(2).and_then(|id| std::str::from_utf8(id).ok()).and_then(decimal) else { continue };
-        if id == uid {
-            return fields.nth(2).filter(|home| !home.is_empty() && !home.contains(&0)).map(<[u8]>::to_vec);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -293,17 +273,5 @@ mod tests {
             .umask,
             0o027
         );
-    }
-
-    #[test]
-    fn the_home_directory_is_found_by_number_alone() {
-        let passwd = b"root:x:0:0:root:/root:/bin/sh\n1001:x:0:0::/trap:/bin/sh\n# :x\n\nbob:x:1001:1001::/home/bob:\n\
-            eve:x:1002:1002::::\nlast:x:1003:9::/last" as &[u8];
-        let home = |uid| home_in(passwd, uid).map(|home| String::from_utf8(home).unwrap());
-        assert_eq!(home(0).as_deref(), Some("/root"));
-        assert_eq!(home(1001).as_deref(), Some("/home/bob"));
-        assert_eq!(home(1002), None);
-        assert_eq!(home(1003).as_deref(), Some("/last"));
-        assert_eq!(home(4242), None);
     }
 }

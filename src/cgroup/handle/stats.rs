@@ -320,8 +320,8 @@ fn huge_pages(files: &Reader, dir: &OwnedFd) -> Result<BTreeMap<String, HugePage
 /// The numbers of a list such as `0-3,7`.
 fn list(text: &str) -> Vec<u16> {
     let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.parse().ok()?..=last.parse().ok()?)
+        let range = crate::sys::procfs::list::part(part).ok()?;
+        Some(u16::try_from(*range.start()).ok()?..=u16::try_from(*range.end()).ok()?)
     };
     text.trim().split(',').filter_map(range).flatten().collect()
 }

@@ -199,9 +199,11 @@ fn is_device(text: &str) -> bool {
 fn mask(list: &str) -> Result<Vec<Value>> {
     let mut bytes: Vec<u8> = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let parse = |text: &str| text.trim().parse::<u32>().ok().filter(|&number| number < HIGHEST);
-        let (Some(first), Some(last)) = (parse(first), parse(last)) else { bail!("{list:?} is not a list like 0-3,8") };
+        let range = crate::sys::procfs::list::part(part).ok();
+        let Some(range) = range.filter(|range| *range.start().max(range.end()) < HIGHEST) else {
+            bail!("{list:?} is not a list like 0-3,8")
+        };
+        let (first, last) = range.into_inner();
         ensure!(first <= last, "{part:?} is a range that runs backwards");
         if bytes.len() <= last as usize / 8 {
             bytes.resize(last as usize / 8 + 1, 0);

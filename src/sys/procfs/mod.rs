@@ -2,6 +2,7 @@
 //! over.
 
 pub mod idmap;
+pub mod list;
 pub mod mountinfo;
 pub mod process;
 
