@@ -13,6 +13,16 @@ use nix::errno::Errno;
 /// The result of everything in corten that can fail for a reason worth telling.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// A name as a reference token of a JSON pointer (RFC 6901).
+pub fn escape(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// The name that a reference token stands for.
+pub fn unescape(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
+}
+
 /// A failure with its context; see the module's head.
 pub struct Error(Box<Detail>);
 
@@ -276,6 +286,13 @@ pub(crate) use {bail, ensure};
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_in_a_pointer_is_escaped_and_comes_back() {
+        for (name, token) in [("a/b", "a~1b"), ("~1", "~01"), ("~/~", "~0~1~0"), ("plain", "plain")] {
+            assert_eq!((escape(name).as_str(), unescape(token).as_str()), (token, name));
+        }
+    }
 
     #[test]
     fn a_chain_reads_from_the_outside_in_and_ends_with_the_words_of_the_errno() {

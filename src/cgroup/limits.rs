@@ -12,7 +12,7 @@ use oci_spec::runtime::{
 };
 
 use super::controllers::{Controller, Set};
-use crate::error::{Context, Error, Result, bail, ensure};
+use crate::error::{Context, Error, Result, bail, ensure, escape};
 
 type Text = Cow<'static, str>;
 
@@ -279,7 +279,7 @@ fn rdma(part: &HashMap<String, LinuxRdma>, writes: &mut Vec<Write>) -> Result<()
     let mut devices: Vec<_> = part.iter().collect();
     devices.sort_by_key(|(name, _)| name.as_str());
     for (name, limit) in devices {
-        let field = format!("rdma/{}", pointer_part(name));
+        let field = format!("rdma/{}", escape(name));
         let is_name = !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control());
         ensure_field(is_name, &field, || format!("{name:?} is not the name of a device"))?;
         let keys = [("hca_handle", limit.hca_handles()), ("hca_object", limit.hca_objects())];
@@ -298,7 +298,7 @@ fn unified(part: &HashMap<String, String>, writes: &mut Vec<Write>) -> Result<()
     let mut files: Vec<_> = part.iter().collect();
     files.sort_by_key(|(name, _)| name.as_str());
     for (name, value) in files {
-        let field = format!("unified/{}", pointer_part(name));
+        let field = format!("unified/{}", escape(name));
         let is_name = !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '\0']);
         ensure_field(is_name, &field, || format!("{name:?} is not the name of a file in a cgroup"))?;
         let is_ours = name.starts_with("cgroup.") && !CORE_LIMITS.contains(&name.as_str());
@@ -317,11 +317,6 @@ fn ensure_field(condition: bool, field: &str, sentence: impl FnOnce() -> String)
         Ok(())
     };
     check().field(|| format!("/linux/resources/{field}"))
-}
-
-/// A key as a part of a JSON pointer (RFC 6901).
-fn pointer_part(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

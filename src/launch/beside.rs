@@ -58,7 +58,7 @@ pub fn inside<T>(
 fn enter(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Ids) -> Result<()> {
     // In a container with the host's pid namespace, its processes must not look into this one, whose descriptors are still
     // the host's (CVE-2016-9962). Root's is so from the start.
-    sys::start::seclude().context("become non-dumpable")?;
+    child::seclude()?;
     child::join_container(init, kinds, instead)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     Ok(())

@@ -15,7 +15,7 @@ use crate::rootfs::{OpenIn, Opened};
 use crate::sys::procfs::Procfs;
 use crate::sys::{self, ns};
 
-use super::child::{become_root, end_with_host, hand_over, open_terminal};
+use super::child::{become_root, end_with_host, hand_over, open_terminal, seclude};
 use super::fork::{self, joins};
 use super::wire::{Message, Wire};
 
@@ -86,7 +86,7 @@ impl Entering {
         if exposed && !outside {
             // Others in a joined namespace must not look into this process, which still holds the host's descriptors
             // (CVE-2016-9962). Root's is so from the start; where id maps are to be written, that is the host's part.
-            sys::start::seclude().context("become non-dumpable")?;
+            seclude()?;
         }
         fork::enter(&self.entries, offsets.filter(|_| self.joins_user), self.instead)?;
         if joins(&self.entries, ns::Flags::USER) {
@@ -99,7 +99,7 @@ impl Entering {
         // Before the ids change: then our files in /proc belong to the host's root, and we may not write our own offsets.
         late.zip(own).map_or(Ok(()), |(offsets, own)| offsets.enter(&own))?;
         // Nobody sees an intermediate process in what it has joined so far, and its clocks are set.
-        if exposed && outside { sys::start::seclude().context("become non-dumpable") } else { Ok(()) }
+        if exposed && outside { seclude() } else { Ok(()) }
     }
 
     /// Makes the pid namespace that is joined the one of our children.

@@ -126,6 +126,11 @@ pub(super) fn end_with_host() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("set the parent death signal")
 }
 
+/// Makes this process non-dumpable.
+pub(super) fn seclude() -> Result<()> {
+    sys::start::seclude().context("become non-dumpable")
+}
+
 /// Becomes root of the new user namespace, whose maps are written, and makes there what only its root can
 /// (`late`).
 pub(super) fn become_root(instead: Ids, late: ns::Flags) -> Result<()> {
@@ -151,7 +156,7 @@ impl Join {
     fn enter(self, process: &mut Process, console: Option<OwnedFd>) -> Result<Option<Procfs>> {
         // While our own files in /proc are ours.
         process.adopt(nix::unistd::getpid()).phase("process")?;
-        sys::start::seclude().context("become non-dumpable")?;
+        seclude()?;
         let wanted = process.needs_proc();
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
         join_container(self.init.as_fd(), self.kinds, process.ids())?;

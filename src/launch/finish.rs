@@ -21,7 +21,7 @@ use crate::sys::slate::Slate;
 use crate::sys::{self, Errno};
 use crate::trace;
 
-use super::child::{Script, pass_warnings};
+use super::child::{Script, pass_warnings, seclude};
 use super::fork::Seat;
 use super::listener;
 use super::talk::Launched;
@@ -39,7 +39,7 @@ pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
     match script.seat.take() {
         Some(seat) => {
             // At the latest: for root it is from the start.
-            sys::start::seclude().context("become non-dumpable")?;
+            seclude()?;
             seat.prepare()?;
             script.take(seat, wire)?;
         }

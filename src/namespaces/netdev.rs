@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 
 use oci_spec::runtime::Linux;
 
-use crate::error::{Context, Error, Result, bail, ensure};
+use crate::error::{Context, Error, Result, bail, ensure, escape};
 use crate::sys::Errno;
 use crate::sys::netlink::Route;
 
@@ -85,7 +85,7 @@ impl Devices {
 
 impl Device {
     fn field(&self) -> String {
-        format!("/linux/netDevices/{}", self.host.replace('~', "~0").replace('/', "~1"))
+        format!("/linux/netDevices/{}", escape(&self.host))
     }
 
     /// `%d` in a name stands for the first number that is free.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, escape};
 use crate::sys::Errno;
 use crate::sys::procfs::Procfs;
 
@@ -47,7 +47,7 @@ impl Sysctls {
         let mut planned = Vec::new();
         for (key, value) in list.into_iter().flatten() {
             let sysctl = Sysctl::plan(key, value, domain_name_field, &mut owned)
-                .field(|| format!("/linux/sysctl/{}", key.replace('~', "~0").replace('/', "~1")))?;
+                .field(|| format!("/linux/sysctl/{}", escape(key)))?;
             planned.push(sysctl);
         }
         // A map has no order of its own; a fixed one makes failures repeatable.
@@ -85,7 +85,7 @@ impl Sysctls {
                     Errno::EINVAL => refused(sysctl, errno).hint("the value is not one that this parameter takes"),
                     _ => refused(sysctl, errno),
                 })
-                .field(|| format!("/linux/sysctl/{}", sysctl.key.replace('~', "~0").replace('/', "~1")))?;
+                .field(|| format!("/linux/sysctl/{}", escape(&sysctl.key)))?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 
 use super::{FAIL_UNKNOWN, INNER_CGROUP, KEEP_GROUPS};
 use crate::cgroup::{self, systemd};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, escape};
 use crate::process::LANDLOCK;
 use crate::{host, rootfs};
 
@@ -86,7 +86,7 @@ pub(super) fn check(
     list.sort_unstable();
     for (name, value) in list {
         let Some(what) = reach(name, value, manager) else { continue };
-        let pointer = || format!("/annotations/{}", name.replace('~', "~0").replace('/', "~1"));
+        let pointer = || format!("/annotations/{}", escape(name));
         if !is_among(name, allowed.iter().map(String::as_str)) && !is_in_files(name).field(pointer)? {
             let file = files().pop().map(|(file, _)| file).unwrap_or_default();
             let remedy = format!(

@@ -11,7 +11,7 @@ use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Mount, Process, Spec, User
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, escape};
 use crate::input;
 
 use super::shape;
@@ -277,7 +277,7 @@ fn pointer_at(text: &[u8], column: usize) -> String {
         _ => {}
     }
     let word = |place: &Place| match place {
-        Place::Key(key) => format!("/{}", shape::escape(key)),
+        Place::Key(key) => format!("/{}", escape(key)),
         Place::Item(index) => format!("/{index}"),
     };
     places.iter().map(word).collect()

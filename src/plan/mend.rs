@@ -7,6 +7,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::error::unescape;
+
 /// A configuration that gets better.
 pub struct Document {
     value: Value,
@@ -149,11 +151,6 @@ fn whole(pointer: &str) -> &str {
     let Some(list) = WHOLES.iter().find(|list| pointer.starts_with(**list)) else { return pointer };
     let end = pointer[list.len()..].find('/').map_or(pointer.len(), |at| list.len() + at);
     &pointer[..end]
-}
-
-/// RFC 6901.
-fn unescape(name: &str) -> String {
-    name.replace("~1", "/").replace("~0", "~")
 }
 
 #[cfg(test)]

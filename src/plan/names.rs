@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::annotations::OBEYED;
-use super::shape::escape;
 use crate::error::Error;
+use crate::error::escape;
 
 /// The fields of each object (runtime-spec 1.3); `[]` stands for the elements of a list, `{}` for the values of a map. What
 /// is only for other platforms is not looked into.

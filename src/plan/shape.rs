@@ -8,7 +8,7 @@
 use memchr::{memchr_iter, memmem};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, escape};
 
 /// What has to be an object: pointers, with `[]` for the elements of a list and `{}` for the values of a map.
 const OBJECTS: &[&str] = &[
@@ -239,11 +239,6 @@ fn kind(value: &Value) -> &'static str {
 /// The error of a field; the document as a whole has no name.
 pub fn at(error: Error, pointer: &str) -> Error {
     if pointer.is_empty() { error } else { error.field(pointer.to_owned()) }
-}
-
-/// RFC 6901.
-pub fn escape(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Mount, Process, Spec};
 use serde_json::{Value, json};
 
 use super::config::{self, Part};
-use super::shape::escape;
+use crate::error::escape;
 
 /// A configuration with every field that a Linux container can have.
 fn everything() -> Value {

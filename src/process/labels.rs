@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::OFlag;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
+use crate::sys::path::open_beneath;
 
 /// `process.apparmorProfile` and `process.selinuxLabel`; both take effect with execve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,9 +110,8 @@ fn write(proc: Option<BorrowedFd<'_>>, files: &[&str], text: &str) -> Result<()>
 }
 
 fn open_one(proc: BorrowedFd<'_>, file: &str) -> Result<File, Errno> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let resolve = ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_BENEATH;
-    let fd = openat2(proc, file, OpenHow::new().flags(flags).resolve(resolve))?;
+    let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
+    let fd = open_beneath(proc, file, flags)?;
     if fstatfs(fd.as_fd())?.filesystem_type() != PROC_SUPER_MAGIC {
         return Err(Errno::EXDEV);
     }

@@ -394,7 +394,7 @@ fn foreground(script: &'static str, stdio: [OwnedFd; 2], pair: Option<OpenptyRes
 }
 
 fn pidfd(pid: Pid) -> OwnedFd {
-    kernel::pidfd(pid).unwrap()
+    crate::sys::pid::open(pid).unwrap()
 }
 
 fn code(pid: Pid) -> i32 {

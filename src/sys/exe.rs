@@ -1,33 +1,17 @@
 //! The file that this program runs from: a read-only view of it, and when that is closed.
 
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::{Errno, Result};
-
-/// `OPEN_TREE_CLONE` and `MOUNT_ATTR_RDONLY`, linux/mount.h.
-const OPEN_TREE_CLONE: u32 = 1;
-const MOUNT_ATTR_RDONLY: u64 = 1;
+use super::Result;
+use super::mount::{self, Attr, Change};
 
 /// A detached, read-only mount whose root is our own binary, open_tree(2) and mount_setattr(2). No path leads to it, and
 /// it cannot be made writable, since it is in no mount namespace. Needs CAP_SYS_ADMIN.
 pub fn read_only_clone() -> Result<OwnedFd> {
-    let path = c"/proc/self/exe";
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32;
-    // SAFETY: `mount_attr` is plain integers, for which all-zero means "change nothing".
-    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
-    attributes.attr_set = MOUNT_ATTR_RDONLY;
-    // SAFETY: the kernel reads NUL-terminated strings and a structure that live for the calls; the first result is a new
-    // descriptor that nobody else owns.
-    unsafe {
-        let fd = Errno::result(libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags))?;
-        let mount = OwnedFd::from_raw_fd(fd as i32);
-        let (fd, size) = (mount.as_raw_fd(), size_of::<libc::mount_attr>());
-        let set =
-            libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), libc::AT_EMPTY_PATH, &raw mut attributes, size);
-        Errno::result(set)?;
-        Ok(mount)
-    }
+    let mount = mount::clone_path(c"/proc/self/exe", false)?;
+    mount::change(&mount, false, Change::set(Attr::RDONLY))?;
+    Ok(mount)
 }
 
 /// The number of the descriptor that [`hold`] keeps; -1 for none.

@@ -225,15 +225,6 @@ pub fn keep_over_exec(number: u32) -> Result<()> {
     Errno::result(unsafe { libc::fcntl(number as RawFd, libc::F_SETFD, 0) }).map(drop)
 }
 
-/// A descriptor of a process, for tests; the real ones come from clone3.
-#[cfg(test)]
-pub fn pidfd(pid: Pid) -> Result<OwnedFd> {
-    // SAFETY: two numbers, no memory.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
-    // SAFETY: the call just made this descriptor for us and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
 /// Runs a test's code in a forked child, which ends with the code that it returns.
 #[cfg(test)]
 pub fn in_child(code: impl FnOnce() -> i32) -> Pid {

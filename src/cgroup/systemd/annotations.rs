@@ -25,7 +25,7 @@ pub(super) fn wishes(annotations: Option<&HashMap<String, String>>) -> Result<Pr
     list.sort_unstable();
     for (key, text) in list {
         let Some(name) = key.strip_prefix(ANNOTATION) else { continue };
-        let pointer = || format!("/annotations/{}", key.replace('~', "~0").replace('/', "~1"));
+        let pointer = || format!("/annotations/{}", crate::error::escape(key));
         let (name, value) = wish(name, text).field(pointer)?;
         wishes.set(&name, value);
     }

@@ -55,7 +55,7 @@ impl Procfs {
 }
 
 /// Opens a file below `root`, a procfs, without following any link or crossing any mount.
-pub fn open_below(root: BorrowedFd<'_>, path: &str, flags: OFlag) -> Result<File> {
+fn open_below(root: BorrowedFd<'_>, path: &str, flags: OFlag) -> Result<File> {
     let how = OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV);
