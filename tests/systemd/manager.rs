@@ -18,6 +18,8 @@ use crate::harness::Sandbox;
 pub enum Mood {
     /// As asked.
     Willing,
+    /// As asked, in the byte order of a big-endian machine.
+    BigEndian,
     /// There is a unit of that name until somebody has asked to reset it.
     Taken,
     /// There always is one.
@@ -242,26 +244,28 @@ impl Line {
     }
 
     fn send(&mut self, kind: u8, fields: &[(u8, &str, Value)], signature: &str, body: &[Value]) -> std::io::Result<()> {
-        let mut arguments = Encoder::default();
+        let big = self.mood() == Mood::BigEndian;
+        let new = |bytes: Vec<u8>| Encoder { bytes, big };
+        let mut arguments = new(Vec::new());
         let letters: Vec<String> = signature.chars().map(String::from).collect();
         letters.iter().zip(body).for_each(|(letter, value)| arguments.value(letter, value));
         self.serial += 1;
-        let mut out = Encoder(vec![b'l', kind, 1, 1]);
-        out.word(arguments.0.len() as u32);
+        let mut out = new(vec![if big { b'B' } else { b'l' }, kind, 1, 1]);
+        out.word(arguments.bytes.len() as u32);
         out.word(self.serial);
-        let mut inner = Encoder::default();
+        let mut inner = new(Vec::new());
         let path = (1, "o", json!("/org/freedesktop/systemd1"));
         for (code, of, value) in fields.iter().chain([&path]).chain([&(8, "g", json!(signature))]) {
             inner.align(8);
-            inner.0.push(*code);
+            inner.bytes.push(*code);
             inner.value("g", &json!(of));
             inner.value(of, value);
         }
-        out.word(inner.0.len() as u32);
-        out.0.extend(inner.0);
+        out.word(inner.bytes.len() as u32);
+        out.bytes.extend(inner.bytes);
         out.align(8);
-        out.0.extend(arguments.0);
-        self.stream.write_all(&out.0)
+        out.bytes.extend(arguments.bytes);
+        self.stream.write_all(&out.bytes)
     }
 
     fn exactly(&mut self, count: usize) -> std::io::Result<Vec<u8>> {
@@ -371,17 +375,19 @@ impl Decoder<'_> {
 }
 
 /// Values to bytes, as far as answers need it.
-#[derive(Default)]
-struct Encoder(Vec<u8>);
+struct Encoder {
+    bytes: Vec<u8>,
+    big: bool,
+}
 
 impl Encoder {
     fn align(&mut self, to: usize) {
-        self.0.resize(self.0.len().next_multiple_of(to), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(to), 0);
     }
 
     fn word(&mut self, number: u32) {
         self.align(4);
-        self.0.extend(number.to_le_bytes());
+        self.bytes.extend(if self.big { number.to_be_bytes() } else { number.to_le_bytes() });
     }
 
     fn value(&mut self, letter: &str, value: &Value) {
@@ -389,13 +395,13 @@ impl Encoder {
             "u" => self.word(value.as_u64().unwrap() as u32),
             "g" => {
                 let text = value.as_str().unwrap();
-                self.0.push(text.len() as u8);
-                self.0.extend(text.bytes().chain([0]));
+                self.bytes.push(text.len() as u8);
+                self.bytes.extend(text.bytes().chain([0]));
             }
             _ => {
                 let text = value.as_str().unwrap();
                 self.word(text.len() as u32);
-                self.0.extend(text.bytes().chain([0]));
+                self.bytes.extend(text.bytes().chain([0]));
             }
         }
     }

@@ -60,6 +60,22 @@ fn a_life_takes_one_message_at_its_start_and_one_at_its_end() {
     assert!(!manager.unit(&unit(&container)).exists());
 }
 
+/// sd-bus writes in the byte order of its machine (`B` on s390x).
+#[test]
+fn a_systemd_that_answers_in_big_endian_order_is_understood() {
+    for socket in [PRIVATE, BUS] {
+        let Some((sandbox, manager)) = managed(socket) else { return };
+        manager.set(Mood::BigEndian);
+        let container = bundle(&sandbox);
+        container.create().ok();
+        assert!(manager.unit(&unit(&container)).exists());
+        plainly(&container, &["delete", "--force", container.name()]).ok();
+        let members: Vec<String> = manager.members().into_iter().filter(|member| member.contains("Unit")).collect();
+        assert_eq!(members, ["StartTransientUnit", "StopUnit"]);
+        assert!(!manager.unit(&unit(&container)).exists());
+    }
+}
+
 #[test]
 fn a_unit_that_systemd_has_taken_away_itself_needs_no_message() {
     let Some((sandbox, manager)) = managed(PRIVATE) else { return };
