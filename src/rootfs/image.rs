@@ -15,7 +15,7 @@ use super::filesystem::{finish, set, start};
 use super::idmap::{IdMap, Namespaces, Source};
 use super::kept::{self, DIRECTORY, DIRECTORY_PATH, Place, check_outside};
 use super::options::Parameter;
-use super::overlay::{Stack, remedy};
+use super::stack::{Stack, remedy};
 use crate::error::{Context, Error, Result, ensure};
 use crate::host;
 use crate::sys::Errno;
@@ -397,7 +397,7 @@ mod tests {
         let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let before = (mounts(), std::env::current_dir().unwrap());
         let host = || {
-            super::super::overlay::tests::play(5, 14);
+            crate::rootfs::stack::linux::play(5, 14);
             let cover = Cover::plan(value, base, "web", None, false).unwrap();
             let made = match &cover.upper {
                 Upper::Memory { size } => cover.in_memory_elsewhere(image.as_fd(), size.as_deref()),

@@ -7,7 +7,6 @@
 //!
 //! Three steps: [`Rootfs::plan`] is pure, [`Rootfs::open`] takes what only the host can reach, and [`Opened`] is
 //! carried into the container's process, where its verbs are called in the order in which they stand.
-
 //!
 //! Each file of the room uses only those of lines above its own, or to its left:
 //!
@@ -42,6 +41,7 @@ mod propagation;
 mod request;
 mod restore;
 mod sources;
+mod stack;
 mod view;
 
 pub use guest::Guest;

@@ -1,27 +1,23 @@
-//! Overlays (overlayfs): a mount of type overlay, and the steps that every overlay is made by.
+//! Overlays (overlayfs): a mount of type overlay.
 //!
 //! Layers are paths of the host. Each is opened on the host and handed to the kernel as a descriptor, so there is no
 //! limit on the length of options, and no character of a path means anything. The overlay is made there, too, before
 //! the fork: only there its layers can all be reached, and only there it may keep what it needs in `trusted.*`
 //! attributes when the container has a user namespace. As a detached mount nobody on the host sees it.
-//!
-//! The kernel takes layers by descriptor from Linux 6.13 on, and detached mounts as layers from 6.15 on. Before that the
-//! same descriptors are named, by their numbers: one by one from 6.8 on, before that all in one short list.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, stat};
-use nix::unistd::{chdir, fchdir};
 
-use super::filesystem::{complain, finish, set, start};
 use super::options::{Parameter, parts};
+use super::stack::{Stack, remedy};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Filesystem, attr};
+use crate::sys::mount::attr;
 
 /// Layers below the upper one that the kernel takes in one overlay (`OVL_MAX_STACK`).
 const MOST: usize = 500;
@@ -29,20 +25,8 @@ const MOST: usize = 500;
 /// With one overlay as the lowest layer of another. A third one above them is more than the kernel's depth of two.
 const MOST_NESTED: usize = 2 * MOST - 1;
 
-/// Bytes that fsconfig(2) takes as the value of an option.
-const MOST_BYTES: usize = 255;
-
 /// Options that name layers.
 const LAYERS: &[&CStr] = &[c"lowerdir", c"lowerdir+", c"datadir+", c"upperdir", c"workdir"];
-
-/// What to do about the errors of an overlay, whose reasons the kernel keeps for its log.
-const REMEDIES: &[(Errno, &str)] = &[
-    (Errno::EBUSY, "upperdir or workdir is in use by another overlay"),
-    (Errno::EINVAL, "the kernel's log (dmesg) has what it does not like"),
-    (Errno::ELOOP, "a layer must not lie in another one, or in upperdir or workdir"),
-    (Errno::ENODEV, "the kernel needs CONFIG_OVERLAY_FS"),
-    (Errno::ESTALE, "with index=on an upperdir keeps to the lowerdir that it was first used with"),
-];
 
 /// A directory of the host, and which option named it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,149 +234,15 @@ fn unescape(text: &str) -> String {
     plain
 }
 
-/// An overlay in the making.
-pub(super) struct Stack {
-    filesystem: Filesystem,
-    /// A layer was taken by its descriptor.
-    begun: bool,
-    /// Layers that have to be named, in order, each with what it is.
-    named: Vec<(&'static CStr, OwnedFd, String)>,
-}
-
-impl Stack {
-    pub(super) fn start(name: Option<&CStr>) -> Result<Stack> {
-        let filesystem = start(c"overlay").map_err(remedy)?;
-        set(&filesystem, c"source", Some(name.unwrap_or(c"overlay")))?;
-        Ok(Stack { filesystem, begun: false, named: Vec::new() })
-    }
-
-    /// Sets an option that names no layer.
-    pub(super) fn set(&self, key: &CStr, value: Option<&CStr>) -> Result<()> {
-        set(&self.filesystem, key, value)
-    }
-
-    /// Whether this kernel wants layers by their names, as all do before Linux 6.13. Known once there is one.
-    pub(super) fn names_layers(&self) -> bool {
-        !self.named.is_empty()
-    }
-
-    /// Adds a layer; the topmost first.
-    pub(super) fn add(&mut self, key: &'static CStr, layer: OwnedFd, what: &dyn fmt::Display) -> Result<()> {
-        if !self.names_layers() {
-            match self.give(key, &layer) {
-                Ok(()) => {
-                    self.begun = true;
-                    return Ok(());
-                }
-                // No descriptors before Linux 6.13, none that were opened as O_PATH before 6.15.
-                Err(Errno::EINVAL | Errno::EBADF) if !self.begun => {}
-                Err(errno) => return Err(remedy(complain(&self.filesystem, errno, &what.to_string()))),
-            }
-        }
-        self.named.push((key, layer, what.to_string()));
-        Ok(())
-    }
-
-    /// Makes it, as a detached mount.
-    pub(super) fn mount(self, attributes: attr) -> Result<OwnedFd> {
-        if !self.names_layers() {
-            return finish(&self.filesystem, attributes);
-        }
-        // The shortest name of an open directory: its number, from here. Before Linux 6.5 names are looked up last.
-        let home = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        chdir("/proc/self/fd").context("enter /proc/self/fd, to name layers")?;
-        let made = self.name_all().and_then(|()| finish(&self.filesystem, attributes));
-        fchdir(home).context("go back from /proc/self/fd")?;
-        made
-    }
-
-    fn give(&self, key: &CStr, layer: &OwnedFd) -> Result<(), Errno> {
-        #[cfg(test)]
-        tests::as_before(6, 13)?;
-        self.filesystem.set_fd(key, layer.as_fd())
-    }
-
-    fn append(&self, key: &CStr, layer: &OwnedFd) -> Result<(), Errno> {
-        #[cfg(test)]
-        tests::as_before(6, 8)?;
-        self.filesystem.set(key, Some(&number(layer)))
-    }
-
-    fn name_all(&self) -> Result<()> {
-        let (lower, others): (Vec<_>, Vec<_>) =
-            self.named.iter().partition(|(key, ..)| matches!(key.to_bytes(), b"lowerdir+" | b"datadir+"));
-        for (index, (key, layer, what)) in lower.iter().enumerate() {
-            match self.append(key, layer) {
-                // Before Linux 6.8 there is but one list.
-                Err(Errno::EINVAL) if index == 0 => {
-                    self.name_at_once(&lower)?;
-                    break;
-                }
-                done => done.map_err(|errno| complain(&self.filesystem, errno, what))?,
-            }
-        }
-        for (key, layer, what) in others {
-            let named = self.filesystem.set(key, Some(&number(layer)));
-            named.map_err(|errno| complain(&self.filesystem, errno, what))?;
-        }
-        Ok(())
-    }
-
-    fn name_at_once(&self, lower: &[&(&'static CStr, OwnedFd, String)]) -> Result<()> {
-        let mut list = Vec::new();
-        for (key, layer, _) in lower {
-            let before: &[u8] = if key.to_bytes() == b"datadir+" { b"::" } else { b":" };
-            list.extend_from_slice(if list.is_empty() { b"" } else { before });
-            list.extend_from_slice(number(layer).to_bytes());
-        }
-        ensure!(
-            list.len() <= MOST_BYTES,
-            "{} layers are too many: before Linux 6.8 the kernel takes a list of {MOST_BYTES} bytes, and theirs has {}",
-            lower.len(),
-            list.len()
-        );
-        let list = CString::new(list).unwrap_or_default();
-        let named = self.filesystem.set(c"lowerdir", Some(&list));
-        let first = lower.first().map_or("", |(.., what)| what);
-        named.map_err(|errno| complain(&self.filesystem, errno, &format!("{first} and {} more", lower.len() - 1)))
-    }
-}
-
-fn number(layer: &OwnedFd) -> CString {
-    CString::new(layer.as_raw_fd().to_string()).unwrap_or_default()
-}
-
-/// Adds what to do about it.
-pub(super) fn remedy(error: Error) -> Error {
-    match REMEDIES.iter().find(|(errno, _)| error.errno() == Some(*errno)) {
-        Some((_, remedy)) => error.hint(*remedy),
-        None => error,
-    }
-}
-
 #[cfg(test)]
-pub(super) mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
+mod tests {
     use nix::sched::CloneFlags;
 
     use super::*;
     use crate::rootfs::native_tests::is_root;
+    use crate::rootfs::stack::linux;
     use crate::sys::mount::attach;
     use crate::sys::trial::apart;
-
-    /// The version of Linux, times 100, that this process plays; only set in processes made for a test.
-    static PLAYED: AtomicU32 = AtomicU32::new(u32::MAX);
-
-    /// Makes this process take the kernel for an older one.
-    pub(in crate::rootfs) fn play(major: u32, minor: u32) {
-        PLAYED.store(major * 100 + minor, Ordering::Relaxed);
-    }
-
-    /// The error of a kernel that does not know an option yet.
-    pub(super) fn as_before(major: u32, minor: u32) -> Result<(), Errno> {
-        if PLAYED.load(Ordering::Relaxed) < major * 100 + minor { Err(Errno::EINVAL) } else { Ok(()) }
-    }
 
     fn plan(words: &[&str]) -> Result<Overlay> {
         let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
@@ -459,7 +309,7 @@ pub(super) mod tests {
             None,
             || Ok(()),
             |()| {
-                play(major, minor);
+                linux::play(major, minor);
                 crate::sys::mount::change_all(crate::sys::mount::Change::spread(crate::sys::mount::spread::PRIVATE))
                     .unwrap();
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
