@@ -183,13 +183,6 @@ fn command_at(arguments: &[OsString]) -> usize {
     at.min(arguments.len())
 }
 
-/// Whether the command makes a container, or a process that enters the namespaces of one. Seen before the arguments are
-/// parsed, since such a command may first be run anew from a protected binary; a wrong yes costs half a millisecond and
-/// nothing else.
-pub fn makes_container(arguments: &[OsString]) -> bool {
-    arguments.iter().skip(1).any(|word| ["create", "run", "check"].iter().any(|command| word == command))
-}
-
 /// Reads the arguments. go-runc writes one long option with a single dash, as Go's flag parser allows.
 pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let normal = |word: OsString| if word == OsStr::new("-no-subreaper") { "--no-subreaper".into() } else { word };

@@ -61,6 +61,7 @@ mod trace;
 use std::ffi::OsString;
 
 use error::Result;
+use selfexe::Protection;
 
 start_with!(corten);
 
@@ -77,16 +78,15 @@ fn corten() -> u8 {
         return conclude(pages::write(directory.as_ref()), 1);
     }
     trace::start(&arguments);
-    let protected = if cli::makes_container(&arguments) { selfexe::protect() } else { Ok(()) };
     let cli = match cli::parse(arguments) {
         Ok(cli) => cli,
         Err(answer) => return answer_instead(&answer),
     };
     let (global, failure) = (&cli.global, cli.command.failure_code());
+    let protection = Protection::begin(cli.command.enters_container());
     let done = log::init(global.log.as_deref(), global.wish())
         .and_then(|()| global.trace.as_deref().map_or(Ok(()), log::trace_to))
-        .and_then(|()| if cli.command.looks_at_the_host_alone() { Ok(()) } else { protected })
-        .and_then(|()| cli.command.run(global));
+        .and_then(|()| cli.command.run(global, protection));
     conclude(done, failure)
 }
 

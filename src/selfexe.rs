@@ -13,12 +13,61 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, bail};
 use crate::sys;
 
+/// When a command needs its binary protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// No process of it is ever in a namespace of a container.
+    Never,
+    /// Before it begins: a re-exec starts it over.
+    AtOnce,
+    /// When its request is complete: of the pages that are mapped anew, those that led there are not needed again.
+    Later,
+}
+
+/// That the binary is protected. What enters a container asks for it, and only [`Protection::ensure`] gives it.
+#[derive(Debug)]
+pub struct Protected(());
+
+/// The protection of the binary for one command.
+#[derive(Debug)]
+pub enum Protection {
+    /// There is none to be had.
+    Refused,
+    /// There is, or it has failed.
+    Attempted(Result<Protected>),
+    /// There will be when it is asked for.
+    Pending,
+}
+
+impl Protection {
+    /// Protects the binary if that is needed at once.
+    pub fn begin(needed: Needed) -> Protection {
+        match needed {
+            Needed::Never => Protection::Refused,
+            Needed::AtOnce => Protection::Attempted(protect()),
+            Needed::Later => Protection::Pending,
+        }
+    }
+
+    /// That the binary is protected, from here on at the latest.
+    ///
+    /// # Errors
+    /// It cannot be; or the command said that it never enters a container.
+    pub fn ensure(self) -> Result<Protected> {
+        match self {
+            Protection::Refused => bail!("internal error: a command that enters no container is about to enter one"),
+            Protection::Attempted(done) => done,
+            Protection::Pending => protect(),
+        }
+    }
+}
+
 /// Goes on from a protected view of the binary, or runs the program anew from there, unless it already does.
-pub fn protect() -> Result<()> {
-    try_to_protect().context("protect the runtime's binary")
+fn protect() -> Result<Protected> {
+    try_to_protect().context("protect the runtime's binary").map(|()| Protected(()))
 }
 
 fn try_to_protect() -> Result<()> {
@@ -60,4 +109,15 @@ fn changes_over_to(_: &OwnedFd) -> bool {
 fn run_anew(binary: BorrowedFd<'_>) -> Result<()> {
     let Err(errno) = sys::start::run_anew(binary);
     Err(errno).with_context(|| format!("re-exec the runtime through descriptor {}", binary.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_enters_no_container_gets_no_leave_to() {
+        let error = Protection::begin(Needed::Never).ensure().unwrap_err();
+        assert_eq!(error.to_string(), "internal error: a command that enters no container is about to enter one");
+    }
 }

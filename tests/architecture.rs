@@ -78,6 +78,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "seccomp",
             "hooks",
             "checkpoint",
+            "selfexe",
             "plan",
             "launch",
         ],

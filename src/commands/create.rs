@@ -13,6 +13,7 @@ use crate::error::{Context, Result};
 use crate::plan;
 use crate::plan::config::Source;
 use crate::process::{check_preserved, preserved};
+use crate::selfexe::Protected;
 
 /// Create a container
 #[derive(Args, Debug)]
@@ -59,11 +60,11 @@ pub(super) struct Options {
 }
 
 impl Create {
-    pub(super) fn run(self, global: &Global) -> Result<u8> {
+    pub(super) fn run(self, global: &Global, protected: Protected) -> Result<u8> {
         let id = self.options.id.clone();
         let create = || -> Result<()> {
             let request = self.options.request(global, true)?;
-            container::create::create(request, &super::store(global)?)
+            container::create::create(request, &super::store(global)?, protected)
         };
         create().with_context(|| format!("create {id}"))?;
         Ok(0)

@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::input;
 use crate::plan;
 use crate::process::{Options, check_preserved, parse_user, preserved};
-use crate::selfexe;
+use crate::selfexe::Protection;
 
 /// Run a program in a container
 #[derive(Args, Debug)]
@@ -78,19 +78,19 @@ pub struct Exec {
 }
 
 impl Exec {
-    pub(super) fn run(self, global: &Global) -> Result<u8> {
+    /// Whether the program is described by a file.
+    pub(super) fn reads_process(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub(super) fn run(self, global: &Global, protection: Protection) -> Result<u8> {
         let id = self.id.clone();
         let exec = || -> Result<u8> {
             let container = super::store(global)?.open(&self.id)?;
-            // The program may have to be run anew for it: a pipe can be read once.
-            if self.process.is_some() {
-                selfexe::protect()?;
-            }
             let request = self.request(&container)?;
-            // Else now, and not first: of the pages that are mapped anew, those that led here are not needed again.
-            selfexe::protect()?;
+            let protected = protection.ensure()?;
             log::trace!("own binary protected");
-            container::exec::exec(&container, request)
+            container::exec::exec(&container, request, protected)
         };
         // Words that are searched for.
         exec().with_context(|| format!("exec failed: {id}"))

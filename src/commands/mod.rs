@@ -28,6 +28,7 @@ use crate::cli::Global;
 use crate::container::store::Store;
 use crate::error::{Context, Error, Result, printable_lines};
 use crate::input;
+use crate::selfexe::{Needed, Protection};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -112,29 +113,53 @@ impl Command {
         if matches!(self, Command::Exec(_)) { 255 } else { 1 }
     }
 
-    /// Whether no process of it comes near a container, which `check` makes a trial of otherwise.
-    pub fn looks_at_the_host_alone(&self) -> bool {
-        matches!(self, Command::Check(check) if !check.wants_report())
+    /// Whether a process of it will be in namespaces of a container, whose root could open our binary by it
+    /// (CVE-2019-5736). There is no arm for the rest: who adds a command answers for it.
+    pub fn enters_container(&self) -> Needed {
+        match self {
+            Command::Create(_) | Command::Run(_) | Command::Mounts(_) => Needed::AtOnce,
+            // What it makes for a try is made as a container is.
+            Command::Check(check) if check.wants_report() => Needed::AtOnce,
+            // A pipe can be read once, which is too early to be started over.
+            Command::Exec(exec) if exec.reads_process() => Needed::AtOnce,
+            Command::Exec(_) => Needed::Later,
+            // Who enters for these two is CRIU.
+            Command::Checkpoint(_) | Command::Restore(_) => Needed::Never,
+            Command::Check(_)
+            | Command::Delete(_)
+            | Command::Events(_)
+            | Command::Features(_)
+            | Command::Kill(_)
+            | Command::List(_)
+            | Command::Pause(_)
+            | Command::Ps(_)
+            | Command::Resume(_)
+            | Command::Seccomp(_)
+            | Command::Spec(_)
+            | Command::Start(_)
+            | Command::State(_)
+            | Command::Update(_) => Needed::Never,
+        }
     }
 
     /// Does it; the exit code on success.
-    pub fn run(self, global: &Global) -> Result<u8> {
+    pub fn run(self, global: &Global, protection: Protection) -> Result<u8> {
         match self {
-            Command::Check(command) => command.run(global),
+            Command::Check(command) => command.run(global, protection),
             Command::Checkpoint(command) => command.run(global),
-            Command::Create(command) => command.run(global),
+            Command::Create(command) => command.run(global, protection.ensure()?),
             Command::Delete(command) => command.run(global),
             Command::Events(command) => command.run(global),
-            Command::Exec(command) => command.run(global),
+            Command::Exec(command) => command.run(global, protection),
             Command::Features(command) => command.run(),
             Command::Kill(command) => command.run(global),
             Command::List(command) => command.run(global),
-            Command::Mounts(command) => command.run(global),
+            Command::Mounts(command) => command.run(global, protection.ensure()?),
             Command::Pause(command) => command.run(global),
             Command::Ps(command) => command.run(global),
             Command::Restore(command) => command.run(global),
             Command::Resume(command) => command.run(global),
-            Command::Run(command) => command.run(global),
+            Command::Run(command) => command.run(global, protection.ensure()?),
             Command::Seccomp(command) => command.run(),
             Command::Spec(command) => command.run(),
             Command::Start(command) => command.run(global),
@@ -190,5 +215,53 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::new("nobody reads the output")),
         done => done.context("write to stdout"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli;
+
+    #[test]
+    fn every_command_that_enters_a_container_has_its_binary_protected() {
+        let table = [
+            ("check", Needed::AtOnce),
+            ("check --host c", Needed::AtOnce),
+            ("check --host", Needed::Never),
+            ("checkpoint c", Needed::Never),
+            ("create c", Needed::AtOnce),
+            ("delete create", Needed::Never),
+            ("events c", Needed::Never),
+            ("exec c true", Needed::Later),
+            ("exec -p /p c", Needed::AtOnce),
+            ("features", Needed::Never),
+            ("kill run", Needed::Never),
+            ("list", Needed::Never),
+            ("mounts add c -", Needed::AtOnce),
+            ("mounts remove c -", Needed::AtOnce),
+            ("pause c", Needed::Never),
+            ("ps c", Needed::Never),
+            ("restore c", Needed::Never),
+            ("resume c", Needed::Never),
+            ("run c", Needed::AtOnce),
+            ("seccomp dump", Needed::Never),
+            ("seccomp explain read", Needed::Never),
+            ("spec", Needed::Never),
+            ("start c", Needed::Never),
+            ("state c", Needed::Never),
+            ("update c", Needed::Never),
+        ];
+        for (line, needed) in table {
+            let cli = cli::parse(std::iter::once("corten").chain(line.split(' ')).map(Into::into).collect())
+                .unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(cli.command.enters_container(), needed, "{line}");
+        }
+        let tried = |name: &str| table.iter().any(|(line, _)| line.split(' ').next() == Some(name));
+        let forgotten: Vec<String> =
+            cli::Cli::command().get_subcommands().map(|one| one.get_name().to_owned()).collect();
+        assert_eq!(forgotten.iter().find(|name| !tried(name)), None);
     }
 }

@@ -9,7 +9,7 @@ use crate::cli::Global;
 use crate::container::mounts;
 use crate::error::{Context, Error, Result};
 use crate::plan::config;
-use crate::selfexe;
+use crate::selfexe::Protected;
 
 /// Add mounts to a running container, or remove them
 #[derive(Args, Debug)]
@@ -35,16 +35,14 @@ struct List {
 }
 
 impl Mounts {
-    pub(super) fn run(self, global: &Global) -> Result<u8> {
-        // Before stdin is read: the program may have to be run anew for it.
-        selfexe::protect()?;
+    pub(super) fn run(self, global: &Global, protected: Protected) -> Result<u8> {
         match self.what {
             What::Add(List { id, file }) => {
-                let add = || mounts::add(&super::store(global)?.open(&id)?, &read(&file)?);
+                let add = || mounts::add(&super::store(global)?.open(&id)?, &read(&file)?, protected);
                 add().with_context(|| format!("add mounts to {id}"))?;
             }
             What::Remove(List { id, file }) => {
-                let remove = || mounts::remove(&super::store(global)?.open(&id)?, &read(&file)?);
+                let remove = || mounts::remove(&super::store(global)?.open(&id)?, &read(&file)?, protected);
                 remove().with_context(|| format!("remove mounts of {id}"))?;
             }
         }

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::Global;
 use crate::container;
 use crate::error::{Context, Result};
+use crate::selfexe::Protected;
 
 use super::create::Options;
 
@@ -22,16 +23,16 @@ pub struct Run {
 }
 
 impl Run {
-    pub(super) fn run(self, global: &Global) -> Result<u8> {
+    pub(super) fn run(self, global: &Global, protected: Protected) -> Result<u8> {
         let Run { options, detach, keep } = self;
         let id = options.id.clone();
         let run = || -> Result<u8> {
             let request = options.request(global, detach)?;
             let store = super::store(global)?;
             if detach {
-                return container::create::run_detached(request, &store).map(|()| 0);
+                return container::create::run_detached(request, &store, protected).map(|()| 0);
             }
-            container::foreground::run(request, &store, keep)
+            container::foreground::run(request, &store, keep, protected)
         };
         run().with_context(|| format!("run {id}"))
     }

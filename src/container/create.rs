@@ -22,6 +22,7 @@ use crate::process::foreground::Terminal;
 use crate::resctrl;
 use crate::rootfs::{self, Guest, Rootfs};
 use crate::seccomp::Program;
+use crate::selfexe::Protected;
 use crate::sys::{self, ns};
 
 use super::id::Id;
@@ -171,15 +172,15 @@ impl Drop for Pieces {
 }
 
 /// Creates a container that waits for `start`.
-pub fn create(request: Request, store: &Store) -> Result<()> {
-    make(request, store, true)?.keep();
+pub fn create(request: Request, store: &Store, protected: Protected) -> Result<()> {
+    make(request, store, true, protected)?.keep();
     Ok(())
 }
 
 /// Creates and starts a container, and leaves it running.
-pub fn run_detached(request: Request, store: &Store) -> Result<()> {
+pub fn run_detached(request: Request, store: &Store, protected: Protected) -> Result<()> {
     let has_socket = matches!(request.console, Console::Socket(_));
-    let mut made = make(request, store, false)?;
+    let mut made = make(request, store, false, protected)?;
     if has_socket {
         regain_stderr();
     }
@@ -192,7 +193,7 @@ pub fn run_detached(request: Request, store: &Store) -> Result<()> {
 /// Makes a container: with a gate for `create`, without one for `run`. What fails undoes all that came before it, in
 /// reverse order, by the guards' drops; poststop hooks are last, if hooks before them have begun (runtime-spec 1.3,
 /// "Lifecycle").
-pub fn make(request: Request, store: &Store, gated: bool) -> Result<Made> {
+pub fn make(request: Request, store: &Store, gated: bool, _: Protected) -> Result<Made> {
     let Request { id, bundle, plan, console, pid_file, pidfd_socket, notify } = request;
     // Whatever the caller leaked into this process reaches no hook.
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;

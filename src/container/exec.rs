@@ -18,6 +18,7 @@ use crate::process::Process;
 use crate::process::console;
 use crate::process::foreground::{Foreground, Terminal};
 use crate::seccomp::Program;
+use crate::selfexe::Protected;
 use crate::sys::{self, ns};
 
 use super::claim::Claim;
@@ -46,7 +47,7 @@ pub struct Request {
 }
 
 /// Runs the program; its exit code, or 0 at once when detached.
-pub fn exec(container: &Container, request: Request) -> Result<u8> {
+pub fn exec(container: &Container, request: Request, _: Protected) -> Result<u8> {
     let init = container.living_init()?;
     match init.as_ref().map_or_else(|| container.status(), |_| container.status_of_living())? {
         Status::Stopped => bail!("cannot exec in a stopped container: container not running"),

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use crate::error::{Context, Result};
 use crate::log::{regain_stderr, success};
 use crate::process::foreground::{Aside, Foreground};
+use crate::selfexe::Protected;
 use crate::sys;
 
 use super::create::{Request, make};
@@ -12,9 +13,9 @@ use super::store::Store;
 use super::{delete, start};
 
 /// Runs a container to its end; its exit code.
-pub fn run(request: Request, store: &Store, keep: bool) -> Result<u8> {
+pub fn run(request: Request, store: &Store, keep: bool, protected: Protected) -> Result<u8> {
     let foreground = Foreground::block_signals().context("block signals")?;
-    let mut made = make(request, store, false)?;
+    let mut made = make(request, store, false, protected)?;
     success();
     let (terminal, relay) = (made.terminal.take(), made.relay.take());
     let pid = made.launched.pid;

@@ -15,10 +15,11 @@ use crate::host;
 use crate::launch::beside;
 use crate::namespaces::user::Ids;
 use crate::rootfs::{Additions, Isolation, Namespaces, Outside, Removals, Shown};
+use crate::selfexe::Protected;
 use crate::sys::{self, Errno, ns};
 
 /// Mounts what the list has in the container, or nothing of it. Relative sources start at the bundle.
-pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
+pub fn add(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
     let place = Place::of(container)?;
     let isolation = |flag| if place.kinds.contains(flag) { Isolation::Joined } else { Isolation::None };
     let namespaces = Namespaces {
@@ -48,7 +49,7 @@ pub fn add(container: &Container, list: &[Mount]) -> Result<()> {
 }
 
 /// Unmounts what is mounted at the destinations of the list.
-pub fn remove(container: &Container, list: &[Mount]) -> Result<()> {
+pub fn remove(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
     let place = Place::of(container)?;
     let removals = Removals::plan(list)?;
     place.act(|outside| removals.apply(&outside)).phase("mounts")

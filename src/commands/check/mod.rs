@@ -12,6 +12,7 @@ use crate::container::check::{self, Finding, Report, Severity};
 use crate::container::id::Id;
 use crate::error::{Result, printable};
 use crate::plan;
+use crate::selfexe::{Protected, Protection};
 
 /// Check a configuration without creating a container
 #[derive(Args, Debug)]
@@ -51,10 +52,10 @@ enum Form {
 const NOBODY: &str = "check";
 
 impl Check {
-    pub(super) fn run(self, global: &Global) -> Result<u8> {
+    pub(super) fn run(self, global: &Global, protection: Protection) -> Result<u8> {
         let facts = self.host.then(host::survey);
         let wanted = self.wants_report();
-        let report = if wanted { Some(self.report(global)?) } else { None };
+        let report = if wanted { Some(self.report(global, protection.ensure()?)?) } else { None };
         let sound = report.as_ref().is_none_or(Report::starts) && facts.as_deref().is_none_or(host::suffices);
         let text = match self.format {
             Form::Text => {
@@ -79,7 +80,7 @@ impl Check {
         !self.host || self.bundle.is_some() || self.config.is_some() || self.id.is_some()
     }
 
-    fn report(&self, global: &Global) -> Result<Report> {
+    fn report(&self, global: &Global, protected: Protected) -> Result<Report> {
         let id = match Id::new(self.id.as_deref().unwrap_or(NOBODY)) {
             Ok(id) => id,
             Err(error) => return Ok(Report::of(error)),
@@ -109,7 +110,7 @@ impl Check {
                 allowed_annotations: &global.allow_annotation,
             },
         };
-        Ok(check::check(&request, &super::store(global)?))
+        Ok(check::check(&request, &super::store(global)?, protected))
     }
 }
 

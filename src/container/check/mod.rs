@@ -22,6 +22,7 @@ use crate::process::console;
 use crate::resctrl;
 use crate::rootfs::{OpenIn, Sight, View};
 use crate::seccomp;
+use crate::selfexe::Protected;
 use crate::sys::{Errno, ns};
 
 use super::agent::CALLING;
@@ -85,7 +86,7 @@ pub struct Request<'a> {
 }
 
 /// Checks.
-pub fn check(request: &Request<'_>, store: &Store) -> Report {
+pub fn check(request: &Request<'_>, store: &Store, _: Protected) -> Report {
     log::gather();
     let mut report = Report::default();
     if let Err(error) = look(request, store, &mut report) {
