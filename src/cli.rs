@@ -3,72 +3,55 @@
 //! Both runtimes are stood in for, so options are accepted before and after the id (`create ID --bundle DIR`), and what
 //! only one of them has is there too.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-use crate::commands::{self, Command};
+use crate::argv::{Arguments, arguments, choice, command, full, group, option, quick};
+use crate::commands::Command;
 use crate::error::Error;
 use crate::log::{Format, Wish};
 use crate::{manual, sys};
 
-/// OCI container runtime
-#[derive(Debug, Parser)]
-#[command(
-    name = "corten",
-    disable_version_flag = true,
-    args_override_self = true,
-    subcommand_required = true,
-    arg_required_else_help = true
-)]
-pub struct Cli {
-    /// Options before the command.
-    #[command(flatten)]
-    pub global: Global,
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
+arguments! {
+    /// OCI container runtime
+    pub struct Cli {
+        /// Options before the command.
+        pub global: Global = group(),
+        /// What to do.
+        pub command: Command = command(),
+    }
 }
 
-/// Options before the command.
-#[derive(Args, Debug)]
-pub struct Global {
-    /// State root: directory with the state of containers [default: /run/corten]
-    #[arg(long, value_name = "DIR")]
-    pub root: Option<PathBuf>,
-    /// File to append messages to [default: standard error]
-    #[arg(long, value_name = "FILE")]
-    pub log: Option<PathBuf>,
-    /// Format of messages [default: sentences on a terminal, text elsewhere]
-    #[arg(long, value_name = "FORMAT", value_enum)]
-    pub log_format: Option<LogFormat>,
-    /// Lowest level of messages to write [default: warning]
-    #[arg(long, value_name = "LEVEL", value_enum, ignore_case = true)]
-    pub log_level: Option<LogLevel>,
-    /// Write debug messages; same as --log-level debug
-    #[arg(long)]
-    pub debug: bool,
-    /// File to append the duration of each step to
-    #[arg(long, value_name = "FILE")]
-    pub trace: Option<PathBuf>,
-    /// Use the cgroup driver systemd; same as --cgroup-manager systemd
-    #[arg(long)]
-    pub systemd_cgroup: bool,
-    /// Cgroup driver [default: cgroupfs]
-    #[arg(long, value_name = "MANAGER", value_enum)]
-    pub cgroup_manager: Option<CgroupManager>,
-    /// Allow this annotation; can be repeated
-    #[arg(long, value_name = "NAME")]
-    pub allow_annotation: Vec<String>,
-    /// Accepted for runc's callers: what a caller may do is found out
-    #[arg(long, value_name = "true|false|auto", hide = true)]
-    pub rootless: Option<String>,
-    /// Print the version, commit and features of corten
-    #[arg(short = 'v', long, short_alias = 'V', exclusive = true)]
-    version: bool,
+arguments! {
+    /// Options before the command.
+    pub struct Global {
+        /// State root: directory with the state of containers [default: /run/corten]
+        pub root: Option<PathBuf> = option().value("DIR"),
+        /// File to append messages to [default: standard error]
+        pub log: Option<PathBuf> = option().value("FILE"),
+        /// Format of messages [default: sentences on a terminal, text elsewhere]
+        pub log_format: Option<LogFormat> = option().value("FORMAT"),
+        /// Lowest level of messages to write [default: warning]
+        pub log_level: Option<LogLevel> = option().value("LEVEL"),
+        /// Write debug messages; same as --log-level debug
+        pub debug: bool = option(),
+        /// File to append the duration of each step to
+        pub trace: Option<PathBuf> = option().value("FILE"),
+        /// Use the cgroup driver systemd; same as --cgroup-manager systemd
+        pub systemd_cgroup: bool = option(),
+        /// Cgroup driver [default: cgroupfs]
+        pub cgroup_manager: Option<CgroupManager> = option().value("MANAGER"),
+        /// Allow this annotation; can be repeated
+        pub allow_annotation: Vec<String> = option().value("NAME"),
+        /// Accepted for runc's callers: what a caller may do is found out
+        pub rootless: Option<String> = option().value("true|false|auto").hidden(),
+        /// Print the version, commit and features of corten
+        version: bool = option().short('v').short_alias('V').exclusive(),
+    }
 }
 
 /// `--log-format`.
@@ -79,6 +62,8 @@ pub enum LogFormat {
     /// A JSON object on each line
     Json,
 }
+
+choice!(LogFormat);
 
 impl From<LogFormat> for Format {
     fn from(format: LogFormat) -> Format {
@@ -109,6 +94,8 @@ pub enum LogLevel {
     Trace,
 }
 
+choice!(LogLevel, ignore_case = true);
+
 /// `--cgroup-manager`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum CgroupManager {
@@ -119,6 +106,8 @@ pub enum CgroupManager {
     /// None: containers stay in the cgroup of the caller
     Disabled,
 }
+
+choice!(CgroupManager);
 
 impl Global {
     /// Who makes the cgroups.
@@ -144,54 +133,41 @@ impl Global {
     }
 }
 
-/// Options before the command that take the next word as their value.
-const VALUED: [&str; 8] = [
-    "--root",
-    "--log",
-    "--trace",
-    "--log-format",
-    "--log-level",
-    "--cgroup-manager",
-    "--allow-annotation",
-    "--rootless",
-];
-
-/// Whether the arguments only ask for the version.
-pub fn asks_version(arguments: &[OsString]) -> bool {
-    let before = &arguments[1.min(arguments.len())..command_at(arguments)];
-    let mut words = before.iter();
-    while let Some(word) = words.next() {
-        match word.to_str() {
-            Some("-v" | "-V" | "--version") => return true,
-            Some(word) if VALUED.contains(&word) => drop(words.next()),
-            _ => {}
-        }
-    }
-    false
+/// What there is instead of a command to run.
+pub enum Answer {
+    /// The version is asked for: before a command, whatever else is there.
+    Version,
+    /// Help that is asked for, or what is wrong.
+    Clap(clap::Error),
 }
 
-/// The place of the command among the arguments; behind them if there is none.
-fn command_at(arguments: &[OsString]) -> usize {
-    let mut at = 1.min(arguments.len());
-    while let Some(word) = arguments.get(at) {
-        match word.to_str() {
-            Some(word) if VALUED.contains(&word) => at += 2,
-            Some(word) if word.starts_with('-') => at += 1,
-            _ => break,
-        }
-    }
-    at.min(arguments.len())
+/// The description of the whole command line.
+pub fn description() -> clap::Command {
+    let shell = clap::Command::new("corten").about("OCI container runtime").disable_version_flag(true);
+    full::describe(shell.args_override_self(true), Cli::ARGS)
 }
 
-/// Reads the arguments. go-runc writes one long option with a single dash, as Go's flag parser allows.
-pub fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let normal = |word: OsString| if word == OsStr::new("-no-subreaper") { "--no-subreaper".into() } else { word };
-    let mut arguments: Vec<OsString> = arguments.into_iter().map(normal).collect();
-    name_signal(&mut arguments);
-    parse_lean(&arguments).map_or_else(|| Cli::try_parse_from(&arguments), Ok).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => help(&arguments, error),
-        _ => error,
+/// Reads the arguments, the first of which is the name of the program.
+pub fn parse(arguments: &[OsString]) -> Result<Cli, Answer> {
+    let words = arguments.get(1..).unwrap_or_default();
+    if let Some(cli) = quick::read(Cli::ARGS, words).and_then(|mut words| Cli::take(&mut words)) {
+        return Ok(cli);
+    }
+    if quick::leading(Cli::ARGS, words).0.has("version") {
+        return Err(Answer::Version);
+    }
+    parse_fully(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Answer::Clap(help(arguments, error))
+        }
+        _ => Answer::Clap(error),
     })
+}
+
+fn parse_fully(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = full::read(&mut description(), Cli::ARGS, arguments)?;
+    let differs = || clap::Error::raw(ErrorKind::InvalidValue, "internal error: a value is what only clap takes\n");
+    Cli::take(&mut full::words(Cli::ARGS, &matches)).ok_or_else(differs)
 }
 
 /// The same answer as clap's, with help of ours.
@@ -200,33 +176,16 @@ fn help(arguments: &[OsString], answer: clap::Error) -> clap::Error {
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let terminal = sys::tty::size(std::io::stdout().as_fd()).ok().map(|(_, columns)| columns.into());
     let width = terminal.or(columns).filter(|columns| *columns > 0).unwrap_or(80).clamp(40, 100);
-    let taught = manual::teach(Cli::command(), manual::Form { whole, width });
-    taught.try_get_matches_from(arguments).err().unwrap_or(answer)
-}
-
-/// Writes the signal of `kill -9 ID` and `kill -TERM ID`, as kill(1) has it, as an option. Behind `--` it is an id.
-fn name_signal(arguments: &mut [OsString]) {
-    let command = command_at(arguments);
-    if arguments.get(command).is_none_or(|word| word != "kill") {
-        return;
-    }
-    for word in arguments[command + 1..].iter_mut().take_while(|word| *word != "--") {
-        let signal = word.to_str().and_then(|text| text.strip_prefix('-'));
-        // Names in lower case are flags.
-        let signal = signal.filter(|name| name.starts_with(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase()));
-        if let Some(signal) = signal {
-            *word = format!("--signal={signal}").into();
-        }
-    }
+    let mut taught = manual::teach(description(), manual::Form { whole, width });
+    full::read(&mut taught, Cli::ARGS, arguments).err().unwrap_or(answer)
 }
 
 /// What the options before the command say about the log, as far as they are understood.
-pub fn wish_of(arguments: impl Iterator<Item = OsString>) -> (Option<PathBuf>, Wish) {
-    let shell = clap::Command::new("corten").args_override_self(true).disable_help_flag(true).ignore_errors(true);
-    let words = Global::augment_args(shell).allow_external_subcommands(true).try_get_matches_from(arguments);
-    match words.and_then(|matches| Global::from_arg_matches(&matches)) {
-        Ok(global) => (global.log.clone(), global.wish()),
-        Err(_) => (None, Wish { format: None, level: log::LevelFilter::Warn, warnings: false }),
+pub fn wish_of(arguments: &[OsString]) -> (Option<PathBuf>, Wish) {
+    let (mut words, _) = quick::leading(Cli::ARGS, arguments.get(1..).unwrap_or_default());
+    match Global::take(&mut words) {
+        Some(global) => (global.log.clone(), global.wish()),
+        None => (None, Wish { format: None, level: log::LevelFilter::Warn, warnings: false }),
     }
 }
 
@@ -248,124 +207,5 @@ pub fn misuse(said: &str) -> Option<Error> {
     Some(Error::new(sentence).hint(hint))
 }
 
-/// Reads the arguments knowing only the command that is asked for: to describe all of them to the parser takes longer
-/// than all else that `state` does. `None` when that does not work out; the full parser then has the word, also for help
-/// and for what is wrong.
-fn parse_lean(arguments: &[OsString]) -> Option<Cli> {
-    let described = arguments.iter().skip(1).find_map(|word| commands::describe(word.to_str()?))?;
-    let shell = clap::Command::new("corten").args_override_self(true).disable_help_flag(true).subcommand_required(true);
-    let lean = Global::augment_args(shell).subcommand(described.disable_help_flag(true));
-    let matches = lean.try_get_matches_from(arguments).ok()?;
-    Cli::from_arg_matches(&matches).ok()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(line: &str) -> Vec<OsString> {
-        std::iter::once("corten").chain(line.split(' ')).map(OsString::from).collect()
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn what_engines_write_is_understood() {
-        for line in [
-            "--root /r --log /l --log-format json create --bundle /b --pid-file /b/init.pid c",
-            "--log-format=json --log /l --systemd-cgroup create c --bundle /b --console-socket /s",
-            "--cgroup-manager disabled create --bundle /b --pid-file /p --preserve-fds 3 c",
-            "--root /r --rootless=true start c",
-            "--allow-annotation a --allow-annotation=b.* run -b /b c",
-            "kill --all c 9",
-            "kill c SIGTERM",
-            "kill -9 c",
-            "kill -a -KILL c",
-            "kill c -SIGRTMIN+3",
-            "kill -s 9 c",
-            "kill --signal TERM c",
-            "kill -- -9 -9",
-            "exec -it c sh",
-            "exec -tid c sh -it",
-            "exec --interactive --tty c sh",
-            "delete --force c",
-            "delete -f a b",
-            "list --format=json",
-            "list -q -f table",
-            "run -d -b /b -no-subreaper --no-new-keyring --keep c",
-            "exec --process /p --detach --pid-file /q c",
-            "exec -t -e A=b --cwd / c sh -c true --detach",
-            "ps --format json c",
-            "ps --sessions --format json c",
-            "kill --session 4711-5j3kz c KILL",
-            "spec --bundle /b",
-            "features",
-            "check -b /b -f /c --console-socket /s --format=json --host c",
-            "check --foreground",
-            "update --resources - c",
-            "update --resources=/tmp/r c",
-            "update --cpu-quota -1 --memory -1 --pids-limit -1 c",
-            "update c --blkio-weight 10 --cpu-share 2 --cpuset-cpus 0 --kernel-memory 1 --l3-cache-schema L3:0=f",
-            "events --stats c",
-            "events --interval=5s c",
-            "mounts add c mounts.json",
-            "mounts remove c -",
-        ] {
-            assert!(parse(words(line)).is_ok(), "{line}: {}", parse(words(line)).unwrap_err());
-        }
-    }
-
-    #[test]
-    fn knowing_one_command_is_enough_for_what_is_right() {
-        for line in ["--root /r create --bundle /b c", "state c", "kill c 9", "--debug run c", "delete -f a b"] {
-            assert!(parse_lean(&words(line)).is_some(), "{line}");
-        }
-        for line in ["--root create kill c", "state", "state --help", "create --wrong c", "nosuch c"] {
-            assert!(parse_lean(&words(line)).is_none(), "{line}");
-        }
-        assert!(parse(words("--root create kill c")).is_ok());
-    }
-
-    #[test]
-    fn the_command_of_an_exec_keeps_its_own_options() {
-        let Ok(Cli { command: Command::Exec(exec), .. }) = parse(words("exec c sh -c -t --detach")) else { panic!() };
-        assert_eq!(exec.args, ["sh", "-c", "-t", "--detach"]);
-        assert!(!exec.tty && !exec.detach);
-    }
-
-    #[test]
-    fn a_signal_may_be_given_as_to_kill() {
-        for (line, expected) in [
-            ("kill -9 c", "kill --signal=9 c"),
-            ("--root kill --debug kill -a c -KILL", "--root kill --debug kill -a c --signal=KILL"),
-            ("kill -ar c", "kill -ar c"),
-            ("kill -- -9 9", "kill -- -9 9"),
-            ("exec kill -9", "exec kill -9"),
-            ("--root /r", "--root /r"),
-        ] {
-            let mut arguments = words(line);
-            name_signal(&mut arguments);
-            assert_eq!(arguments, words(expected));
-        }
-        for line in ["kill -9 c 9", "kill -9 -KILL", "kill -z c"] {
-            assert!(parse(words(line)).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn the_version_is_asked_for_before_a_command_only() {
-        for line in [
-            "--version",
-            "--debug -v",
-            "--allow-annotation create -v",
-            "--root /r --version",
-            "--log=/l --log-format json -V",
-        ] {
-            assert!(asks_version(&words(line)), "{line}");
-        }
-        assert!(!asks_version(&words("exec c prog --version")));
-    }
-}
+mod tests;

@@ -8,6 +8,8 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests have threads, and run programs"))]
 
 #[forbid(unsafe_code)]
+mod argv;
+#[forbid(unsafe_code)]
 mod cgroup;
 #[forbid(unsafe_code)]
 mod checkpoint;
@@ -60,6 +62,7 @@ mod trace;
 
 use std::ffi::OsString;
 
+use cli::Answer;
 use error::Result;
 use selfexe::Protection;
 
@@ -67,20 +70,18 @@ start_with!(corten);
 
 /// The program: its exit code.
 fn corten() -> u8 {
+    trace::start();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if cli::asks_version(&arguments) {
-        return conclude(commands::version::print(), 1);
-    }
     #[cfg(debug_assertions)]
     if let [_, command, directory] = &arguments[..]
         && command == "pages"
     {
         return conclude(pages::write(directory.as_ref()), 1);
     }
-    trace::start(&arguments);
-    let cli = match cli::parse(arguments) {
+    let cli = match cli::parse(&arguments) {
         Ok(cli) => cli,
-        Err(answer) => return answer_instead(&answer),
+        Err(Answer::Version) => return conclude(commands::version::print(), 1),
+        Err(Answer::Clap(answer)) => return answer_instead(&arguments, &answer),
     };
     let (global, failure) = (&cli.global, cli.command.failure_code());
     let protection = Protection::begin(cli.command.enters_container());
@@ -91,7 +92,7 @@ fn corten() -> u8 {
 }
 
 /// What a command line gets that is no order: help, or why it is none.
-fn answer_instead(answer: &clap::Error) -> u8 {
+fn answer_instead(arguments: &[OsString], answer: &clap::Error) -> u8 {
     if !answer.use_stderr() {
         // A reader that went away is no reason to panic.
         let _ = answer.print();
@@ -101,7 +102,7 @@ fn answer_instead(answer: &clap::Error) -> u8 {
     match cli::misuse(&text) {
         None => log::say(text.trim_end()),
         Some(error) => {
-            let (file, wish) = cli::wish_of(std::env::args_os());
+            let (file, wish) = cli::wish_of(arguments);
             // There is another error to tell.
             let _ = log::init(file.as_deref(), wish);
             log::misuse(&error, text.trim_end());

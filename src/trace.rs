@@ -4,7 +4,6 @@
 //! there after a crash, too; both sides append to one file, which keeps them in order. Without the option a mark costs
 //! one comparison.
 
-use std::ffi::OsString;
 use std::fmt::Arguments;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -24,12 +23,10 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 static KEPT_BACK: Mutex<Option<Vec<String>>> = Mutex::new(None);
 static IN_CONTAINER: AtomicBool = AtomicBool::new(false);
 
-/// Starts the clock, if the words ask for a trace. Before anything else is done.
-pub fn start(words: &[OsString]) {
-    let asks = |word: &OsString| word.to_str().is_some_and(|word| word == "--trace" || word.starts_with("--trace="));
-    if words.iter().any(asks) {
-        START.get_or_init(Instant::now);
-    }
+/// Starts the clock. Before anything else is done, and before it is known whether a trace is asked for: to look at the
+/// clock is no system call.
+pub fn start() {
+    START.get_or_init(Instant::now);
 }
 
 /// Opens the file (created 0644, appended to) and writes the heading. From here on marks are written.

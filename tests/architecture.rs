@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("passwd", &[]),
     ("time", &[]),
+    ("argv", &[]),
     ("host", &["sys", "error"]),
     ("input", &["error"]),
     ("dbus", &["sys", "error"]),
@@ -92,6 +93,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "host",
             "input",
             "passwd",
+            "argv",
             "cli",
             "selfexe",
             "namespaces",
@@ -107,7 +109,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("manual", &[]),
-    ("cli", &["commands", "error", "log", "manual", "sys"]),
+    ("cli", &["argv", "commands", "error", "log", "manual", "sys"]),
     ("pages", &["cli", "error", "manual", "process"]),
 ];
 

@@ -2,72 +2,64 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 
+use crate::argv::{arguments, choice, group, operand, option};
 use crate::checkpoint::{CgroupMode, NetworkLock, dump};
 use crate::cli::Global;
 use crate::container::checkpoint;
 use crate::error::{Context, Result};
 
-/// Write a running container into images with CRIU, and end it
-#[derive(Args, Debug)]
-pub struct Checkpoint {
-    /// The directory for the images
-    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
-    image_path: PathBuf,
-    /// The directory for CRIU's log and other files [default: below the container's state directory]
-    #[arg(long, value_name = "DIR")]
-    work_path: Option<PathBuf>,
-    /// Images of an earlier pre-dump, relative to the images directory
-    #[arg(long, value_name = "DIR")]
-    parent_path: Option<PathBuf>,
-    /// Leave the container running
-    #[arg(long)]
-    leave_running: bool,
-    /// Allow established TCP connections, and keep them
-    #[arg(long)]
-    tcp_established: bool,
-    /// Leave out TCP connections that are being established
-    #[arg(long)]
-    tcp_skip_in_flight: bool,
-    /// Allow open files that were deleted but have another name
-    #[arg(long)]
-    link_remap: bool,
-    /// Allow unix sockets that are connected to outside of the container
-    #[arg(long)]
-    ext_unix_sk: bool,
-    /// Allow a session or a terminal from outside of the container
-    #[arg(long)]
-    shell_job: bool,
-    /// Leave the memory to be fetched with userfaultfd by whoever restores
-    #[arg(long)]
-    lazy_pages: bool,
-    /// A descriptor that gets a NUL when lazy pages are served
-    #[arg(long, value_name = "FD", allow_negative_numbers = true, default_value_t = -1)]
-    status_fd: i32,
-    /// A page server that gets the memory
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    page_server: Option<String>,
-    /// Allow file locks, and keep them
-    #[arg(long)]
-    file_locks: bool,
-    /// Write the memory alone, for a checkpoint with --parent-path, and leave the container running
-    #[arg(long)]
-    pre_dump: bool,
-    /// Which properties of cgroups are kept
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = CgroupsMode::Soft)]
-    manage_cgroups_mode: CgroupsMode,
-    /// Leave out what this kind of namespace holds; may be given again
-    #[arg(long, value_name = "KIND", value_enum)]
-    empty_ns: Vec<EmptyNamespace>,
-    /// Take pages that are written again out of the parent's images
-    #[arg(long)]
-    auto_dedup: bool,
-    /// How the network is locked meanwhile
-    #[arg(long, value_name = "HOW", value_enum)]
-    network_lock: Option<Lock>,
-    /// The container's id
-    id: String,
+arguments! {
+    /// Write a running container to images with CRIU
+    pub struct Checkpoint {
+        /// What it shares with `restore`.
+        images: ImageOptions = group(),
+        /// The directory for CRIU's log and other files [default: below the container's state directory]
+        work_path: Option<PathBuf> = option().value("DIR"),
+        /// Images of an earlier pre-dump, relative to the images directory
+        parent_path: Option<PathBuf> = option().value("DIR"),
+        /// Leave the container running
+        leave_running: bool = option(),
+        /// Leave out TCP connections that are being established
+        tcp_skip_in_flight: bool = option(),
+        /// Allow open files that were deleted but have another name
+        link_remap: bool = option(),
+        /// A descriptor that gets a NUL when lazy pages are served
+        status_fd: i32 = option().value("FD").negative_numbers().default("-1"),
+        /// A page server that gets the memory
+        page_server: Option<String> = option().value("ADDRESS:PORT"),
+        /// Write the memory alone, for a checkpoint with --parent-path, and leave the container running
+        pre_dump: bool = option(),
+    }
+}
+
+arguments! {
+    /// What `checkpoint` and `restore` share.
+    pub(super) struct ImageOptions {
+        /// Directory of the images
+        pub(super) image_path: PathBuf = option().value("DIR").default("checkpoint"),
+        /// Keep established TCP connections
+        pub(super) tcp_established: bool = option(),
+        /// Allow unix sockets that are connected to outside of the container
+        pub(super) ext_unix_sk: bool = option(),
+        /// Allow a session or a terminal from outside of the container
+        pub(super) shell_job: bool = option(),
+        /// Transfer memory on demand, by userfaultfd(2) and criu lazy-pages
+        pub(super) lazy_pages: bool = option(),
+        /// Keep file locks
+        pub(super) file_locks: bool = option(),
+        /// Remove memory from the images once it is not needed there
+        pub(super) auto_dedup: bool = option(),
+        /// Cgroups whose properties are kept
+        pub(super) manage_cgroups_mode: CgroupsMode = option().value("MODE").default("soft"),
+        /// Leave out what namespaces of this kind hold; can be repeated
+        pub(super) empty_ns: Vec<EmptyNamespace> = option().value("KIND"),
+        /// Method to lock the network
+        pub(super) network_lock: Option<Lock> = option().value("METHOD"),
+        /// ID of the container
+        pub(super) id: String = operand(),
+    }
 }
 
 /// `--manage-cgroups-mode`.
@@ -82,6 +74,8 @@ pub(super) enum CgroupsMode {
     /// None
     Ignore,
 }
+
+choice!(CgroupsMode);
 
 impl From<CgroupsMode> for CgroupMode {
     fn from(mode: CgroupsMode) -> CgroupMode {
@@ -101,6 +95,8 @@ pub(super) enum EmptyNamespace {
     Network,
 }
 
+choice!(EmptyNamespace);
+
 /// `--network-lock`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Lock {
@@ -111,6 +107,8 @@ pub(super) enum Lock {
     /// Not at all
     Skip,
 }
+
+choice!(Lock);
 
 impl From<Lock> for NetworkLock {
     fn from(lock: Lock) -> NetworkLock {
@@ -124,9 +122,9 @@ impl From<Lock> for NetworkLock {
 
 impl Checkpoint {
     pub(super) fn run(self, global: &Global) -> Result<u8> {
-        let id = self.id.clone();
+        let id = self.images.id.clone();
         let checkpoint = || -> Result<()> {
-            let container = super::store(global)?.open(&self.id)?;
+            let container = super::store(global)?.open(&self.images.id)?;
             checkpoint::checkpoint(container, &self.request()?)
         };
         checkpoint().with_context(|| format!("checkpoint {id}"))?;
@@ -135,25 +133,25 @@ impl Checkpoint {
 
     fn request(self) -> Result<checkpoint::Request> {
         Ok(checkpoint::Request {
-            image_path: super::absolute(self.image_path)?,
+            image_path: super::absolute(self.images.image_path)?,
             work_path: self.work_path.map(super::absolute).transpose()?,
             status_fd: u32::try_from(self.status_fd).ok(),
             flags: dump::Flags {
                 parent_path: self.parent_path,
                 leave_running: self.leave_running,
                 pre_dump: self.pre_dump,
-                tcp_established: self.tcp_established,
+                tcp_established: self.images.tcp_established,
                 tcp_skip_in_flight: self.tcp_skip_in_flight,
                 link_remap: self.link_remap,
-                ext_unix_sk: self.ext_unix_sk,
-                shell_job: self.shell_job,
-                lazy_pages: self.lazy_pages,
-                file_locks: self.file_locks,
-                auto_dedup: self.auto_dedup,
+                ext_unix_sk: self.images.ext_unix_sk,
+                shell_job: self.images.shell_job,
+                lazy_pages: self.images.lazy_pages,
+                file_locks: self.images.file_locks,
+                auto_dedup: self.images.auto_dedup,
                 page_server: self.page_server.as_deref().map(dump::page_server).transpose()?,
-                cgroup_mode: self.manage_cgroups_mode.into(),
-                network_lock: self.network_lock.map(NetworkLock::from),
-                empty_network: self.empty_ns.contains(&EmptyNamespace::Network),
+                cgroup_mode: self.images.manage_cgroups_mode.into(),
+                network_lock: self.images.network_lock.map(NetworkLock::from),
+                empty_network: self.images.empty_ns.contains(&EmptyNamespace::Network),
             },
         })
     }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use oci_spec::runtime::Spec;
 
+use crate::argv::{arguments, group, operand, option};
 use crate::cgroup;
 use crate::cli::{CgroupManager, Global};
 use crate::container::create::Console;
@@ -15,48 +15,40 @@ use crate::plan::config::Source;
 use crate::process::{check_preserved, preserved};
 use crate::selfexe::Protected;
 
-/// Create a container
-#[derive(Args, Debug)]
-pub struct Create {
-    #[command(flatten)]
-    options: Options,
-    /// Accepted for callers that always pass it: a created container is detached
-    #[arg(short, long, hide = true)]
-    detach: bool,
+arguments! {
+    /// Create a container
+    pub struct Create {
+        /// What it shares.
+        options: Options = group(),
+        /// Accepted for callers that always pass it: a created container is detached
+        detach: bool = option().short('d').hidden(),
+    }
 }
 
-/// What `create` and `run` share.
-#[derive(Args, Debug)]
-pub(super) struct Options {
-    /// Bundle of the container
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    bundle: PathBuf,
-    /// Configuration [default: config.json in the bundle]
-    #[arg(short = 'f', long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Unix socket to send the terminal to
-    #[arg(long, value_name = "SOCKET")]
-    console_socket: Option<PathBuf>,
-    /// Unix socket to send a pidfd of init to
-    #[arg(long, value_name = "SOCKET")]
-    pidfd_socket: Option<PathBuf>,
-    /// File to write the PID of init to
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
-    /// Do not use pivot_root(2) to change the root
-    #[arg(long)]
-    no_pivot: bool,
-    /// Keep the session keyring of the caller
-    #[arg(long)]
-    no_new_keyring: bool,
-    /// Pass N file descriptors, from 3 on, to the program
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    preserve_fds: u32,
-    /// Accepted for runc's callers
-    #[arg(long, hide = true)]
-    no_subreaper: bool,
-    /// ID of the container
-    pub(super) id: String,
+arguments! {
+    /// What `create` and `run` share.
+    pub(super) struct Options {
+        /// Bundle of the container
+        bundle: PathBuf = option().short('b').value("DIR").default("."),
+        /// Configuration [default: config.json in the bundle]
+        config: Option<PathBuf> = option().short('f').value("FILE"),
+        /// Unix socket to send the terminal to
+        console_socket: Option<PathBuf> = option().value("SOCKET"),
+        /// Unix socket to send a pidfd of init to
+        pidfd_socket: Option<PathBuf> = option().value("SOCKET"),
+        /// File to write the PID of init to
+        pid_file: Option<PathBuf> = option().value("FILE"),
+        /// Do not use pivot_root(2) to change the root
+        no_pivot: bool = option(),
+        /// Keep the session keyring of the caller
+        no_new_keyring: bool = option(),
+        /// Pass N file descriptors, from 3 on, to the program
+        preserve_fds: u32 = option().value("N").default("0"),
+        /// Accepted for runc's callers
+        no_subreaper: bool = option().single_dash().hidden(),
+        /// ID of the container
+        pub(super) id: String = operand(),
+    }
 }
 
 impl Create {

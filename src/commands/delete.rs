@@ -1,24 +1,21 @@
 //! `delete`.
 
-use clap::Args;
-
+use crate::argv::{arguments, operand, option};
 use crate::cli::Global;
 use crate::container;
 use crate::container::store::Store;
 use crate::error::{Context, Error, Result};
 
-/// Delete containers
-#[derive(Args, Debug)]
-pub struct Delete {
-    /// Kill containers that run; ignore those that do not exist
-    #[arg(short, long)]
-    force: bool,
-    /// Treat each ID as a regular expression
-    #[arg(short, long)]
-    regex: bool,
-    /// IDs of the containers
-    #[arg(value_name = "ID", required = true)]
-    ids: Vec<String>,
+arguments! {
+    /// Delete containers
+    pub struct Delete {
+        /// Kill containers that run; ignore those that do not exist
+        force: bool = option().short('f'),
+        /// Treat each ID as a regular expression
+        regex: bool = option().short('r'),
+        /// IDs of the containers
+        ids: Vec<String> = operand().value("ID").required(),
+    }
 }
 
 impl Delete {

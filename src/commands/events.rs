@@ -2,23 +2,21 @@
 
 use std::time::Duration;
 
-use clap::Args;
-
+use crate::argv::{arguments, operand, option};
 use crate::cli::Global;
 use crate::container::events;
 use crate::error::{Context, Error, Result, ensure};
 
-/// Print events and statistics of a container
-#[derive(Args, Debug)]
-pub struct Events {
-    /// Time between statistics, such as 500ms or 1m30s
-    #[arg(long, value_name = "TIME", default_value = "5s")]
-    interval: String,
-    /// Print the statistics once and exit
-    #[arg(long)]
-    stats: bool,
-    /// ID of the container
-    id: String,
+arguments! {
+    /// Print events and statistics of a container
+    pub struct Events {
+        /// Time between statistics, such as 500ms or 1m30s
+        interval: String = option().value("TIME").default("5s"),
+        /// Print the statistics once and exit
+        stats: bool = option(),
+        /// ID of the container
+        id: String = operand(),
+    }
 }
 
 impl Events {

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
-
+use crate::argv::{arguments, operand, option};
 use crate::cli::Global;
 use crate::container::create::Console;
 use crate::container::{self, Container};
@@ -13,68 +12,50 @@ use crate::plan;
 use crate::process::{Options, check_preserved, parse_user, preserved};
 use crate::selfexe::Protection;
 
-/// Run a program in a container
-#[derive(Args, Debug)]
-pub struct Exec {
-    /// JSON file that describes the program
-    #[arg(short, long, value_name = "FILE")]
-    process: Option<PathBuf>,
-    /// Unix socket to send the terminal to
-    #[arg(long, value_name = "SOCKET")]
-    console_socket: Option<PathBuf>,
-    /// Unix socket to send a pidfd of the program to
-    #[arg(long, value_name = "SOCKET")]
-    pidfd_socket: Option<PathBuf>,
-    /// Allocate a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// Accepted as by engines: standard input is always the program's
-    #[arg(short, long, hide = true)]
-    interactive: bool,
-    /// User and group, as numbers
-    #[arg(short, long, value_name = "UID[:GID]")]
-    user: Option<String>,
-    /// Additional group, as a number; can be repeated
-    #[arg(short = 'g', long, value_name = "GID", action = ArgAction::Append)]
-    additional_gids: Vec<u32>,
-    /// Working directory
-    #[arg(long, value_name = "DIR")]
-    cwd: Option<String>,
-    /// Environment variable; can be repeated
-    #[arg(short, long, value_name = "NAME=VALUE", action = ArgAction::Append)]
-    env: Vec<String>,
-    /// Additional capability; can be repeated
-    #[arg(short, long, value_name = "CAP", action = ArgAction::Append)]
-    cap: Vec<String>,
-    /// Set the no_new_privs attribute
-    #[arg(long)]
-    no_new_privs: bool,
-    /// AppArmor profile
-    #[arg(long, value_name = "PROFILE")]
-    apparmor: Option<String>,
-    /// SELinux label
-    #[arg(long, value_name = "LABEL")]
-    process_label: Option<String>,
-    /// Return once the program runs
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// File to write the PID of the program to
-    #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
-    /// Pass N file descriptors, from 3 on, to the program
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    preserve_fds: u32,
-    /// Cgroup of the program, below that of the container
-    #[arg(long, value_name = "PATH")]
-    cgroup: Option<PathBuf>,
-    /// Accept a paused container; the program starts when it is resumed
-    #[arg(long)]
-    ignore_paused: bool,
-    /// ID of the container
-    id: String,
-    /// Program and its arguments
-    #[arg(value_name = "PROGRAM", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) args: Vec<String>,
+arguments! {
+    /// Run a program in a container
+    pub struct Exec {
+        /// JSON file that describes the program
+        process: Option<PathBuf> = option().short('p').value("FILE"),
+        /// Unix socket to send the terminal to
+        console_socket: Option<PathBuf> = option().value("SOCKET"),
+        /// Unix socket to send a pidfd of the program to
+        pidfd_socket: Option<PathBuf> = option().value("SOCKET"),
+        /// Allocate a terminal
+        pub(crate) tty: bool = option().short('t'),
+        /// Accepted as by engines: standard input is always the program's
+        interactive: bool = option().short('i').hidden(),
+        /// User and group, as numbers
+        user: Option<String> = option().short('u').value("UID[:GID]"),
+        /// Additional group, as a number; can be repeated
+        additional_gids: Vec<u32> = option().short('g').value("GID"),
+        /// Working directory
+        cwd: Option<String> = option().value("DIR"),
+        /// Environment variable; can be repeated
+        env: Vec<String> = option().short('e').value("NAME=VALUE"),
+        /// Additional capability; can be repeated
+        cap: Vec<String> = option().short('c').value("CAP"),
+        /// Set the no_new_privs attribute
+        no_new_privs: bool = option(),
+        /// AppArmor profile
+        apparmor: Option<String> = option().value("PROFILE"),
+        /// SELinux label
+        process_label: Option<String> = option().value("LABEL"),
+        /// Return once the program runs
+        pub(crate) detach: bool = option().short('d'),
+        /// File to write the PID of the program to
+        pid_file: Option<PathBuf> = option().value("FILE"),
+        /// Pass N file descriptors, from 3 on, to the program
+        preserve_fds: u32 = option().value("N").default("0"),
+        /// Cgroup of the program, below that of the container
+        cgroup: Option<PathBuf> = option().value("PATH"),
+        /// Accept a paused container; the program starts when it is resumed
+        ignore_paused: bool = option(),
+        /// ID of the container
+        id: String = operand(),
+        /// Program and its arguments
+        pub(crate) args: Vec<String> = operand().value("PROGRAM").trailing().hyphens(),
+    }
 }
 
 impl Exec {

@@ -1,16 +1,17 @@
 //! `features`: what this binary can do on this kernel (runtime-spec, "Feature structure").
 
-use clap::Args;
 use serde_json::json;
 
+use crate::argv::arguments;
 use crate::commands::version::SPEC;
 use crate::error::{Error, Result};
 use crate::plan::annotations::OBEYED;
 use crate::{checkpoint, namespaces, process, rootfs, seccomp, sys};
 
-/// Print the features of the runtime
-#[derive(Args, Debug)]
-pub struct Features {}
+arguments! {
+    /// Print the features of the runtime
+    pub struct Features {}
+}
 
 impl Features {
     pub(super) fn run(self) -> Result<u8> {

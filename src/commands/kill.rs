@@ -1,32 +1,28 @@
 //! `kill`.
 
-use clap::Args;
 use nix::sys::signal::Signal;
 
+use crate::argv::{arguments, operand, option};
 use crate::cli::Global;
 use crate::container;
 use crate::error::{Context, Error, Result};
 
-/// Send a signal to a container
-#[derive(Args, Debug)]
-pub struct Kill {
-    /// Send the signal to all processes of the container
-    #[arg(short, long)]
-    all: bool,
-    /// Treat ID as a regular expression
-    #[arg(short, long)]
-    regex: bool,
-    /// Send the signal to a program started by exec
-    #[arg(long, value_name = "SESSION", conflicts_with_all = ["all", "regex"])]
-    session: Option<String>,
-    /// Signal, by name or number; also written -9 or -TERM
-    #[arg(short, long = "signal", value_name = "SIGNAL", conflicts_with = "signal")]
-    signal_option: Option<String>,
-    /// ID of the container
-    id: String,
-    /// Signal, by name or number
-    #[arg(default_value = "SIGTERM", allow_hyphen_values = true)]
-    signal: String,
+arguments! {
+    /// Send a signal to a container
+    pub struct Kill {
+        /// Send the signal to all processes of the container
+        all: bool = option().short('a'),
+        /// Treat ID as a regular expression
+        regex: bool = option().short('r'),
+        /// Send the signal to a program started by exec
+        session: Option<String> = option().value("SESSION").conflicts(&["all", "regex"]),
+        /// Signal, by name or number; also written -9 or -TERM
+        signal_option: Option<String> = option().short('s').long("signal").value("SIGNAL").conflicts(&["signal"]).like_kill(),
+        /// ID of the container
+        id: String = operand(),
+        /// Signal, by name or number
+        signal: String = operand().default("SIGTERM").hyphens(),
+    }
 }
 
 impl Kill {

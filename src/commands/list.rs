@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::argv::{arguments, choice, option};
 use crate::cli::Global;
 use crate::container::id::Id;
 use crate::container::state::Shown;
@@ -14,18 +15,16 @@ use crate::container::{Container, roots};
 use crate::error::{Context, Error, Result};
 use crate::log;
 
-/// List containers
-#[derive(Args, Debug)]
-pub struct List {
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Print only IDs
-    #[arg(short, long)]
-    quiet: bool,
-    /// Also list the containers of engines; show the state root of each
-    #[arg(long)]
-    all_roots: bool,
+arguments! {
+    /// List containers
+    pub struct List {
+        /// Output format
+        format: Format = option().short('f').default("table"),
+        /// Print only IDs
+        quiet: bool = option().short('q'),
+        /// Also list the containers of engines; show the state root of each
+        all_roots: bool = option(),
+    }
 }
 
 /// `--format` of `list` and `ps`.
@@ -36,6 +35,8 @@ pub(super) enum Format {
     /// JSON, on one line
     Json,
 }
+
+choice!(Format);
 
 impl List {
     pub(super) fn run(self, global: &Global) -> Result<u8> {

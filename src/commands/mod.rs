@@ -22,89 +22,57 @@ mod table;
 mod update;
 pub mod version;
 
-use clap::{Args, Subcommand};
-
+use crate::argv::commands;
 use crate::cli::Global;
 use crate::container::store::Store;
 use crate::error::{Context, Error, Result, printable_lines};
 use crate::input;
 use crate::selfexe::{Needed, Protection};
 
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Check a configuration without creating a container
-    Check(check::Check),
-    /// Write a running container to images with CRIU
-    Checkpoint(checkpoint::Checkpoint),
-    /// Create a container
-    Create(create::Create),
-    /// Delete containers
-    Delete(delete::Delete),
-    /// Print events and statistics of a container
-    Events(events::Events),
-    /// Run a program in a container
-    Exec(exec::Exec),
-    /// Print the features of the runtime
-    Features(features::Features),
-    /// Send a signal to a container
-    Kill(kill::Kill),
-    /// List containers
-    List(list::List),
-    /// Add mounts to a running container, or remove them
-    Mounts(mounts::Mounts),
-    /// Suspend the processes of a container
-    Pause(pause::Pause),
-    /// List the processes of a container
-    Ps(ps::Ps),
-    /// Restore a container from the images of a checkpoint
-    Restore(restore::Restore),
-    /// Resume the processes of a paused container
-    Resume(pause::Resume),
-    /// Create and start a container
-    Run(run::Run),
-    /// Examine seccomp profiles
-    Seccomp(seccomp::Seccomp),
-    /// Write a configuration to start from
-    Spec(spec::Spec),
-    /// Start a created container
-    Start(start::Start),
-    /// Print the state of a container
-    State(state::State),
-    /// Change the resource limits of a container
-    Update(update::Update),
-}
-
-/// Adds a command's options to its description.
-type Describe = fn(clap::Command) -> clap::Command;
-
-const COMMANDS: [(&str, Describe); 20] = [
-    ("check", check::Check::augment_args),
-    ("checkpoint", checkpoint::Checkpoint::augment_args),
-    ("create", create::Create::augment_args),
-    ("delete", delete::Delete::augment_args),
-    ("events", events::Events::augment_args),
-    ("exec", exec::Exec::augment_args),
-    ("features", features::Features::augment_args),
-    ("kill", kill::Kill::augment_args),
-    ("list", list::List::augment_args),
-    ("mounts", mounts::Mounts::augment_args),
-    ("pause", pause::Pause::augment_args),
-    ("ps", ps::Ps::augment_args),
-    ("restore", restore::Restore::augment_args),
-    ("resume", pause::Resume::augment_args),
-    ("run", run::Run::augment_args),
-    ("seccomp", seccomp::Seccomp::augment_args),
-    ("spec", spec::Spec::augment_args),
-    ("start", start::Start::augment_args),
-    ("state", state::State::augment_args),
-    ("update", update::Update::augment_args),
-];
-
-/// Describes a single command to the parser; `None` when there is none of that name.
-pub fn describe(name: &str) -> Option<clap::Command> {
-    let (name, describe) = COMMANDS.iter().find(|(known, _)| *known == name)?;
-    Some(describe(clap::Command::new(*name)))
+commands! {
+    /// What to do.
+    pub enum Command {
+        /// Check a configuration without creating a container
+        "check" Check(check::Check),
+        /// Write a running container to images with CRIU
+        "checkpoint" Checkpoint(checkpoint::Checkpoint),
+        /// Create a container
+        "create" Create(create::Create),
+        /// Delete containers
+        "delete" Delete(delete::Delete),
+        /// Print events and statistics of a container
+        "events" Events(events::Events),
+        /// Run a program in a container
+        "exec" Exec(exec::Exec),
+        /// Print the features of the runtime
+        "features" Features(features::Features),
+        /// Send a signal to a container
+        "kill" Kill(kill::Kill),
+        /// List containers
+        "list" List(list::List),
+        /// Add mounts to a running container, or remove them
+        "mounts" Mounts(mounts::Mounts),
+        /// Suspend the processes of a container
+        "pause" Pause(pause::Pause),
+        /// List the processes of a container
+        "ps" Ps(ps::Ps),
+        /// Restore a container from the images of a checkpoint
+        "restore" Restore(restore::Restore),
+        /// Resume the processes of a paused container
+        "resume" Resume(pause::Resume),
+        /// Create and start a container
+        "run" Run(run::Run),
+        /// Examine seccomp profiles
+        "seccomp" Seccomp(seccomp::Seccomp),
+        /// Write a configuration to start from
+        "spec" Spec(spec::Spec),
+        /// Start a created container
+        "start" Start(start::Start),
+        /// Print the state of a container
+        "state" State(state::State),
+        /// Change the resource limits of a container
+        "update" Update(update::Update),
+    }
 }
 
 impl Command {
@@ -220,8 +188,6 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
     use crate::cli;
 
@@ -255,13 +221,13 @@ mod tests {
             ("update c", Needed::Never),
         ];
         for (line, needed) in table {
-            let cli = cli::parse(std::iter::once("corten").chain(line.split(' ')).map(Into::into).collect())
-                .unwrap_or_else(|error| panic!("{line}: {error}"));
+            let words: Vec<_> = std::iter::once("corten").chain(line.split(' ')).map(Into::into).collect();
+            let Ok(cli) = cli::parse(&words) else { panic!("{line}") };
             assert_eq!(cli.command.enters_container(), needed, "{line}");
         }
         let tried = |name: &str| table.iter().any(|(line, _)| line.split(' ').next() == Some(name));
         let forgotten: Vec<String> =
-            cli::Cli::command().get_subcommands().map(|one| one.get_name().to_owned()).collect();
+            cli::description().get_subcommands().map(|one| one.get_name().to_owned()).collect();
         assert_eq!(forgotten.iter().find(|name| !tried(name)), None);
     }
 }

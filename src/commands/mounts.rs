@@ -2,36 +2,39 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
 use oci_spec::runtime::Mount;
 
+use crate::argv::{arguments, command, commands, operand};
 use crate::cli::Global;
 use crate::container::mounts;
 use crate::error::{Context, Error, Result};
 use crate::plan::config;
 use crate::selfexe::Protected;
 
-/// Add mounts to a running container, or remove them
-#[derive(Args, Debug)]
-pub struct Mounts {
-    #[command(subcommand)]
-    what: What,
+arguments! {
+    /// Add mounts to a running container, or remove them
+    pub struct Mounts {
+        /// Which of them.
+        what: What = command(),
+    }
 }
 
-#[derive(Debug, Subcommand)]
-enum What {
-    /// Add mounts to a running container
-    Add(List),
-    /// Remove mounts from a running container
-    Remove(List),
+commands! {
+    enum What {
+        /// Add mounts to a running container
+        "add" Add(List),
+        /// Remove mounts from a running container
+        "remove" Remove(List),
+    }
 }
 
-#[derive(Args, Debug)]
-struct List {
-    /// ID of the container
-    id: String,
-    /// JSON file with a list of mounts; - is standard input
-    file: PathBuf,
+arguments! {
+    struct List {
+        /// ID of the container
+        id: String = operand(),
+        /// JSON file with a list of mounts; - is standard input
+        file: PathBuf = operand(),
+    }
 }
 
 impl Mounts {

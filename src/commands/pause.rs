@@ -1,23 +1,24 @@
 //! `pause` and `resume`.
 
-use clap::Args;
-
+use crate::argv::{arguments, operand};
 use crate::cli::Global;
 use crate::container::freeze;
 use crate::error::{Context, Result};
 
-/// Suspend the processes of a container
-#[derive(Args, Debug)]
-pub struct Pause {
-    /// ID of the container
-    id: String,
+arguments! {
+    /// Suspend the processes of a container
+    pub struct Pause {
+        /// ID of the container
+        id: String = operand(),
+    }
 }
 
-/// Resume the processes of a paused container
-#[derive(Args, Debug)]
-pub struct Resume {
-    /// ID of the container
-    id: String,
+arguments! {
+    /// Resume the processes of a paused container
+    pub struct Resume {
+        /// ID of the container
+        id: String = operand(),
+    }
 }
 
 impl Pause {

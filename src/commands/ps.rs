@@ -2,8 +2,7 @@
 
 use std::process::Output;
 
-use clap::Args;
-
+use crate::argv::{arguments, operand, option};
 use crate::cli::Global;
 use crate::container::sessions::{self, Session};
 use crate::container::{members, processes};
@@ -12,20 +11,18 @@ use crate::host;
 
 use super::list::Format;
 
-/// List the processes of a container
-#[derive(Args, Debug)]
-pub struct Ps {
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// List only programs started by exec
-    #[arg(long, conflicts_with = "options")]
-    sessions: bool,
-    /// ID of the container
-    id: String,
-    /// Options of ps(1) for the table
-    #[arg(value_name = "PS-OPTION", trailing_var_arg = true, allow_hyphen_values = true)]
-    options: Vec<String>,
+arguments! {
+    /// List the processes of a container
+    pub struct Ps {
+        /// Output format
+        format: Format = option().short('f').default("table"),
+        /// List only programs started by exec
+        sessions: bool = option().conflicts(&["options"]),
+        /// ID of the container
+        id: String = operand(),
+        /// Options of ps(1) for the table
+        options: Vec<String> = operand().value("PS-OPTION").trailing().hyphens(),
+    }
 }
 
 impl Ps {

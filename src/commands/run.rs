@@ -1,7 +1,6 @@
 //! `run`.
 
-use clap::Args;
-
+use crate::argv::{arguments, group, option};
 use crate::cli::Global;
 use crate::container;
 use crate::error::{Context, Result};
@@ -9,17 +8,16 @@ use crate::selfexe::Protected;
 
 use super::create::Options;
 
-/// Create and start a container
-#[derive(Args, Debug)]
-pub struct Run {
-    #[command(flatten)]
-    options: Options,
-    /// Return once the program runs
-    #[arg(short, long)]
-    detach: bool,
-    /// Do not delete the container after its end
-    #[arg(long)]
-    keep: bool,
+arguments! {
+    /// Create and start a container
+    pub struct Run {
+        /// What it shares.
+        options: Options = group(),
+        /// Return once the program runs
+        detach: bool = option().short('d'),
+        /// Do not delete the container after its end
+        keep: bool = option(),
+    }
 }
 
 impl Run {

@@ -1,61 +1,72 @@
 //! `seccomp`: what the filter of a profile is, and why a call ends as it does.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::{Args, Subcommand};
 use oci_spec::runtime::LinuxSeccomp;
 
+use crate::argv::{Word, arguments, command, commands, operand, option};
 use crate::error::{Context, Error, Result};
 use crate::input;
 use crate::plan::config;
 use crate::seccomp::{self, Program};
 
-/// Examine seccomp profiles
-#[derive(Args, Debug)]
-pub struct Seccomp {
-    #[command(subcommand)]
-    what: What,
+arguments! {
+    /// Examine seccomp profiles
+    pub struct Seccomp {
+        /// Which of them.
+        what: What = command(),
+    }
 }
 
-#[derive(Debug, Subcommand)]
-enum What {
-    /// Print the filter that a profile is compiled to
-    Dump(Dump),
-    /// Explain what a profile does with a system call
-    Explain(Explain),
+commands! {
+    enum What {
+        /// Print the filter that a profile is compiled to
+        "dump" Dump(Dump),
+        /// Explain what a profile does with a system call
+        "explain" Explain(Explain),
+    }
 }
 
-#[derive(Args, Debug)]
-struct Dump {
-    /// Bundle whose configuration has the profile
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    bundle: PathBuf,
-    /// JSON file with the profile; - is standard input
-    #[arg(value_name = "PROFILE", conflicts_with = "bundle")]
-    profile: Option<PathBuf>,
-    /// Print the filter in binary form
-    #[arg(long)]
-    raw: bool,
+arguments! {
+    struct Dump {
+        /// Bundle whose configuration has the profile
+        bundle: PathBuf = option().short('b').value("DIR").default("."),
+        /// JSON file with the profile; - is standard input
+        profile: Option<PathBuf> = operand().value("PROFILE").conflicts(&["bundle"]),
+        /// Print the filter in binary form
+        raw: bool = option(),
+    }
 }
 
-#[derive(Args, Debug)]
-struct Explain {
-    /// Bundle whose configuration has the profile
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    bundle: PathBuf,
-    /// JSON file with the profile; - is standard input
-    #[arg(short, long, value_name = "FILE", conflicts_with = "bundle")]
-    profile: Option<PathBuf>,
-    /// Architecture of the caller [default: that of the host]
-    #[arg(short, long, value_name = "ARCH")]
-    arch: Option<String>,
-    /// Name or number of the system call
-    #[arg(value_name = "SYSCALL")]
-    call: String,
-    /// Arguments of the system call
-    #[arg(value_name = "ARG", allow_negative_numbers = true, value_parser = argument)]
-    args: Vec<u64>,
+arguments! {
+    struct Explain {
+        /// Bundle whose configuration has the profile
+        bundle: PathBuf = option().short('b').value("DIR").default("."),
+        /// JSON file with the profile; - is standard input
+        profile: Option<PathBuf> = option().short('p').value("FILE").conflicts(&["bundle"]),
+        /// Architecture of the caller [default: that of the host]
+        arch: Option<String> = option().short('a').value("ARCH"),
+        /// Name or number of the system call
+        call: String = operand().value("SYSCALL"),
+        /// Arguments of the system call
+        args: Vec<Register> = operand().value("ARG").negative_numbers(),
+    }
+}
+
+/// An argument of a system call, as a register holds it.
+#[derive(Clone, Debug)]
+struct Register(u64);
+
+impl Word for Register {
+    fn parser() -> clap::builder::ValueParser {
+        clap::builder::ValueParser::new(|word: &str| argument(word).map(Register))
+    }
+
+    fn read(word: &OsStr) -> Option<Register> {
+        argument(word.to_str()?).ok().map(Register)
+    }
 }
 
 impl Seccomp {
@@ -78,7 +89,8 @@ impl Seccomp {
             }
             What::Explain(explain) => {
                 let profile = profile(explain.profile.as_deref(), &explain.bundle)?;
-                super::print(&seccomp::explain(&profile, explain.arch.as_deref(), &explain.call, &explain.args)?)?;
+                let registers: Vec<u64> = explain.args.iter().map(|Register(value)| *value).collect();
+                super::print(&seccomp::explain(&profile, explain.arch.as_deref(), &explain.call, &registers)?)?;
             }
         }
         Ok(0)

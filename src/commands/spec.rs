@@ -3,23 +3,22 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::Args;
 use nix::unistd::{getegid, geteuid};
 
+use crate::argv::{arguments, option};
 use crate::error::{Context, Error, Result};
 
 /// What runc writes, tabs and all: tests and scripts edit it.
 const TEMPLATE: &str = include_str!("spec.json");
 
-/// Write a configuration to start from
-#[derive(Args, Debug)]
-pub struct Spec {
-    /// Directory to write to
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    bundle: PathBuf,
-    /// Write it for a user other than root
-    #[arg(long)]
-    rootless: bool,
+arguments! {
+    /// Write a configuration to start from
+    pub struct Spec {
+        /// Directory to write to
+        bundle: PathBuf = option().short('b').value("DIR").default("."),
+        /// Write it for a user other than root
+        rootless: bool = option(),
+    }
 }
 
 impl Spec {

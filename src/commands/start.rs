@@ -1,16 +1,16 @@
 //! `start`.
 
-use clap::Args;
-
+use crate::argv::{arguments, operand};
 use crate::cli::Global;
 use crate::container;
 use crate::error::{Context, Result};
 
-/// Start a created container
-#[derive(Args, Debug)]
-pub struct Start {
-    /// ID of the container
-    id: String,
+arguments! {
+    /// Start a created container
+    pub struct Start {
+        /// ID of the container
+        id: String = operand(),
+    }
 }
 
 impl Start {

@@ -1,16 +1,16 @@
 //! `state`.
 
-use clap::Args;
-
+use crate::argv::{arguments, operand};
 use crate::cli::Global;
 use crate::container::state::Shown;
 use crate::error::{Context, Error, Result};
 
-/// Print the state of a container
-#[derive(Args, Debug)]
-pub struct State {
-    /// ID of the container
-    id: String,
+arguments! {
+    /// Print the state of a container
+    pub struct State {
+        /// ID of the container
+        id: String = operand(),
+    }
 }
 
 impl State {

@@ -1,75 +1,58 @@
 //! `update`.
 
-use clap::Args;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, LinuxPids};
 
+use crate::argv::{arguments, operand, option};
 use crate::cli::Global;
 use crate::container::update::{self, Request};
 use crate::error::{Context, Error, Result};
 use crate::plan;
 
-/// Change the resource limits of a container
-#[derive(Args, Debug, Default)]
-pub struct Update {
-    /// JSON file with the limits; - is standard input
-    #[arg(short, long, value_name = "FILE")]
-    resources: Option<String>,
-    /// Weight of block I/O, from 10 to 1000
-    #[arg(long, value_name = "WEIGHT")]
-    blkio_weight: Option<String>,
-    /// CPU period
-    #[arg(long, value_name = "MICROSECONDS")]
-    cpu_period: Option<String>,
-    /// CPU quota per period; -1 removes it
-    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
-    cpu_quota: Option<String>,
-    /// CPU burst beyond the quota
-    #[arg(long, value_name = "MICROSECONDS")]
-    cpu_burst: Option<String>,
-    /// CPU shares, a weight from 2 to 262144
-    #[arg(long, value_name = "SHARES")]
-    cpu_share: Option<String>,
-    /// Accepted and ignored: cgroup v2 has none
-    #[arg(long, value_name = "MICROSECONDS", hide = true)]
-    cpu_rt_period: Option<String>,
-    /// Accepted and ignored: cgroup v2 has none
-    #[arg(long, value_name = "MICROSECONDS", hide = true, allow_hyphen_values = true)]
-    cpu_rt_runtime: Option<String>,
-    /// CPUs to use, such as 0-3,7
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Memory nodes to use, such as 0-3,7
-    #[arg(long, value_name = "LIST")]
-    cpuset_mems: Option<String>,
-    /// Whether to use only CPU time that others leave idle
-    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
-    cpu_idle: Option<String>,
-    /// Limit on memory
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory: Option<String>,
-    /// Soft limit on memory
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory_reservation: Option<String>,
-    /// Limit on memory and swap, together
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory_swap: Option<String>,
-    /// Accepted and ignored: cgroup v2 has none
-    #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true)]
-    kernel_memory: Option<String>,
-    /// Accepted and ignored: cgroup v2 has none
-    #[arg(long, value_name = "BYTES", hide = true, allow_hyphen_values = true)]
-    kernel_memory_tcp: Option<String>,
-    /// Limit on the number of processes; -1 removes it
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pids_limit: Option<String>,
-    /// Allocation of L3 cache, a schema of resctrl
-    #[arg(long, value_name = "SCHEMA")]
-    l3_cache_schema: Option<String>,
-    /// Allocation of memory bandwidth, a schema of resctrl
-    #[arg(long, value_name = "SCHEMA")]
-    mem_bw_schema: Option<String>,
-    /// ID of the container
-    id: String,
+arguments! {
+    /// Change the resource limits of a container
+    #[derive(Default)]
+    pub struct Update {
+        /// JSON file with the limits; - is standard input
+        resources: Option<String> = option().short('r').value("FILE"),
+        /// Weight of block I/O, from 10 to 1000
+        blkio_weight: Option<String> = option().value("WEIGHT"),
+        /// CPU period
+        cpu_period: Option<String> = option().value("MICROSECONDS"),
+        /// CPU quota per period; -1 removes it
+        cpu_quota: Option<String> = option().value("MICROSECONDS").hyphens(),
+        /// CPU burst beyond the quota
+        cpu_burst: Option<String> = option().value("MICROSECONDS"),
+        /// CPU shares, a weight from 2 to 262144
+        cpu_share: Option<String> = option().value("SHARES"),
+        /// Accepted and ignored: cgroup v2 has none
+        cpu_rt_period: Option<String> = option().value("MICROSECONDS").hidden(),
+        /// Accepted and ignored: cgroup v2 has none
+        cpu_rt_runtime: Option<String> = option().value("MICROSECONDS").hidden().hyphens(),
+        /// CPUs to use, such as 0-3,7
+        cpuset_cpus: Option<String> = option().value("LIST"),
+        /// Memory nodes to use, such as 0-3,7
+        cpuset_mems: Option<String> = option().value("LIST"),
+        /// Whether to use only CPU time that others leave idle
+        cpu_idle: Option<String> = option().value("0|1").hyphens(),
+        /// Limit on memory
+        memory: Option<String> = option().value("BYTES").hyphens(),
+        /// Soft limit on memory
+        memory_reservation: Option<String> = option().value("BYTES").hyphens(),
+        /// Limit on memory and swap, together
+        memory_swap: Option<String> = option().value("BYTES").hyphens(),
+        /// Accepted and ignored: cgroup v2 has none
+        kernel_memory: Option<String> = option().value("BYTES").hidden().hyphens(),
+        /// Accepted and ignored: cgroup v2 has none
+        kernel_memory_tcp: Option<String> = option().value("BYTES").hidden().hyphens(),
+        /// Limit on the number of processes; -1 removes it
+        pids_limit: Option<String> = option().value("NUMBER").hyphens(),
+        /// Allocation of L3 cache, a schema of resctrl
+        l3_cache_schema: Option<String> = option().value("SCHEMA"),
+        /// Allocation of memory bandwidth, a schema of resctrl
+        mem_bw_schema: Option<String> = option().value("SCHEMA"),
+        /// ID of the container
+        id: String = operand(),
+    }
 }
 
 impl Update {

@@ -8,9 +8,7 @@ mod roff;
 use std::fs;
 use std::path::Path;
 
-use clap::CommandFactory;
-
-use crate::cli::Cli;
+use crate::cli;
 use crate::error::{Context, Result};
 use crate::manual;
 
@@ -23,7 +21,7 @@ pub fn write(directory: &Path) -> Result<u8> {
     };
     let man = directory.join("man");
     fs::create_dir_all(&man).with_context(|| format!("make {}", man.display()))?;
-    let mut cli = Cli::command();
+    let mut cli = cli::description();
     cli.build();
     let mut pages = Vec::new();
     let mut chapter = markdown::head();

@@ -4,9 +4,10 @@ mod host;
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
+use crate::argv::{arguments, choice, operand, option};
 use crate::cli::Global;
 use crate::container::check::{self, Finding, Report, Severity};
 use crate::container::id::Id;
@@ -14,29 +15,24 @@ use crate::error::{Result, printable};
 use crate::plan;
 use crate::selfexe::{Protected, Protection};
 
-/// Check a configuration without creating a container
-#[derive(Args, Debug)]
-pub struct Check {
-    /// Bundle of the container [default: .]
-    #[arg(short, long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
-    /// Configuration [default: config.json in the bundle]
-    #[arg(short = 'f', long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Unix socket to send the terminal to
-    #[arg(long, value_name = "SOCKET")]
-    console_socket: Option<PathBuf>,
-    /// Check for a run without --detach
-    #[arg(long)]
-    foreground: bool,
-    /// Show what the host supports
-    #[arg(long)]
-    host: bool,
-    /// Output format
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Form::Text)]
-    format: Form,
-    /// ID of the container
-    id: Option<String>,
+arguments! {
+    /// Check a configuration without creating a container
+    pub struct Check {
+        /// Bundle of the container [default: .]
+        bundle: Option<PathBuf> = option().short('b').value("DIR"),
+        /// Configuration [default: config.json in the bundle]
+        config: Option<PathBuf> = option().short('f').value("FILE"),
+        /// Unix socket to send the terminal to
+        console_socket: Option<PathBuf> = option().value("SOCKET"),
+        /// Check for a run without --detach
+        foreground: bool = option(),
+        /// Show what the host supports
+        host: bool = option(),
+        /// Output format
+        format: Form = option().value("FORMAT").default("text"),
+        /// ID of the container
+        id: Option<String> = operand(),
+    }
 }
 
 /// `--format`.
@@ -47,6 +43,8 @@ enum Form {
     /// A JSON object
     Json,
 }
+
+choice!(Form);
 
 /// The id where none is named: it is in the path of a cgroup that the configuration does not name.
 const NOBODY: &str = "check";
