@@ -34,12 +34,20 @@ struct Detail {
     field: Option<Cow<'static, str>>,
     hint: Option<Cow<'static, str>>,
     phase: Option<Cow<'static, str>>,
+    /// That a part is missing which has to be there.
+    lacks_a_part: bool,
 }
 
 impl Error {
     /// An error that is its own cause.
     pub fn new(sentence: impl Into<Cow<'static, str>>) -> Error {
         Error(Box::new(Detail { layers: vec![sentence.into()], ..Detail::default() }))
+    }
+
+    /// That an object lacks a field, in the words of the parser.
+    pub fn missing(name: &str) -> Error {
+        let layers = vec![format!("missing field `{name}`").into()];
+        Error(Box::new(Detail { layers, lacks_a_part: true, ..Detail::default() }))
     }
 
     /// Adds what was being done, to what, around this error.
@@ -80,6 +88,11 @@ impl Error {
     /// The errno at the bottom of the chain.
     pub fn errno(&self) -> Option<Errno> {
         self.0.errno
+    }
+
+    /// Whether it says that something is missing; not known of what came over a wire.
+    pub fn is_missing(&self) -> bool {
+        self.0.lacks_a_part
     }
 
     /// The JSON pointer of the field that is at fault.
@@ -139,7 +152,7 @@ impl Error {
         let mut optional = || parts.next().filter(|part| !part.is_empty()).map(Cow::Owned);
         let (field, hint, phase) = (optional(), optional(), optional());
         let layers = parts.map(Cow::Owned).collect();
-        Error(Box::new(Detail { layers, errno: errno.map(Errno::from_raw), field, hint, phase }))
+        Error(Box::new(Detail { layers, errno: errno.map(Errno::from_raw), field, hint, phase, lacks_a_part: false }))
     }
 }
 

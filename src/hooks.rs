@@ -103,10 +103,15 @@ impl Hooks {
         self.0.iter().enumerate().try_for_each(|hook| run_one(hook, stage, surroundings))
     }
 
-    /// Whether each of the programs can be executed, which is for `look` to say; every one that cannot is told.
-    pub fn look(&self, stage: Stage, look: &dyn Fn(&Path) -> Result<(), Errno>, tell: &mut dyn FnMut(Error)) {
+    /// Whether each of the programs can be executed, by the word of `executable`; tells of every one that cannot.
+    pub fn preflight(
+        &self,
+        stage: Stage,
+        executable: &dyn Fn(&Path) -> Result<(), Errno>,
+        tell: &mut dyn FnMut(Error),
+    ) {
         for (index, hook) in self.0.iter().enumerate() {
-            told(look(&hook.path).map_err(Error::from), (index, hook), stage).unwrap_or_else(&mut *tell);
+            told(executable(&hook.path).map_err(Error::from), (index, hook), stage).unwrap_or_else(&mut *tell);
         }
     }
 

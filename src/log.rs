@@ -54,7 +54,7 @@ struct Message {
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Warnings as they were given, of a command whose result they are part of.
-static GATHERED: Mutex<Option<Vec<String>>> = Mutex::new(None);
+static GATHERED: Mutex<Option<Vec<Error>>> = Mutex::new(None);
 
 /// Whose stderr is, and who writes: one of the numbers below.
 static STATE: AtomicU8 = AtomicU8::new(OURS);
@@ -104,7 +104,8 @@ impl Log for Logger {
             trace::mark(record.args());
             level = Level::Debug;
         }
-        if (level == Level::Warn && gathers(record)) || level > self.wish.level {
+        let is_kept = || gathers(Error::new(record.args().to_string())).is_none();
+        if (level == Level::Warn && is_kept()) || level > self.wish.level {
             return;
         }
         let side = if level == Level::Debug && is_containers() { "container: " } else { "" };
@@ -322,11 +323,25 @@ pub fn gather() {
 }
 
 /// Takes what was kept since.
-pub fn take_gathered() -> Vec<String> {
+pub fn take_gathered() -> Vec<Error> {
     GATHERED.lock().ok().and_then(|mut gathered| gathered.as_mut().map(std::mem::take)).unwrap_or_default()
 }
 
-fn gathers(record: &Record<'_>) -> bool {
-    let Ok(mut gathered) = GATHERED.lock() else { return false };
-    gathered.as_mut().map(|list| list.push(printable(&record.args().to_string()).into_owned())).is_some()
+/// Warns. Of a field of the configuration the warning says which it is.
+pub fn warn(warning: Error) {
+    if log::log_enabled!(Level::Warn)
+        && let Some(warning) = gathers(warning)
+    {
+        log::warn!("{warning}");
+    }
+}
+
+/// Keeps a warning, or gives it back.
+fn gathers(warning: Error) -> Option<Error> {
+    let Ok(mut gathered) = GATHERED.lock() else { return Some(warning) };
+    match gathered.as_mut() {
+        Some(list) => list.push(warning),
+        None => return Some(warning),
+    }
+    None
 }

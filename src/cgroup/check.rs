@@ -20,7 +20,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 impl Request {
     /// Says all that would stand in the way; changes nothing.
-    pub fn look(&self, tell: &mut dyn FnMut(Error)) {
+    pub fn preflight(&self, tell: &mut dyn FnMut(Error)) {
         let outcome = Mount::find().and_then(|mount| self.place(mount)).and_then(|place| {
             if self.unit.is_none() {
                 look_at_place(&place)?;
@@ -48,7 +48,7 @@ impl Request {
 fn warn_of_memory(write: &Write) {
     let bytes = write.value.parse().ok().filter(|_| write.file == "memory.max");
     if let Some(sentence) = bytes.and_then(memory::too_little) {
-        log::warn!("{}: {sentence}", write.field());
+        crate::log::warn(Error::new(sentence).field(write.field()));
     }
 }
 
@@ -76,7 +76,7 @@ fn look_at_write(write: &Write, earlier: &[Write], place: &Location) -> Result<(
         None if file.starts_with("cgroup.") => None,
         None => Some(apply::unknown(file, place)),
     };
-    let refusal = || range::refuses(file, value, place).or_else(|| range::refuses_beside(file, value, earlier));
+    let refusal = || range::refuses(file, value).or_else(|| range::refuses_beside(file, value, earlier));
     let error = match missing {
         Some(_) if write.absent == Absent::IfPossible => None,
         Some(error) => Some(error),

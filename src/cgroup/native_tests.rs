@@ -20,7 +20,7 @@ use crate::error::Result;
 const SOON: Duration = Duration::from_secs(5);
 
 /// How the host looks to a test.
-enum View {
+pub(super) enum View {
     /// cgroup2 on /sys/fs/cgroup.
     Pure,
     /// v1 hierarchies, cgroup2 on /sys/fs/cgroup/unified; only where the host is that way.
@@ -28,7 +28,7 @@ enum View {
 }
 
 /// Takes this thread into a mount namespace with the view; `false`, and says so, where that can't be done.
-fn enter(view: View) -> bool {
+pub(super) fn enter(view: View) -> bool {
     let ready = || -> nix::Result<()> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
@@ -46,10 +46,10 @@ fn enter(view: View) -> bool {
 }
 
 /// A path that no other test has; its first component is the test's own, and removed at the end.
-struct Place(String);
+pub(super) struct Place(String);
 
 impl Place {
-    fn new() -> Place {
+    pub(super) fn new() -> Place {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         Place(format!("corten-unit-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
     }
@@ -63,7 +63,7 @@ impl Place {
         Request::plan(Some(&self.linux(below, resources)), "web", Manager::Cgroupfs, None).unwrap().unwrap()
     }
 
-    fn make(&self, below: &str, resources: &str) -> Result<Cgroup> {
+    pub(super) fn make(&self, below: &str, resources: &str) -> Result<Cgroup> {
         let request = self.request(below, resources);
         let cgroup = request.create(request.place(Mount::find()?)?)?;
         cgroup.apply(&request)?;

@@ -77,7 +77,7 @@ impl Seccomp {
                 let start = Instant::now();
                 let program = Program::compile(&profile)?;
                 log::debug!("compiled {} instructions in {} ns", program.instructions(), start.elapsed().as_nanos());
-                program.warnings().for_each(|warning| log::warn!("{warning}"));
+                program.warnings().for_each(crate::log::warn);
                 if !dump.raw {
                     super::print(&program.listing())?;
                     return Ok(0);

@@ -119,7 +119,7 @@ impl Store {
 
     /// Whether a directory can be made here, as far as that can be seen: the root, or what there is of its path, can be
     /// written to.
-    pub fn look(&self, id: &Id) -> Result<()> {
+    pub fn preflight(&self, id: &Id) -> Result<()> {
         let writable = |path: &Path| nix::unistd::access(path, nix::unistd::AccessFlags::W_OK);
         let there = self.root.ancestors().find(|path| path.exists()).unwrap_or(&self.root);
         match there == self.root {

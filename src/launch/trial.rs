@@ -27,9 +27,9 @@ use super::wire::{Message, Wire};
 /// Makes the process and tells all that fails. Its warnings are given here. `gated`: the container would wait for `start`.
 pub fn run(plan: &Plan, gated: bool, tell: &mut dyn FnMut(Error)) {
     let namespaces = &plan.namespaces;
-    let Some(mut entries) = namespaces.look(&mut |error| tell(error.phase("namespaces"))) else { return };
+    let Some(mut entries) = namespaces.preflight(&mut |error| tell(error.phase("namespaces"))) else { return };
     host::network_to_fill(namespaces, &entries).map(drop).phase("namespaces").unwrap_or_else(&mut *tell);
-    namespaces.devices().look(&mut |error| tell(error.phase("namespaces")));
+    namespaces.devices().preflight(&mut |error| tell(error.phase("namespaces")));
     if let Err(error) = attempt(plan, &mut entries, tell) {
         tell(error);
     }
@@ -132,7 +132,7 @@ fn listen(plan: &Plan, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Re
     // After the last of its words it may be ended by its own filter.
     loop {
         match wire.receive()? {
-            Some(Message::Warning(text)) => ::log::warn!("{text}"),
+            Some(Message::Warning(warning)) => log::warn(Error::decode(warning.as_bytes())),
             Some(Message::Failed(error)) => tell(Error::decode(&error)),
             Some(Message::Hooks) => done = true,
             Some(Message::Ready) => {
@@ -170,8 +170,10 @@ fn say(wire: &Wire, error: &Error) {
 }
 
 fn pass_warnings(wire: &Wire) {
-    for text in log::take_gathered() {
-        let _ = wire.send(&Message::Warning(text));
+    for warning in log::take_gathered() {
+        // With its field: who listens takes it as one.
+        let encoded = String::from_utf8_lossy(&warning.encode()).into_owned();
+        let _ = wire.send(&Message::Warning(encoded));
     }
 }
 

@@ -195,7 +195,7 @@ impl Namespaces {
     }
 
     /// [`Namespaces::open`], where all faults are told; `None` if there are any.
-    pub fn look(&self, tell: &mut dyn FnMut(Error)) -> Option<Vec<Entry>> {
+    pub fn preflight(&self, tell: &mut dyn FnMut(Error)) -> Option<Vec<Entry>> {
         let entries: Vec<Entry> = self.joins.iter().filter_map(|join| join.open().map_err(&mut *tell).ok()).collect();
         (entries.len() == self.joins.len()).then_some(entries)
     }

@@ -56,7 +56,7 @@ impl Devices {
     }
 
     /// Whether the host has them.
-    pub fn look(&self, tell: &mut dyn FnMut(Error)) {
+    pub fn preflight(&self, tell: &mut dyn FnMut(Error)) {
         if self.is_empty() {
             return;
         }

@@ -126,8 +126,10 @@ fn parse_patiently<T: Part>(text: &[u8], user: impl FnOnce() -> Value) -> Result
         // The position is one in our own copy of the text, which nobody has: it is told as a field.
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        let missing = message.strip_prefix("missing field `").and_then(|name| name.strip_suffix('`'));
+        let error_of = || missing.map(Error::missing).unwrap_or_else(|| Error::new(message.clone()));
         let pointer = pointer_at(text.as_bytes(), error.column());
-        named_as_runc(shape::at(Error::new(message), &pointer), &format!("{}{pointer}", T::POINTER))
+        named_as_runc(shape::at(error_of(), &pointer), &format!("{}{pointer}", T::POINTER))
     })
 }
 
@@ -154,8 +156,8 @@ fn check_io_priority<T: Part>(value: &mut Value) -> Result<()> {
     const POINTER: &str = "/process/ioPriority";
     match part_of::<T>(value, POINTER) {
         Some(Value::Object(priority)) if priority.get("class").is_none_or(Value::is_null) => {
-            let error = Error::new("missing field `class`")
-                .hint("the class is IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE");
+            let error =
+                Error::missing("class").hint("the class is IOPRIO_CLASS_RT, IOPRIO_CLASS_BE or IOPRIO_CLASS_IDLE");
             Err(shape::at(error, pointer_in::<T>(POINTER).unwrap_or_default()))
         }
         _ => Ok(()),
@@ -169,8 +171,7 @@ fn tolerate_pids<T: Part>(value: &mut Value) -> Result<()> {
     let Some(Value::Object(pids)) = resources.get("pids") else { return Ok(()) };
     match pids.get("limit") {
         None if !pids.is_empty() => {
-            let error =
-                Error::new("missing field `limit`").hint("names of fields are told apart by case; -1 is no limit");
+            let error = Error::missing("limit").hint("names of fields are told apart by case; -1 is no limit");
             return Err(shape::at(error, pointer_in::<T>(POINTER).unwrap_or_default()));
         }
         None | Some(Value::Null) => drop(resources.remove("pids")),
@@ -211,7 +212,8 @@ fn tolerate_process(process: &mut Value, user: impl FnOnce() -> Value) {
                 let known = name.as_str().is_none_or(|name| capability(name).is_some());
                 if !known {
                     // runtime-spec, "process.capabilities": a runtime must warn and should not fail.
-                    log::warn!("/process/capabilities/{set}: the capability {name} is unknown and ignored");
+                    let warning = Error::new(format!("the capability {name} is unknown and ignored"));
+                    crate::log::warn(warning.field(format!("/process/capabilities/{set}")));
                 }
                 known
             });

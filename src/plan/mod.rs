@@ -205,7 +205,7 @@ fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec, bundle: &Path) -> Result
             .field("/linux/seccomp")
             .hint("allow execve"));
     }
-    program.warnings().for_each(|warning| log::warn!("{warning}"));
+    program.warnings().for_each(crate::log::warn);
     let agent = Listener::plan(profile, &program, bundle)?;
     Ok((program, agent))
 }

@@ -53,7 +53,7 @@ impl Process {
     ///
     /// # Errors
     /// Those of `execute`.
-    pub fn check_program(&self, found: &CString, files: &dyn Files) -> Result<()> {
+    pub fn preflight_program(&self, found: &CString, files: &dyn Files) -> Result<()> {
         let mut path = found.clone();
         for _ in 0..DEPTH {
             let Some(head) = files.head(&path, loader::HEAD) else { return Ok(()) };
@@ -82,8 +82,8 @@ impl Process {
     ///
     /// # Errors
     /// Those of `prepare`.
-    pub fn check_landlock(&self, is_there: &dyn Fn(&Path) -> bool) -> Result<()> {
-        self.landlock.as_ref().map_or(Ok(()), |landlock| landlock.check(is_there))
+    pub fn preflight_landlock(&self, is_there: &dyn Fn(&Path) -> bool) -> Result<()> {
+        self.landlock.as_ref().map_or(Ok(()), |landlock| landlock.preflight(is_there))
     }
 
     /// In a process that is to end at once: becomes the container's user with its capabilities, and that is all.

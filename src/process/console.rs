@@ -132,7 +132,7 @@ pub fn connect(path: &Path, doing: &str) -> Result<OwnedFd> {
 }
 
 /// What [`connect`] would say, but that nobody listens, without a word to who does.
-pub fn check(path: &Path, doing: &str) -> Result<()> {
+pub fn preflight(path: &Path, doing: &str) -> Result<()> {
     let outcome = match stat(path) {
         // What connect(2) says of any other file.
         Ok(stat) if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK => Err(Errno::ECONNREFUSED),

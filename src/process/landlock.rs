@@ -68,7 +68,7 @@ pub(super) struct Landlock {
 impl Landlock {
     /// Reads the document for a kernel of this level. `None` when nothing of it is left; each thing that is left out gives
     /// one of the warnings. An error says where in the document.
-    pub(super) fn plan(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<String>)> {
+    pub(super) fn plan(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
         read(text, level).context("read the Landlock rules").field(|| FIELD)
     }
 
@@ -98,7 +98,7 @@ impl Landlock {
     }
 
     /// What [`Landlock::apply`] would say of the paths.
-    pub(super) fn check(&self, is_there: &dyn Fn(&Path) -> bool) -> Result<()> {
+    pub(super) fn preflight(&self, is_there: &dyn Fn(&Path) -> bool) -> Result<()> {
         for (_, path, place) in self.beneath.iter().filter(|(_, path, _)| !is_there(path)) {
             let absent = self.absent(path, Err::<(), _>(Errno::ENOENT));
             absent.with_context(|| format!("at {place}")).field(|| FIELD)?;
@@ -133,7 +133,7 @@ impl Landlock {
     }
 }
 
-fn read(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<String>)> {
+fn read(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
     let value: Value = serde_json::from_str(text).map_err(|error| Error::new(format!("not JSON: {error}")))?;
     let document = Node { value: &value, place: String::new() };
     document.only(&["version", "disableBestEffort", "ruleset", "rules"])?;
@@ -196,7 +196,7 @@ fn read(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<String>)> {
 struct Level {
     level: u32,
     strict: bool,
-    warnings: Vec<String>,
+    warnings: Vec<Error>,
 }
 
 impl Level {
@@ -213,7 +213,7 @@ impl Level {
                 return Err(Error::new(format!("at {place}: {lack}"))
                     .hint("use a newer kernel with landlock in its list of security modules (lsm=), or leave out disableBestEffort"));
             }
-            self.warnings.push(format!("{FIELD}: at {place}: {lack}; it is left out"));
+            self.warnings.push(Error::new(format!("at {place}: {lack}; it is left out")).field(FIELD));
             kept &= !bit;
         }
         Ok(kept)
@@ -303,7 +303,7 @@ mod tests {
 
     use super::*;
 
-    fn plan(document: &Value, level: u32) -> Result<(Option<Landlock>, Vec<String>)> {
+    fn plan(document: &Value, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
         Landlock::plan(&document.to_string(), level)
     }
 
@@ -330,7 +330,7 @@ mod tests {
         let beneath = |path: &str, at: u32| (0x2001, path.into(), format!("/rules/pathBeneath/0/paths/{at}"));
         assert_eq!(landlock.beneath, [beneath("/usr", 0), beneath("/bin", 1)]);
         assert_eq!(landlock.ports, [(1, 0), (1, 65535)]);
-        assert_eq!(warnings, [""; 0]);
+        assert!(warnings.is_empty(), "{warnings:?}");
     }
 
     #[test]
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(known(0), (None, 9));
         let (_, warnings) = plan(&whole(), 5).unwrap();
         let what = "signal needs ABI version 6 of Landlock, this kernel has 5; it is left out";
-        assert_eq!(warnings[1], format!("/annotations/run.corten.landlock: at /ruleset/scoped: {what}"));
+        assert_eq!(warnings[1].to_string(), format!("/annotations/run.corten.landlock: at /ruleset/scoped: {what}"));
     }
 
     #[test]

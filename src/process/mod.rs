@@ -395,7 +395,7 @@ pub fn preserved(after: u32, count: u32) -> Result<Vec<u32>> {
 
 fn read_landlock(document: &str) -> Result<Option<landlock::Landlock>> {
     let (landlock, warnings) = landlock::Landlock::plan(document, crate::sys::landlock::level())?;
-    warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    warnings.into_iter().for_each(crate::log::warn);
     Ok(landlock)
 }
 

@@ -132,7 +132,7 @@ impl Devices {
     }
 
     /// Whether those that are to be bound can be made, or the host has them. `makes`: this process may make some.
-    pub(super) fn look(&self, makes: bool) -> impl Iterator<Item = Result<()>> {
+    pub(super) fn preflight(&self, makes: bool) -> impl Iterator<Item = Result<()>> {
         let mut made = None;
         if makes && self.makes_some() {
             made = Nodes::new(self.label.as_deref()).ok().flatten();
@@ -140,7 +140,7 @@ impl Devices {
         self.nodes.iter().filter_map(move |node| {
             let path = node.bind.as_ref()?;
             let done = node.make_on_host(made.as_mut(), None);
-            let look = || if done? { Ok(()) } else { node.look(path) };
+            let look = || if done? { Ok(()) } else { node.preflight(path) };
             Some(look().map_err(|error| node.describe(error)))
         })
     }
@@ -245,7 +245,7 @@ impl Device {
         Ok(node)
     }
 
-    fn look(&self, path: &Path) -> Result<()> {
+    fn preflight(&self, path: &Path) -> Result<()> {
         self.checked(path, open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())).map(drop)
     }
 

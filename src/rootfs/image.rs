@@ -79,7 +79,7 @@ impl Cover {
     }
 
     /// Whether what is written can be kept where it is to be; nothing is made.
-    pub(super) fn look(&self, image: BorrowedFd<'_>) -> Result<()> {
+    pub(super) fn preflight(&self, image: BorrowedFd<'_>) -> Result<()> {
         let Upper::Directory { place, .. } = &self.upper else { return Ok(()) };
         let look = || match place.open() {
             Err(Errno::ENOENT) => place.open_parent(image).map(drop),

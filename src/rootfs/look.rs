@@ -11,13 +11,13 @@ use crate::error::Error;
 impl Rootfs {
     /// Looks at all that can be seen of the root and the mounts without making anything; every fault is told. `None` where
     /// there is no root. `opened` is that of [`Rootfs::open`].
-    pub fn look(&self, opened: OpenIn, tell: &mut dyn FnMut(Error)) -> Option<View> {
+    pub fn preflight(&self, opened: OpenIn, tell: &mut dyn FnMut(Error)) -> Option<View> {
         let root = self.open_root().map_err(&mut *tell).ok()?;
         if opened == OpenIn::Child {
             self.refuse_mapped().unwrap_or_else(&mut *tell);
         }
         if let Above::Image(cover) = &self.above {
-            cover.look(root.as_fd()).unwrap_or_else(&mut *tell);
+            cover.preflight(root.as_fd()).unwrap_or_else(&mut *tell);
         }
         let base = match &self.above {
             // There its path may lead elsewhere.
@@ -37,11 +37,11 @@ impl Rootfs {
         };
         let mut view = View::new(Root::new(root), base);
         for mount in &self.mounts {
-            let (outcome, what) = mount.look(&view);
+            let (outcome, what) = mount.preflight(&view);
             outcome.unwrap_or_else(&mut *tell);
             view.add(mount.target().clone(), what);
         }
-        for outcome in self.devices.iter().flat_map(|devices| devices.look(opened == OpenIn::Host)) {
+        for outcome in self.devices.iter().flat_map(|devices| devices.preflight(opened == OpenIn::Host)) {
             outcome.unwrap_or_else(&mut *tell);
         }
         Some(view)

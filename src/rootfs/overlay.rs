@@ -91,7 +91,7 @@ impl Overlay {
         if overlay.upper.is_none()
             && let Some(work) = overlay.work.take()
         {
-            log::warn!("{field}: {work} has no effect without upperdir");
+            crate::log::warn(Error::new(format!("{work} has no effect without upperdir")).field(field.to_owned()));
         }
         overlay.check_number().field(|| field.to_owned())?;
         Ok(overlay)
@@ -136,7 +136,7 @@ impl Overlay {
     }
 
     /// Whether its layers are there.
-    pub(super) fn look(&self) -> Result<()> {
+    pub(super) fn preflight(&self) -> Result<()> {
         let layers = self.lower.iter().chain(&self.data).chain(&self.upper).chain(&self.work);
         layers.map(Layer::open).try_for_each(|layer| layer.map(drop))
     }

@@ -79,8 +79,9 @@ impl Program {
     }
 
     /// What of the profile has no effect, one sentence each: names of unknown system calls.
-    pub fn warnings(&self) -> impl Iterator<Item = String> {
-        self.unknown.iter().map(|Unknown { field, name }| format!("{field}: unknown system call {name:?} is ignored"))
+    pub fn warnings(&self) -> impl Iterator<Item = Error> {
+        let warning = |name: &str| Error::new(format!("unknown system call {name:?} is ignored"));
+        self.unknown.iter().map(move |Unknown { field, name }| warning(name).field(field.clone()))
     }
 
     /// Names of unknown system calls as an error, for those who want them to be one.

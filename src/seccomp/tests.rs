@@ -230,7 +230,7 @@ fn the_profiles_of_engines_are_short_and_short_lived() {
         eprintln!("{engine}: {} instructions; {usual:?} for usual calls", program.instructions());
         assert!(program.instructions() <= 340, "{engine}: {} instructions", program.instructions());
         assert!(usual.iter().all(|&steps| steps <= 12), "{engine}: {usual:?}");
-        assert_eq!(program.warnings().collect::<Vec<_>>(), [""; 0], "{engine}");
+        assert_eq!(program.warnings().count(), 0, "{engine}");
     }
 }
 
@@ -372,7 +372,7 @@ fn a_call_newer_than_the_profile_does_not_exist() {
         assert_eq!(says(&program, "bpf", [0; 6]), errno(libc::EPERM));
         assert_eq!(says(&program, "statx", [0; 6]), ALLOW);
         assert_eq!(
-            program.warnings().collect::<Vec<_>>(),
+            program.warnings().map(|warning| warning.to_string()).collect::<Vec<_>>(),
             [r#"/linux/seccomp/syscalls/0/names/4: unknown system call "no_such_call" is ignored"#]
         );
     }

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::LinuxDeviceCgroup;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::host;
 use crate::sys::Errno;
 use crate::sys::bpf::{self, Insn};
@@ -87,9 +87,8 @@ impl Program {
         for (index, rule) in config.iter().enumerate() {
             let access = rule.access().as_deref().unwrap_or_default();
             if let Some(letter) = access.chars().find(|letter| bit(*letter).is_none()) {
-                log::warn!(
-                    "/linux/resources/devices/{index}: access {access:?}: {letter:?} is none of r, w, m and ignored"
-                );
+                let warning = Error::new(format!("access {access:?}: {letter:?} is none of r, w, m and ignored"));
+                crate::log::warn(warning.field(format!("/linux/resources/devices/{index}")));
             }
         }
         let table = Table::new(rules(config)?.into_iter());

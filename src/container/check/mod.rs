@@ -89,7 +89,7 @@ pub struct Request<'a> {
 pub fn check(request: &Request<'_>, store: &Store, _: Protected) -> Report {
     log::gather();
     let mut report = Report::default();
-    if let Err(error) = look(request, store, &mut report) {
+    if let Err(error) = preflight(request, store, &mut report) {
         report.add(error, None);
         report.cut_short = true;
     }
@@ -97,7 +97,7 @@ pub fn check(request: &Request<'_>, store: &Store, _: Protected) -> Report {
     report
 }
 
-fn look(request: &Request<'_>, store: &Store, report: &mut Report) -> Result<()> {
+fn preflight(request: &Request<'_>, store: &Store, report: &mut Report) -> Result<()> {
     let text = config::load(request.config, request.source)?;
     let mut document = match config::value(&text) {
         Ok(value) => {
@@ -111,13 +111,13 @@ fn look(request: &Request<'_>, store: &Store, report: &mut Report) -> Result<()>
     };
     let (plan, terminal) = report.plan(request, text, &mut document);
     match Console::choose(terminal, !request.foreground, request.console_socket.clone()) {
-        Ok(Console::Socket(path)) => report.note(console::check(&path, console::TO_CONSOLE).phase("terminal")),
+        Ok(Console::Socket(path)) => report.note(console::preflight(&path, console::TO_CONSOLE).phase("terminal")),
         other => report.note(other.map(drop)),
     }
     if request.named {
         report.note(store.ensure_free(request.id));
     }
-    report.note(store.look(request.id));
+    report.note(store.preflight(request.id));
     let Some(plan) = plan else {
         report.cut_short = true;
         return Ok(());
@@ -183,7 +183,7 @@ impl Report {
         if let Some(document) = document {
             error = error.field_renamed(|pointer| document.original(pointer));
             let pointer = error.field_name().unwrap_or_default();
-            let lacks = error.sentence().contains("missing field") && document.lacks_a_part(pointer);
+            let lacks = error.is_missing() && document.lacks_a_part(pointer);
             if !pointer.is_empty() && (lacks || document.follows_from_mending(pointer)) {
                 return;
             }
@@ -199,15 +199,8 @@ impl Report {
 
     /// Takes the warnings that were given since.
     fn warn(&mut self, document: Option<&Document>) {
-        for text in log::take_gathered() {
-            // They begin with the field that they are about.
-            let error = match text.split_once(": ") {
-                Some((pointer, sentence)) if pointer.starts_with('/') && !pointer.contains(' ') => {
-                    Error::new(sentence.to_owned()).field(pointer.to_owned())
-                }
-                _ => Error::new(text),
-            };
-            self.put(Severity::Warning, None, error, document);
+        for warning in log::take_gathered() {
+            self.put(Severity::Warning, None, warning, document);
         }
     }
 
@@ -248,13 +241,13 @@ impl Report {
     /// What there has to be on the host beside files of the container.
     fn host(&mut self, plan: &Plan, document: &Document) {
         if let Some(cgroup) = &plan.cgroup {
-            cgroup.look(&mut |error| self.add(error.phase("cgroup"), Some(document)));
+            cgroup.preflight(&mut |error| self.add(error.phase("cgroup"), Some(document)));
         }
         self.note(
             plan.resctrl.as_ref().map(resctrl::Request::place).map_or(Ok(()), |group| group.map(drop)).phase("cgroup"),
         );
         if let Some(agent) = &plan.seccomp_agent {
-            let there = console::check(&agent.path, CALLING);
+            let there = console::preflight(&agent.path, CALLING);
             self.note(there.field(|| "/linux/seccomp/listenerPath").phase("seccomp"));
         }
         let executable = |path: &Path| {
@@ -274,8 +267,14 @@ impl Report {
         self.warn(Some(document));
     }
 
-    fn hooks(&mut self, stage: Stage, hooks: &Hooks, look: &dyn Fn(&Path) -> Result<(), Errno>, document: &Document) {
-        hooks.look(stage, look, &mut |error| self.add(error.phase(stage.word()), Some(document)));
+    fn hooks(
+        &mut self,
+        stage: Stage,
+        hooks: &Hooks,
+        executable: &dyn Fn(&Path) -> Result<(), Errno>,
+        document: &Document,
+    ) {
+        hooks.preflight(stage, executable, &mut |error| self.add(error.phase(stage.word()), Some(document)));
     }
 
     /// What the container would see: its root, its mounts, its program.
@@ -288,7 +287,7 @@ impl Report {
         let own = origin(ns::Flags::USER) != Origin::Host && origin(ns::Flags::MOUNT) == Origin::New;
         let opened = if own && host::cannot_mount() { OpenIn::Child } else { OpenIn::Host };
         let mut tell = |error: Error| self.add(error.phase("mounts"), Some(document));
-        let view = plan.rootfs.as_ref().and_then(|rootfs| rootfs.look(opened, &mut tell));
+        let view = plan.rootfs.as_ref().and_then(|rootfs| rootfs.preflight(opened, &mut tell));
         let Some(mut view) = view else {
             self.cut_short = true;
             return;
@@ -303,10 +302,10 @@ impl Report {
             tell(console::no_devpts(errno).phase("terminal"));
         }
         let is_there = |path: &Path| !matches!(view.find(path, None), Sight::Missing { .. });
-        tell(plan.process.check_landlock(&is_there).phase("process"));
+        tell(plan.process.preflight_landlock(&is_there).phase("process"));
         if !document.follows_from_mending("/process/args/0") && !document.follows_from_mending("/process/env") {
             let found = plan.process.find_program(&seen).phase("process");
-            let outcome = found.and_then(|found| plan.process.check_program(&found, &seen).phase("start"));
+            let outcome = found.and_then(|found| plan.process.preflight_program(&found, &seen).phase("start"));
             if let Err(error) = outcome {
                 // Engines know these sentences by heart, so there is no field in them.
                 self.add_at(Some("/process/args/0"), error, Some(document));

@@ -20,7 +20,7 @@ use crate::sys::mount::{attr, clone_fd};
 
 impl Mount {
     /// What would be wrong with making it where a view ends, and what it adds to the view.
-    pub fn look(&self, view: &View) -> (Result<()>, What) {
+    pub fn preflight(&self, view: &View) -> (Result<()>, What) {
         let (outcome, what) = match self.look_inner(view) {
             Ok(what) => (Ok(()), what),
             Err(error) => (Err(error), What::Unknown),
@@ -70,7 +70,7 @@ impl Mount {
 
     /// Whether the layers of an overlay are there.
     pub fn look_at_layers(&self) -> Result<()> {
-        if let Source::Overlay(overlay) = &self.source { Overlay::look(overlay) } else { Ok(()) }
+        if let Source::Overlay(overlay) = &self.source { Overlay::preflight(overlay) } else { Ok(()) }
     }
 
     fn look_at_source(&self, path: &Path) -> Result<OwnedFd> {

@@ -102,7 +102,8 @@ impl Mount {
             check_root(index, fstype, &options, destination).field(|| field("destination"))?;
         }
         if !destination.is_absolute() {
-            log::warn!("{}: {} is relative, taken as {target}", field("destination"), destination.display());
+            let sentence = format!("{} is relative, taken as {target}", destination.display());
+            crate::log::warn(Error::new(sentence).field(field("destination")));
         }
 
         if options.bind.is_none() && fstype == "bind" && !options.remount {
@@ -291,7 +292,7 @@ fn check_bind_parameters(parameters: &[Parameter], field: impl Fn() -> String) -
             return Err(Error::new(format!("a bind has no option {key}"))
                 .hint("a bind shows a file system that is there already: options for a new one go with its type"));
         }
-        log::warn!("{}: the option {key} has no effect on a bind", field());
+        crate::log::warn(Error::new(format!("the option {key} has no effect on a bind")).field(field()));
     }
     Ok(())
 }
