@@ -47,7 +47,7 @@ arguments! {
         pub cgroup_manager: Option<CgroupManager> = option().value("MANAGER"),
         /// Allow this annotation; can be repeated
         pub allow_annotation: Vec<String> = option().value("NAME"),
-        /// Accepted for runc's callers: what a caller may do is found out
+        /// Accepted for callers of runc, and ignored
         pub rootless: Option<String> = option().value("true|false|auto").hidden(),
         /// Print the version, commit and features of corten
         version: bool = option().short('v').short_alias('V').exclusive(),

@@ -1,4 +1,4 @@
-//! `events`: statistics in the types that callers parse, lack of memory, and the end of the stream.
+//! `events`: statistics in the types that callers parse, out of memory, and the end of the stream.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -15,21 +15,21 @@ arguments! {
     pub struct Checkpoint {
         /// What it shares with `restore`.
         images: ImageOptions = group(),
-        /// The directory for CRIU's log and other files [default: below the container's state directory]
+        /// Directory for the log and other files of CRIU [default: below the container's state directory]
         work_path: Option<PathBuf> = option().value("DIR"),
-        /// Images of an earlier pre-dump, relative to the images directory
+        /// Directory of the images of an earlier pre-dump, relative to that of the images
         parent_path: Option<PathBuf> = option().value("DIR"),
         /// Leave the container running
         leave_running: bool = option(),
-        /// Leave out TCP connections that are being established
+        /// Skip TCP connections that are being established
         tcp_skip_in_flight: bool = option(),
-        /// Allow open files that were deleted but have another name
+        /// Allow open files that were deleted but have another hard link
         link_remap: bool = option(),
-        /// A descriptor that gets a NUL when lazy pages are served
+        /// File descriptor to write a null byte to once lazy pages are served
         status_fd: i32 = option().value("FD").negative_numbers().default("-1"),
-        /// A page server that gets the memory
+        /// Page server to send the memory to
         page_server: Option<String> = option().value("ADDRESS:PORT"),
-        /// Write the memory alone, for a checkpoint with --parent-path, and leave the container running
+        /// Write only the memory, for a later checkpoint with --parent-path; leave the container running
         pre_dump: bool = option(),
     }
 }

@@ -25,7 +25,7 @@ pub mod version;
 use crate::argv::commands;
 use crate::cli::Global;
 use crate::container::store::Store;
-use crate::error::{Context, Error, Result, printable_lines};
+use crate::error::{Context, Result, printable_lines};
 use crate::input;
 use crate::selfexe::{Needed, Protection};
 
@@ -171,7 +171,7 @@ fn read(file: &std::path::Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Prints a result: lines for people, or JSON. A reader that went away is no failure worth a word.
+/// Prints a result: lines for people, or JSON.
 fn print(text: &str) -> Result<()> {
     print_bytes(printable_lines(text).as_bytes())
 }
@@ -180,10 +180,7 @@ fn print(text: &str) -> Result<()> {
 fn print_bytes(bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::new("nobody reads the output")),
-        done => done.context("write to stdout"),
-    }
+    out.write_all(bytes).and_then(|()| out.flush()).context("write to stdout")
 }
 
 #[cfg(test)]

@@ -14,27 +14,27 @@ use super::checkpoint::{EmptyNamespace, ImageOptions};
 use super::create::{console, manager, open_bundle};
 
 arguments! {
-    /// Make a container of the images of a checkpoint with CRIU
+    /// Restore a container from the images of a checkpoint
     pub struct Restore {
-        /// The bundle, with the configuration that the restored container has to fit
+        /// Bundle of the container
         bundle: PathBuf = option().short('b').value("DIR").default("."),
         /// What it shares with `checkpoint`.
         images: ImageOptions = group(),
-        /// The directory for CRIU's log and other files [default: that of the images]
+        /// Directory for the log and other files of CRIU [default: that of the images]
         work_path: Option<PathBuf> = option().value("DIR"),
         /// Accepted for containerd: an earlier pre-dump is found beside the images
         parent_path: Option<PathBuf> = option().value("DIR").hidden(),
-        /// A unix socket that gets the terminal
+        /// Unix socket to send the terminal to
         console_socket: Option<PathBuf> = option().value("SOCKET"),
-        /// A file that gets the pid of the first process
+        /// File to write the PID of init to
         pid_file: Option<PathBuf> = option().value("FILE"),
-        /// Do not wait for the end
+        /// Return once the container runs
         detach: bool = option().short('d'),
         /// Close TCP connections
         tcp_close: bool = option(),
-        /// An LSM profile in place of the checkpoint's: `selinux:LABEL` or `apparmor:PROFILE`
+        /// LSM profile in place of that of the checkpoint: selinux:LABEL or apparmor:PROFILE
         lsm_profile: Option<String> = option().value("TYPE:NAME"),
-        /// An LSM context for mounts in place of the checkpoint's
+        /// SELinux context of mounts in place of that of the checkpoint
         lsm_mount_context: Option<String> = option().value("CONTEXT"),
         /// Accepted for runc's callers
         no_pivot: bool = option().hidden(),

@@ -1,4 +1,4 @@
-//! `events`: what a container uses, again and again, and each time that the kernel kills for want of memory.
+//! `events`: what a container uses, again and again, and each time that the kernel kills because it is out of memory.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ pub fn stats(container: &Container) -> Result<Event<'_>> {
     Ok(Event { kind: "stats", id: &record.id, data: Some(data) })
 }
 
-/// Tells the statistics every `interval` and each lack of memory when it happens, until the container ends.
+/// Tells the statistics every `interval` and each out of memory when it happens, until the container ends.
 pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&Event) -> Result<()>) -> Result<()> {
     living(container)?;
     let (cgroup, record) = (container.cgroup("look at")?, &container.record);

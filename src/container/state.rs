@@ -75,7 +75,7 @@ pub struct Shown<'a> {
 struct End {
     /// The wait status of its first process, until its parent has asked.
     status: Option<i32>,
-    /// Whether the kernel has killed in it for want of memory.
+    /// Whether the kernel has killed in it because it was out of memory.
     out_of_memory: bool,
 }
 

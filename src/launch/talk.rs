@@ -48,7 +48,7 @@ pub trait Attendant {
     /// Gives the listener of the process' seccomp filter to the agent.
     fn tell_agent(&mut self, pid: Pid, listener: BorrowedFd<'_>) -> Result<()>;
 
-    /// Why the process died, by SIGKILL or otherwise, if it was for lack of memory.
+    /// Why the process died, by SIGKILL or otherwise, if it was out of memory.
     fn out_of_memory(&self, _killed: bool) -> Option<Error> {
         None
     }

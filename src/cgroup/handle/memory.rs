@@ -14,16 +14,16 @@ pub(in crate::cgroup) fn too_little(bytes: u64) -> Option<String> {
 }
 
 impl Handle<'_> {
-    /// How many of its processes the kernel has killed for want of memory; `None` without the memory controller.
+    /// How many of its processes the kernel has killed because they were out of memory; `None` without the memory controller.
     pub fn oom_kills(&self) -> Option<u64> {
         let text = files::read(&self.file("memory.events")).ok()?;
         files::value_of(&text, "oom_kill")?.parse().ok()
     }
 
-    /// The sentence for a container that died while it was set up, if the kernel has killed it for want of memory.
+    /// The sentence for a container that died while it was set up, if the kernel has killed it because they were out of memory.
     ///
     /// systemd takes a scope away as soon as nobody lives in it, and with it goes what the kernel has counted. Then it
-    /// was want of memory if the process was `killed` below a limit that does not let it be set up. `asked` is the
+    /// was out of memory if the process was `killed` below a limit that does not let it be set up. `asked` is the
     /// container's own limit in bytes.
     pub fn out_of_memory(&self, asked: Option<u64>, killed: bool) -> Option<Error> {
         let lacked = match self.oom_kills() {
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_below_a_hopeless_limit_is_told_as_want_of_memory_also_when_the_cgroup_is_gone() {
+    fn a_kill_below_a_hopeless_limit_is_told_as_out_of_memory_also_when_the_cgroup_is_gone() {
         let gone = location(r#"{"driver":"cgroupfs","mount":"/no/such","path":"a/b","made":1}"#).unwrap();
         let text = Handle::of(&gone).out_of_memory(Some(64 << 10), true).unwrap().to_string();
         assert!(text.contains("OOM-killed (memory limit too low?): its memory.max is 65536 bytes"), "{text}");

@@ -1,4 +1,4 @@
-//! `check --host`: what this host has of what containers need, and what each missing thing costs.
+//! `check --host`: what this host has of what containers need, and the impact of what is missing.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ enum State {
     /// All of it.
     Good,
     /// Some of it.
-    Partly,
+    Partial,
     /// Nothing.
     Missing,
     /// Nothing, and without it nothing works.
@@ -33,7 +33,7 @@ impl State {
     fn word(self) -> &'static str {
         match self {
             State::Good => "ok",
-            State::Partly => "partly",
+            State::Partial => "partial",
             State::Missing => "missing",
             State::Fatal => "fatal",
         }
@@ -48,17 +48,17 @@ pub(super) struct Fact {
     /// What is there, or why not.
     seen: String,
     /// What is lost where not all of it is there.
-    cost: &'static str,
+    impact: &'static str,
 }
 
 impl Fact {
     fn new(area: &'static str, feature: impl Into<String>, state: State, seen: impl Into<String>) -> Fact {
-        Fact { area, feature: feature.into(), state, seen: seen.into(), cost: "" }
+        Fact { area, feature: feature.into(), state, seen: seen.into(), impact: "" }
     }
 
-    /// What it costs if it is not there as it should be.
-    fn or(self, cost: &'static str) -> Fact {
-        if self.state == State::Good { self } else { Fact { cost, ..self } }
+    /// What is lost if it is not there as it should be.
+    fn or(self, impact: &'static str) -> Fact {
+        if self.state == State::Good { self } else { Fact { impact, ..self } }
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn suffices(facts: &[Fact]) -> bool {
     facts.iter().all(|fact| fact.state != State::Fatal)
 }
 
-/// A table, below what is not as it should be what that costs, and a sentence.
+/// A table, below what is not as it should be the impact of that, and a sentence.
 pub(super) fn text(facts: &[Fact]) -> String {
     let row =
         |fact: &Fact| [format!("{}: {}", fact.area, fact.feature), fact.state.word().to_owned(), fact.seen.clone()];
@@ -76,8 +76,8 @@ pub(super) fn text(facts: &[Fact]) -> String {
     for (line, fact) in table::lay_out(&rows).lines().zip(facts) {
         text.push_str(line.trim_end());
         text.push('\n');
-        if !fact.cost.is_empty() {
-            text.push_str(&format!("  costs: {}\n", fact.cost));
+        if !fact.impact.is_empty() {
+            text.push_str(&format!("  impact: {}\n", fact.impact));
         }
     }
     let verdict = if suffices(facts) { "corten works on this host" } else { "corten cannot work on this host" };
@@ -87,10 +87,10 @@ pub(super) fn text(facts: &[Fact]) -> String {
 /// The same for programs.
 pub(super) fn document(facts: &[Fact]) -> Value {
     let row = |fact: &Fact| {
-        let Fact { area, feature, state, seen, cost } = fact;
+        let Fact { area, feature, state, seen, impact } = fact;
         let mut row = json!({"area": area, "feature": feature, "state": state.word(), "seen": seen});
-        if !cost.is_empty() {
-            row["cost"] = (*cost).into();
+        if !impact.is_empty() {
+            row["impact"] = (*impact).into();
         }
         row
     };
@@ -131,24 +131,24 @@ fn kernel(facts: &mut Vec<Fact>) {
         true => (State::Good, "all that are needed".to_owned()),
         false => (State::Fatal, format!("no {}", lacking.join(", "))),
     };
-    let cost = "the kernel is too old, or a sandbox around corten hides them: no container can be made";
-    facts.push(Fact::new("kernel", "system calls", calls, seen).or(cost));
+    let impact = "the kernel is too old, or a sandbox around corten hides them: no container can be made";
+    facts.push(Fact::new("kernel", "system calls", calls, seen).or(impact));
 
     let lacks = |kind: &&namespaces::Kind| fs::metadata(format!("/proc/self/ns/{}", kind.file)).is_err();
     let lacks: Vec<&str> = namespaces::KINDS.iter().filter(lacks).map(|kind| kind.word).collect();
     let seen = if lacks.is_empty() { "all eight".to_owned() } else { format!("no {}", lacks.join(", ")) };
-    let kinds = if lacks.is_empty() { State::Good } else { State::Partly };
+    let kinds = if lacks.is_empty() { State::Good } else { State::Partial };
     facts.push(Fact::new("kernel", "namespaces", kinds, seen).or("containers that ask for these are refused"));
 
     let listed = read("/proc/filesystems").unwrap_or_default();
     let overlay = listed.lines().any(|line| line.ends_with("\toverlay"));
     let seen = if overlay { "there" } else { "not loaded" };
-    let cost = "run.corten.rootfs.overlay and mounts of type overlay need the module";
-    facts.push(Fact::new("kernel", "overlay", state(overlay), seen).or(cost));
+    let impact = "run.corten.rootfs.overlay and mounts of type overlay need the module";
+    facts.push(Fact::new("kernel", "overlay", state(overlay), seen).or(impact));
     if overlay {
-        let (level, seen) = if version >= (6, 15) { (State::Good, "there") } else { (State::Partly, "before 6.15") };
-        let cost = "images with mapped owners (idmap,) and overlays of more than 500 layers are refused";
-        facts.push(Fact::new("kernel", "detached overlay layers", level, seen).or(cost));
+        let (level, seen) = if version >= (6, 15) { (State::Good, "there") } else { (State::Partial, "before 6.15") };
+        let impact = "images with mapped owners (idmap,) and overlays of more than 500 layers are refused";
+        facts.push(Fact::new("kernel", "detached overlay layers", level, seen).or(impact));
     }
 
     let filters = seccomp::features();
@@ -157,28 +157,28 @@ fn kernel(facts: &mut Vec<Fact>) {
     let (level, seen) = match (filters.supported_flags.is_empty(), lacks.is_empty()) {
         (true, _) => (State::Missing, "none".to_owned()),
         (_, true) => (State::Good, "all flags".to_owned()),
-        _ => (State::Partly, format!("no {}", lacks.join(", "))),
+        _ => (State::Partial, format!("no {}", lacks.join(", "))),
     };
     facts.push(Fact::new("kernel", "seccomp", level, seen).or("profiles that need it are refused"));
 
     let level = sys::landlock::level();
     let state = match level {
         0 => State::Missing,
-        _ if level < LANDLOCK => State::Partly,
+        _ if level < LANDLOCK => State::Partial,
         _ => State::Good,
     };
-    let cost = "rules of run.corten.landlock that it does not know are left out with a warning, or refused if strict";
-    facts.push(Fact::new("kernel", "Landlock", state, format!("level {level}")).or(cost));
+    let impact = "rules of run.corten.landlock that it does not know are left out with a warning, or refused if strict";
+    facts.push(Fact::new("kernel", "Landlock", state, format!("level {level}")).or(impact));
 }
 
 fn modules(facts: &mut Vec<Fact>) {
     let seen = |there| if there { "enabled" } else { "not enabled" };
     let there = host::has_apparmor();
-    let cost = "process.apparmorProfile is refused, but for \"unconfined\"";
-    facts.push(Fact::new("security", "AppArmor", state(there), seen(there)).or(cost));
+    let impact = "process.apparmorProfile is refused, but for \"unconfined\"";
+    facts.push(Fact::new("security", "AppArmor", state(there), seen(there)).or(impact));
     let there = host::has_selinux();
-    let cost = "process.selinuxLabel and linux.mountLabel are refused";
-    facts.push(Fact::new("security", "SELinux", state(there), seen(there)).or(cost));
+    let impact = "process.selinuxLabel and linux.mountLabel are refused";
+    facts.push(Fact::new("security", "SELinux", state(there), seen(there)).or(impact));
     if let Some(list) = read("/sys/kernel/security/lsm") {
         facts.push(Fact::new("security", "modules", State::Good, list));
     }
@@ -189,7 +189,7 @@ const CONTROLLERS: [(&str, &str); 7] = [
     ("cpu", "shares, quota and period of linux.resources.cpu are refused"),
     ("cpuset", "cpus and mems of linux.resources.cpu are refused"),
     ("io", "linux.resources.blockIO is refused"),
-    ("memory", "linux.resources.memory is refused; nothing tells of a lack of memory"),
+    ("memory", "linux.resources.memory is refused; running out of memory is not reported"),
     ("pids", "linux.resources.pids is refused"),
     ("hugetlb", "linux.resources.hugepageLimits is refused"),
     ("rdma", "linux.resources.rdma is refused"),
@@ -197,29 +197,29 @@ const CONTROLLERS: [(&str, &str); 7] = [
 
 fn cgroups(facts: &mut Vec<Fact>) {
     let mut add =
-        |feature: &str, state, seen: String, cost| facts.push(Fact::new("cgroup", feature, state, seen).or(cost));
+        |feature: &str, state, seen: String, impact| facts.push(Fact::new("cgroup", feature, state, seen).or(impact));
     let probe = Probe::run(CONTROLLERS.iter().map(|(name, _)| *name));
     let unprivileged = host::is_unprivileged();
     // Without privilege containers do without.
     let needed = if unprivileged { State::Missing } else { State::Fatal };
     match &probe.mount {
         Ok(place) if probe.hybrid => {
-            let cost = "controllers that version 1 holds cannot limit";
-            add("layout", State::Partly, format!("hybrid, version 2 at {place}"), cost);
+            let impact = "controllers that version 1 holds cannot limit";
+            add("layout", State::Partial, format!("hybrid, version 2 at {place}"), impact);
         }
         Ok(place) => add("layout", State::Good, format!("version 2 at {place}"), ""),
         Err(error) => {
-            let cost = "containers have no cgroup: none for root, none with limits for others";
-            add("layout", needed, error.sentence(), cost);
+            let impact = "containers have no cgroup: none for root, none with limits for others";
+            add("layout", needed, error.sentence(), impact);
         }
     }
     for (name, lack) in &probe.controllers {
-        let cost = CONTROLLERS.iter().find(|(known, _)| known == name).map_or("", |(_, cost)| cost);
+        let impact = CONTROLLERS.iter().find(|(known, _)| known == name).map_or("", |(_, impact)| impact);
         let (state, seen) = match lack {
-            None => (State::Good, "to be had".to_owned()),
+            None => (State::Good, "available".to_owned()),
             Some(error) => (State::Missing, reason(error)),
         };
-        add(name, state, seen, cost);
+        add(name, state, seen, impact);
     }
     if probe.mount.is_ok() {
         let down = probe.handed_down.join(" ");
@@ -228,20 +228,20 @@ fn cgroups(facts: &mut Vec<Fact>) {
             Ok(()) => (State::Good, down),
             Err(error) => (needed, error.sentence()),
         };
-        let cost = match unprivileged {
+        let impact = match unprivileged {
             true => {
                 "containers stay in the caller's cgroup, and those with limits are refused, unless systemd makes it"
             }
             false => "containers are refused, but with --cgroup-manager=disabled",
         };
-        add("delegation", state, seen, cost);
+        add("delegation", state, seen, impact);
     }
     let (state, seen) = match &probe.devices {
         Ok(()) => (State::Good, "the kernel takes them".to_owned()),
         Err(error) => (needed, error.sentence()),
     };
-    let cost = if unprivileged { "they are not enforced; nor can devices be made" } else { "containers are refused" };
-    add("device rules (eBPF)", state, seen, cost);
+    let impact = if unprivileged { "they are not enforced; nor can devices be made" } else { "containers are refused" };
+    add("device rules (eBPF)", state, seen, impact);
     let (state, seen) = match probe.systemd {
         Ok(socket) => (State::Good, socket),
         Err(error) => (State::Missing, error.sentence()),
@@ -280,15 +280,15 @@ fn rights(facts: &mut Vec<Fact>) {
         (true, true) => "root of a user namespace".to_owned(),
         (false, _) => format!("user {user}"),
     };
-    let level = if host::is_unprivileged() { State::Partly } else { State::Good };
-    let cost = "containers need a user namespace, and get no rights over the host";
-    facts.push(Fact::new("rights", "caller", level, who).or(cost));
-    for (name, cost) in CAPABILITIES {
+    let level = if host::is_unprivileged() { State::Partial } else { State::Good };
+    let impact = "containers need a user namespace, and get no rights over the host";
+    facts.push(Fact::new("rights", "caller", level, who).or(impact));
+    for (name, impact) in CAPABILITIES {
         let number = process::capability_names().position(|known| known == name);
         let has = number.is_some_and(|number| own >> number & 1 == 1);
         // A user has none, which is said above.
         if !has && user.is_root() {
-            facts.push(Fact::new("rights", name, State::Missing, "the runtime does not have it").or(cost));
+            facts.push(Fact::new("rights", name, State::Missing, "the runtime does not have it").or(impact));
         }
     }
     let off = user::switched_off();
@@ -299,16 +299,16 @@ fn rights(facts: &mut Vec<Fact>) {
         Some(_) if !user.is_root() && user::off_for_users().is_some() => State::Fatal,
         Some(_) => State::Missing,
     };
-    let cost = "containers with a user namespace, and all of users other than root, may be refused";
-    facts.push(Fact::new("rights", "user namespaces", level, seen).or(cost));
+    let impact = "containers with a user namespace, and all of users other than root, may be refused";
+    facts.push(Fact::new("rights", "user namespaces", level, seen).or(impact));
     for delegated::Grant { program, path, has_power, file, ranges } in delegated::grants() {
         let (level, seen) = match path {
             None => (State::Missing, "not in PATH".to_owned()),
             Some(path) if has_power => (State::Good, path.display().to_string()),
             Some(path) => (State::Missing, format!("{} is not set-uid root", path.display())),
         };
-        let cost = "users other than root can map no id but their own";
-        facts.push(Fact::new("rights", program, level, seen).or(cost));
+        let impact = "users other than root can map no id but their own";
+        facts.push(Fact::new("rights", program, level, seen).or(impact));
         let list: Vec<String> = ranges.iter().map(|(first, count)| format!("{count} from {first}")).collect();
         let seen = if list.is_empty() { "none for this user".to_owned() } else { list.join(", ") };
         // Root maps what it likes.

@@ -149,7 +149,11 @@ fn lines(report: &Report) -> String {
     if !counted.is_empty() {
         text.push_str(&format!(": {}", counted.join(", ")));
     }
-    text.push_str(if report.cut_short { "; more may be seen once this is mended\n" } else { "\n" });
+    text.push_str(if report.cut_short {
+        "; later checks were skipped: correct these errors and check again\n"
+    } else {
+        "\n"
+    });
     text
 }
 
