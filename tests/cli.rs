@@ -557,3 +557,33 @@ fn a_failing_command_whose_streams_nobody_reads_ends_with_1_all_the_same() {
         bundle.cmd(["state", "nosuch"]).after(broken).run().code(1);
     }
 }
+
+#[test]
+fn a_result_that_cannot_be_written_is_an_error() {
+    let bundle = Bundle::new();
+    let fifo = bundle.host("fifo").display().to_string();
+    let unread = format!("mkfifo {fifo}; exec 4<>{fifo} >{fifo} 4<&-");
+    for (broken, errno) in [("exec >/dev/full", "no space left on device"), (unread.as_str(), "broken pipe")] {
+        if known_difference("crun", "looks at no result of its writes") {
+            continue;
+        }
+        if errno == "broken pipe" && known_difference("runc", "is killed by SIGPIPE") {
+            continue;
+        }
+        let outcome = bundle.cmd(["features"]).after(broken).run();
+        outcome.fails_with(errno);
+        if kind() == Kind::Corten {
+            outcome.fails_with(&format!("write to stdout: {errno}"));
+        }
+    }
+}
+
+#[test]
+fn the_words_of_a_program_stay_as_they_are() {
+    let container = Bundle::new().args(["sleep", "60"]);
+    container.run_detached().ok();
+    let echo = |words: &[&str]| container.cmd([&["exec", container.name(), "echo"], words].concat()).run();
+    for words in [&["-no-subreaper"][..], &["-9", "--", "-KILL"], &["x", "--", "--tty", "-d"], &["--log", "/l"]] {
+        echo(words).prints(&words.join(" "));
+    }
+}
