@@ -88,13 +88,13 @@ impl Files<'_> {
         if !matches!(errno, Errno::EINVAL | Errno::ERANGE | Errno::ENODEV) {
             return None;
         }
-        match (range::refuses(file, value), file) {
+        match (range::refuses(file, value, self.place), file) {
             (Some(refusal), _) => Some(refusal.hint.into()),
             (None, "cpu.weight") if is("cpu.idle", "1") => {
                 Some("an idle cgroup has no weight; set cpu.idle to 0".into())
             }
             (None, "cpu.max.burst" | "cpu.max") if errno == Errno::EINVAL => Some(range::BURST.into()),
-            _ => range::takes(file, self.place).map(Cow::Owned),
+            _ => None,
         }
     }
 }

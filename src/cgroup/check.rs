@@ -76,7 +76,7 @@ fn look_at_write(write: &Write, earlier: &[Write], place: &Location) -> Result<(
         None if file.starts_with("cgroup.") => None,
         None => Some(apply::unknown(file, place)),
     };
-    let refusal = || range::refuses(file, value).or_else(|| range::refuses_beside(file, value, earlier));
+    let refusal = || range::refuses(file, value, place).or_else(|| range::refuses_beside(file, value, earlier));
     let error = match missing {
         Some(_) if write.absent == Absent::IfPossible => None,
         Some(error) => Some(error),

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Location;
+use super::files;
 use super::limits::Write;
 use crate::sys::Errno;
 
@@ -25,8 +26,10 @@ enum Form {
     List { of: &'static str, beyond: Errno },
     Rates,
     Weight { most: u32, beyond: Errno },
+    Capacity,
+    Rdma,
 }
-use Form::{Bandwidth, Bytes, List, Number, NumberOrMax, Rates, Weight};
+use Form::{Bandwidth, Bytes, Capacity, List, Number, NumberOrMax, Rates, Rdma, Weight};
 
 /// `PID_MAX_LIMIT`, linux/threads.h.
 const MOST_PIDS: i64 = if size_of::<usize>() > 4 { 4 << 20 } else { 1 << 15 };
@@ -56,7 +59,9 @@ const FILES: &[(&str, Form)] = &[
     ("memory.oom.group",       Number { least: 0, most: 1, beyond: Errno::EINVAL }),
     ("memory.swap.high",       Bytes),
     ("memory.swap.max",        Bytes),
+    ("misc.max",               Capacity),
     ("pids.max",               NumberOrMax { most: MOST_PIDS, beyond: Errno::EINVAL }),
+    ("rdma.max",               Rdma),
 ];
 
 /// The shortest quota and period, the longest period, and the longest quota, in microseconds (`MAX_BW`,
@@ -69,27 +74,12 @@ const MOST_QUOTA: u64 = (1 << 44) - 1;
 pub(super) const BURST: &str = "the burst must not exceed the quota";
 
 /// Why the kernel refuses to have this value in a file that is there, if that can be known before.
-pub(super) fn refuses(file: &str, value: &str) -> Option<Refusal> {
-    let form = form(file)?;
-    let errno = form.refuses(value.trim())?;
-    Some(Refusal { errno, hint: form.hint(file) })
-}
-
-/// What a file takes whose values are for the kernel alone to judge.
-pub(super) fn takes(file: &str, place: &Location) -> Option<String> {
-    match file {
-        "io.max" => form(file).map(|form| form.hint(file)),
-        "misc.max" => {
-            let text = fs::read_to_string(format!("{}/misc.capacity", place.mount())).ok()?;
-            let kinds: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
-            Some(match kinds[..] {
-                [] => "this machine has nothing that misc.max limits".to_owned(),
-                _ => format!("misc.max limits {} on this machine", kinds.join(", ")),
-            })
-        }
-        "rdma.max" => Some("it takes the name of an RDMA device of this machine, and limits".to_owned()),
-        _ => None,
-    }
+pub(super) fn refuses(file: &str, value: &str, place: &Location) -> Option<Refusal> {
+    let is_huge = file.starts_with("hugetlb.") && file.ends_with(".max");
+    let row = if is_huge { "hugetlb.*.max" } else { file };
+    let (_, form) = FILES.iter().find(|(name, _)| *name == row)?;
+    let errno = form.refuses(value.trim(), place)?;
+    Some(Refusal { errno, hint: form.hint(file, place) })
 }
 
 /// That a burst is refused beside a quota: both of the same list of limits, of which `earlier` come before this one.
@@ -105,14 +95,9 @@ pub(super) fn refuses_beside(file: &str, value: &str, earlier: &[Write]) -> Opti
     (burst > quota).then(|| Refusal { errno: Errno::EINVAL, hint: BURST.to_owned() })
 }
 
-fn form(file: &str) -> Option<&'static Form> {
-    let is_huge = file.starts_with("hugetlb.") && file.ends_with(".max");
-    let row = if is_huge { "hugetlb.*.max" } else { file };
-    FILES.iter().find(|(name, _)| *name == row).map(|(_, form)| form)
-}
-
 impl Form {
-    fn refuses(&self, value: &str) -> Option<Errno> {
+    fn refuses(&self, value: &str, place: &Location) -> Option<Errno> {
+        let mut words = value.split_whitespace();
         let unless = |taken: bool, errno| (!taken).then_some(errno);
         let number = |least, most, beyond| match integer(value).and_then(|number| i64::try_from(number).ok()) {
             Some(number) => unless((least..=most).contains(&number), beyond),
@@ -125,18 +110,20 @@ impl Form {
             Bytes => unless(is_amount(value), Errno::EINVAL),
             Bandwidth => unless(is_bandwidth(value), Errno::EINVAL),
             List { of, beyond } => refuses_list(value, &possible(of), beyond),
-            Rates => refuses_device(value.split_whitespace().next()?),
+            Rates => refuses_device(words.next()?).or_else(|| words.find_map(refuses_rate)),
             Weight { most, beyond } => {
                 let (whose, weight) = value.split_once(char::is_whitespace).unwrap_or(("default", value));
                 let number = weight.trim().parse::<u32>().ok();
                 let taken = weight == "default" || number.is_some_and(|number| (1..=most).contains(&number));
                 refuses_device(whose).or(unless(taken, if number.is_some() { beyond } else { Errno::EINVAL }))
             }
+            Capacity => unless(capacity(place)?.contains(&words.next()?.to_owned()), Errno::EINVAL),
+            Rdma => unless(Path::new("/sys/class/infiniband").join(words.next()?).exists(), Errno::ENODEV),
         }
     }
 
     /// What it takes.
-    fn hint(&self, file: &str) -> String {
+    fn hint(&self, file: &str, place: &Location) -> String {
         match self {
             Number { least, most, .. } => format!("{file} takes {least} to {most}"),
             NumberOrMax { most, .. } => format!("{file} takes 0 to {most}, or max"),
@@ -151,6 +138,11 @@ impl Form {
                     .to_owned()
             }
             Weight { most, .. } => format!("a weight is 1 to {most}, of all disks or of one that this machine has"),
+            Capacity => match capacity(place).unwrap_or_default().join(", ") {
+                kinds if kinds.is_empty() => format!("this machine has nothing that {file} limits"),
+                kinds => format!("{file} limits {kinds} on this machine"),
+            },
+            Rdma => "it takes the name of an RDMA device of this machine".to_owned(),
         }
     }
 }
@@ -193,6 +185,12 @@ fn possible(what: &str) -> String {
     list.trim().to_owned()
 }
 
+/// What `misc.max` limits here; `None` where that is not known.
+fn capacity(place: &Location) -> Option<Vec<String>> {
+    let text = files::read(&format!("{}/misc.capacity", place.mount())).ok()?;
+    Some(text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
 /// A list such as `0-3,8`, all of it on this machine. What else the kernel reads ("all", steps) is not judged.
 fn refuses_list(list: &str, possible: &str, beyond: Errno) -> Option<Errno> {
     let highest: u32 = possible.rsplit(['-', ',']).next()?.parse().ok()?;
@@ -221,6 +219,19 @@ fn refuses_device(number: &str) -> Option<Errno> {
     let is_disk = || device.exists() && !device.join("partition").exists();
     let is_known = disks.exists() && !MADE_WHEN_ASKED.contains(&major);
     (is_known && !is_disk()).then_some(Errno::ENODEV)
+}
+
+/// A limit such as `rbps=1048576`.
+fn refuses_rate(word: &str) -> Option<Errno> {
+    match word.split_once('=') {
+        Some(("rbps" | "wbps" | "riops" | "wiops", rate)) => match rate.parse::<u64>() {
+            _ if rate == "max" => None,
+            Ok(0) => Some(Errno::ERANGE),
+            Ok(2..) => None,
+            Ok(1) | Err(_) => Some(Errno::EINVAL),
+        },
+        _ => Some(Errno::EINVAL),
+    }
 }
 
 #[cfg(test)]
@@ -296,25 +307,32 @@ mod tests {
         ("memory.oom.group",       "2",                    Some(Errno::EINVAL)),
         ("memory.swap.high",       "max",                  None),
         ("memory.swap.max",        "50MB",                 Some(Errno::EINVAL)),
+        ("misc.max",               "nosuch 3",             Some(Errno::EINVAL)),
         ("pids.max",               "max",                  None),
         ("pids.max",               "0x10",                 None),
         ("pids.max",               "4194304",              None),
         ("pids.max",               "4194305",              Some(Errno::EINVAL)),
         ("pids.max",               "-1",                   Some(Errno::EINVAL)),
         ("pids.max",               "many",                 Some(Errno::EINVAL)),
+        ("rdma.max",               "nosuch0 hca_handle=1", Some(Errno::ENODEV)),
     ];
 
     fn errno(refusal: Option<Refusal>) -> Option<Errno> {
         refusal.map(|refusal| refusal.errno)
     }
 
+    fn location(mount: &str) -> Location {
+        serde_json::from_str(&format!(r#"{{"driver":"cgroupfs","mount":"{mount}","path":"c","made":1}}"#)).unwrap()
+    }
+
     fn of(file: &str, value: &str) -> Option<Errno> {
-        errno(refuses(file, value))
+        errno(refuses(file, value, &location("/nowhere")))
     }
 
     #[test]
     fn what_is_refused_is_known_before() {
-        for (file, value, verdict) in CASES {
+        // What misc.max limits is in a file.
+        for (file, value, verdict) in CASES.iter().filter(|(file, ..)| *file != "misc.max") {
             assert_eq!(of(file, value), *verdict, "{file} {value:?}");
         }
         assert_eq!(of("somebody.elses", "anything"), None);
@@ -346,7 +364,7 @@ mod tests {
                 .err()
                 .and_then(|error| error.raw_os_error())
                 .map(Errno::from_raw);
-            let known = errno(refuses(file, value));
+            let known = errno(refuses(file, value, cgroup.location()));
             if said != known {
                 drift.push(format!("{file} {value:?}: the kernel says {said:?}, not {known:?}"));
             }
@@ -393,9 +411,24 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_has_to_be_there() {
+    fn what_is_limited_by_name_has_to_be_there() {
         assert_eq!(of("io.max", "7:200 rbps=2"), None);
+        assert_eq!(of("io.max", "7:0 rbps=0"), Some(Errno::ERANGE));
+        assert_eq!(of("io.max", "7:0 rbps=1"), Some(Errno::EINVAL));
+        assert_eq!(of("io.max", "7:0 speed=1"), Some(Errno::EINVAL));
+        assert_eq!(of("io.max", "7:0 wiops=max rbps=much"), Some(Errno::EINVAL));
         assert_eq!(of("io.weight", "7:0 default"), None);
         assert_eq!(of("io.weight", "250:250 10"), Some(Errno::ENODEV));
+        assert_eq!(of("misc.max", "sev 3"), None, "nothing is known");
+        let mount = std::env::temp_dir().join(format!("corten-misc-{}", std::process::id()));
+        let of_misc = |capacity: &str| {
+            fs::create_dir_all(&mount).unwrap();
+            fs::write(mount.join("misc.capacity"), capacity).unwrap();
+            let verdict = errno(refuses("misc.max", "sev 3", &location(mount.to_str().unwrap())));
+            fs::remove_dir_all(&mount).unwrap();
+            verdict
+        };
+        assert_eq!(of_misc("sev_es 9\nsev 5\n"), None);
+        assert_eq!(of_misc(""), Some(Errno::EINVAL));
     }
 }
