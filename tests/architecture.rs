@@ -249,8 +249,8 @@ const ORDER: &[(&str, &str)] = &[
     (
         "rootfs",
         "request propagation options path filesystem copyup procfs guest idmap::maps idmap::userns idmap stack \
-      overlay kept image nodes devices masks pivot view mount::plan mount::open mount::attach mount::look mount sources \
-      plan opened look restore live",
+      overlay overlay_dir image_overlay nodes devices masks pivot preview mount::plan mount::open mount::attach \
+      mount::look mount mount_fds plan opened look restore live_mounts",
     ),
     ("dbus", "byte_order signature value writer reader message gvariant bus"),
 ];

@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result, bail};
 use crate::host;
 use crate::launch::beside;
 use crate::namespaces::user::Ids;
-use crate::rootfs::{Additions, Isolation, Namespaces, Outside, Removals, Shown};
+use crate::rootfs::{Additions, HostHandles, Isolation, Namespaces, Removals, Shown};
 use crate::selfexe::Protected;
 use crate::sys::{self, Errno, ns};
 
@@ -44,7 +44,7 @@ pub fn add(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
         let made = place.inside(show, |shown| additions.make_procfs(shown.as_ref())).phase("mounts")?;
         additions.take_procfs(&mut trees, made);
     }
-    let attach = |outside: Outside| additions.attach(trees, &outside);
+    let attach = |outside: HostHandles| additions.attach(trees, &outside);
     place.act(attach).phase("mounts")
 }
 
@@ -116,9 +116,9 @@ impl Place {
     }
 
     /// Does something that gives nothing back.
-    fn act(&self, work: impl FnOnce(Outside) -> Result<()>) -> Result<()> {
+    fn act(&self, work: impl FnOnce(HostHandles) -> Result<()>) -> Result<()> {
         // The directory of descriptors is to be that of the process which acts, so it is opened there, still on the host.
-        self.inside(Outside::open, |outside| work(outside).map(|()| Vec::new())).map(drop)
+        self.inside(HostHandles::open, |outside| work(outside).map(|()| Vec::new())).map(drop)
     }
 }
 

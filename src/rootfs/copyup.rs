@@ -26,20 +26,20 @@ const DEPTH: u32 = 200;
 
 /// What of the directory itself is not copied, since the configuration says what it is to be.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Said {
+pub(super) struct Explicit {
     pub(super) mode: bool,
     pub(super) user: bool,
     pub(super) group: bool,
 }
 
 /// Copies all of `from` into the empty directory `to`, and its mode, owner, times and attributes onto it.
-pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, said: Said) -> Result<()> {
+pub(super) fn copy(from: &OwnedFd, to: &OwnedFd, explicit: Explicit) -> Result<()> {
     let (from, to) = (directory(from.as_fd(), c".")?, directory(to.as_fd(), c".")?);
     let (mut stat, new) = (fstat(&from)?, fstat(&to)?);
     for (keep, copied, kept) in [
-        (said.mode, &mut stat.st_mode, new.st_mode),
-        (said.user, &mut stat.st_uid, new.st_uid),
-        (said.group, &mut stat.st_gid, new.st_gid),
+        (explicit.mode, &mut stat.st_mode, new.st_mode),
+        (explicit.user, &mut stat.st_uid, new.st_uid),
+        (explicit.group, &mut stat.st_gid, new.st_gid),
     ] {
         if keep {
             *copied = kept;

@@ -15,10 +15,10 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 
 use super::idmap::Maps;
 use super::nodes::{Node, Nodes};
-use super::path::{Inside, Root, format};
+use super::path::{Root, RootRelPath, format};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Change, attach, attr, change, clone_fd, clone_path};
+use crate::sys::mount::{Attr, Change, attach, change, clone_fd, clone_path};
 use crate::sys::path::{Links, open_in};
 
 /// The devices that every container has; all are character devices with mode 0666.
@@ -39,7 +39,7 @@ const CORE: (&CStr, &CStr) = (c"core", c"/proc/kcore");
 /// One node to make.
 #[derive(Debug)]
 struct Device {
-    parent: Inside,
+    parent: RootRelPath,
     name: CString,
     kind: SFlag,
     mode: Mode,
@@ -87,7 +87,7 @@ impl Devices {
             let node = Device::plan(index, device, bind).field(|| format!("/linux/devices/{index}"))?;
             nodes.extend(node);
         }
-        let dev = Inside::new("dev".as_ref())?;
+        let dev = RootRelPath::new("dev".as_ref())?;
         for &(name, major, minor) in DEFAULT.iter().rev() {
             let name_c = CString::new(name).unwrap_or_default();
             // The configuration may say more of it than we know.
@@ -153,7 +153,7 @@ impl Devices {
     /// In the container's process, where the host's `/dev` is still in sight: nodes, links, `ptmx`. Gives back the directory
     /// `/dev`. Where `binds`, in a mount namespace of the container's own, a node that may not be made is the host's.
     pub(super) fn make(&self, root: &Root, taken: Taken, binds: bool) -> Result<OwnedFd> {
-        let dev = root.directory(&Inside::new("dev".as_ref())?).context("open /dev")?.fd;
+        let dev = root.directory(&RootRelPath::new("dev".as_ref())?).context("open /dev")?.fd;
         let mut bound = taken.into_bound(root, &dev).field(|| "/linux/devices")?.into_iter();
         for node in &self.nodes {
             let source = node.bind.as_ref().and_then(|_| bound.next());
@@ -161,8 +161,8 @@ impl Devices {
                 node.describe(error.context(format!("make the device {}/{}", node.parent, node.name.to_string_lossy())))
             })?;
         }
-        if self.proc_mounted || root.find(&Inside::new("proc/self/fd".as_ref())?).is_ok() {
-            let core = root.find(&Inside::new("proc/kcore".as_ref())?).is_ok().then_some(&CORE);
+        if self.proc_mounted || root.find(&RootRelPath::new("proc/self/fd".as_ref())?).is_ok() {
+            let core = root.find(&RootRelPath::new("proc/kcore".as_ref())?).is_ok().then_some(&CORE);
             for (name, target) in LINKS.iter().chain(core) {
                 match symlinkat(*target, &dev, *name) {
                     Ok(()) | Err(Errno::EEXIST) => {}
@@ -183,7 +183,7 @@ impl Device {
             LinuxDeviceType::P => SFlag::S_IFIFO,
             LinuxDeviceType::A => bail!("the type a stands for no device"),
         };
-        let path = Inside::new(device.path())?;
+        let path = RootRelPath::new(device.path())?;
         let Some((parent, name)) = path.split() else { bail!("{} is no path of a device", device.path().display()) };
         // It is always the link that the standard asks for.
         if path.bytes() == b"dev/ptmx" {
@@ -240,7 +240,7 @@ impl Device {
             log::warn!("/linux/devices/{index}: the host's {} is bound, and keeps its owner", path.display());
         }
         let node = self.checked(path, clone_path(path, false))?;
-        change(&node, false, Change::set(attr::NOSUID | attr::NOEXEC))
+        change(&node, false, Change::set(Attr::NOSUID | Attr::NOEXEC))
             .with_context(|| format!("set the attributes of the device {}", path.display()))?;
         Ok(node)
     }
@@ -348,7 +348,7 @@ pub(super) fn console(root: &Root, dev: Option<&OwnedFd>, terminal: BorrowedFd<'
     let place = match dev {
         Some(dev) => plain_file(dev.as_fd(), c"console")?,
         None => {
-            let directory = root.find(&Inside::new("dev".as_ref())?).context("open /dev")?.fd;
+            let directory = root.find(&RootRelPath::new("dev".as_ref())?).context("open /dev")?.fd;
             match openat(&directory, c"console", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()) {
                 Ok(place) => place,
                 Err(Errno::ENOENT) => plain_file(directory.as_fd(), c"console").map_err(|error| {
@@ -367,7 +367,7 @@ pub(super) fn console(root: &Root, dev: Option<&OwnedFd>, terminal: BorrowedFd<'
 
 /// The container's `/dev/null` as a place, verified to be the device 1:3 (CVE-2025-31133).
 pub(super) fn null(root: &Root) -> Result<OwnedFd> {
-    let null = root.find(&Inside::new("dev/null".as_ref())?).context("open /dev/null")?.fd;
+    let null = root.find(&RootRelPath::new("dev/null".as_ref())?).context("open /dev/null")?.fd;
     check_null(null)
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::Errno;
-use crate::sys::mount::{Filesystem, attr};
+use crate::sys::mount::{Attr, Filesystem};
 
 /// Starts to make a file system of a type.
 pub(super) fn start(fstype: &CStr) -> Result<Filesystem> {
@@ -25,7 +25,7 @@ pub(super) fn set(filesystem: &Filesystem, key: &CStr, value: Option<&CStr>) -> 
 }
 
 /// Makes it, as a detached mount with these attributes.
-pub(super) fn finish(filesystem: &Filesystem, attributes: attr) -> Result<OwnedFd> {
+pub(super) fn finish(filesystem: &Filesystem, attributes: Attr) -> Result<OwnedFd> {
     filesystem.mount(attributes).map_err(|errno| complain(filesystem, errno, "make the file system"))
 }
 
@@ -41,7 +41,7 @@ pub(super) fn complain(filesystem: &Filesystem, errno: Errno, step: &str) -> Err
 
 /// A detached mount with nothing in it, in which nothing can be made.
 pub(super) fn empty_directory() -> Result<OwnedFd> {
-    let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    let all = Attr::RDONLY | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC;
     let filesystem = Filesystem::open(c"tmpfs").context("open tmpfs")?;
     filesystem.mount(all).context("make an empty directory")
 }

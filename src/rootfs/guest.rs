@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
 use crate::sys::Errno;
-use crate::sys::mount::{Change, attach, change, clone_fd, mount_of, spread};
+use crate::sys::mount::{Change, Propagation, attach, change, clone_fd, mount_of};
 
 /// A mount of a rootfs on itself, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,10 +53,10 @@ impl Guest {
             let tree = clone_fd(&place, true)?;
             // What is mounted below it must not reach the mounts it is a copy of; and by being attached to a shared
             // one it becomes shared itself.
-            change(&tree, true, Change::spread(spread::PRIVATE))?;
+            change(&tree, true, Change::propagation(Propagation::Private))?;
             attach(&tree, &place)?;
             let own = mount_of(&tree)?.0;
-            change(&tree, true, Change::spread(spread::PRIVATE))?;
+            change(&tree, true, Change::propagation(Propagation::Private))?;
             Ok(own)
         };
         let own = make().with_context(|| format!("mount the rootfs {}", rootfs.display()));
@@ -85,7 +85,7 @@ impl Guest {
             return Ok(());
         }
         // Or the unmounting would reach the sources of shared binds.
-        change(&place, true, Change::spread(spread::PRIVATE)).with_context(what)?;
+        change(&place, true, Change::propagation(Propagation::Private)).with_context(what)?;
         let path = format!("/proc/self/fd/{}", place.as_raw_fd());
         umount2(path.as_str(), MntFlags::MNT_DETACH).with_context(what)
     }

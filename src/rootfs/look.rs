@@ -3,47 +3,47 @@
 use std::os::fd::AsFd;
 
 use super::path::Root;
-use super::plan::{Above, Rootfs};
+use super::plan::{RootSource, Rootfs};
+use super::preview::{Content, Preview, Tree};
 use super::request::{Isolation, OpenIn};
-use super::view::{Tree, View, What};
 use crate::error::Error;
 
 impl Rootfs {
     /// Looks at all that can be seen of the root and the mounts without making anything; every fault is told. `None` where
     /// there is no root. `opened` is that of [`Rootfs::open`].
-    pub fn preflight(&self, opened: OpenIn, tell: &mut dyn FnMut(Error)) -> Option<View> {
+    pub fn preflight(&self, opened: OpenIn, tell: &mut dyn FnMut(Error)) -> Option<Preview> {
         let root = self.open_root().map_err(&mut *tell).ok()?;
         if opened == OpenIn::Child {
             self.refuse_mapped().unwrap_or_else(&mut *tell);
         }
-        if let Above::Image(cover) = &self.above {
-            cover.preflight(root.as_fd()).unwrap_or_else(&mut *tell);
+        if let RootSource::ImageOverlay(overlay) = &self.source {
+            overlay.preflight(root.as_fd()).unwrap_or_else(&mut *tell);
         }
-        let base = match &self.above {
+        let base = match &self.source {
             // There its path may lead elsewhere.
-            _ if self.isolation == Isolation::Joined => What::Unknown,
-            Above::Mount(mount) => {
+            _ if self.isolation == Isolation::Joined => Content::Unknown,
+            RootSource::OverlayMount(mount) => {
                 mount.describe(mount.look_at_layers()).unwrap_or_else(&mut *tell);
-                What::Unknown
+                Content::Unknown
             }
-            above => match root.try_clone() {
-                Ok(fd) => What::Tree(match above {
-                    Above::Nothing => Tree::new(fd),
+            source => match root.try_clone() {
+                Ok(fd) => Content::Tree(match source {
+                    RootSource::Directory => Tree::new(fd),
                     // What is to be made goes into the upper layer.
                     _ => Tree { read_only: false, ..Tree::new(fd) },
                 }),
-                Err(_) => What::Unknown,
+                Err(_) => Content::Unknown,
             },
         };
-        let mut view = View::new(Root::new(root), base);
+        let mut preview = Preview::new(Root::new(root), base);
         for mount in &self.mounts {
-            let (outcome, what) = mount.preflight(&view);
+            let (outcome, what) = mount.preflight(&preview);
             outcome.unwrap_or_else(&mut *tell);
-            view.add(mount.target().clone(), what);
+            preview.add(mount.target().clone(), what);
         }
         for outcome in self.devices.iter().flat_map(|devices| devices.preflight(opened == OpenIn::Host)) {
             outcome.unwrap_or_else(&mut *tell);
         }
-        Some(view)
+        Some(preview)
     }
 }

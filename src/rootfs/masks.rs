@@ -10,16 +10,16 @@ use nix::sys::stat::{FileStat, fstat};
 
 use super::devices;
 use super::filesystem::empty_directory;
-use super::path::{Inside, Root, is_directory};
+use super::path::{Root, RootRelPath, is_directory};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Change, attach, attr, change, clone_fd};
+use crate::sys::mount::{Attr, Change, attach, change, clone_fd};
 
 /// The two lists, compiled.
 #[derive(Clone, Debug)]
 pub(super) struct Masks {
-    masked: Vec<Inside>,
-    read_only: Vec<Inside>,
+    masked: Vec<RootRelPath>,
+    read_only: Vec<RootRelPath>,
 }
 
 impl Masks {
@@ -40,12 +40,12 @@ impl Masks {
     }
 
     /// What is masked.
-    pub(super) fn masked(&self) -> impl Iterator<Item = &Inside> {
+    pub(super) fn masked(&self) -> impl Iterator<Item = &RootRelPath> {
         self.masked.iter()
     }
 
     /// What is made read-only.
-    pub(super) fn read_only(&self) -> impl Iterator<Item = &Inside> {
+    pub(super) fn read_only(&self) -> impl Iterator<Item = &RootRelPath> {
         self.read_only.iter()
     }
 
@@ -53,7 +53,7 @@ impl Masks {
     ///
     /// What lies below one of the `anchors`, mounts at known paths, is looked up from there: whoever shares the root
     /// could exchange `/proc` for a link after the mount, have another place masked, and exchange it back.
-    pub(super) fn apply(&self, root: &Root, anchors: &[(Inside, Root)]) -> Result<()> {
+    pub(super) fn apply(&self, root: &Root, anchors: &[(RootRelPath, Root)]) -> Result<()> {
         let anchors: Vec<Anchor> = anchors.iter().map(|(place, mount)| Anchor::new(root, place, mount)).collect();
         for path in &self.read_only {
             for at in starts(root, &anchors, path).into_iter().flatten() {
@@ -73,13 +73,13 @@ impl Masks {
 /// A mount of ours, and whether its path leads to something else by now: it was moved, or a hook has covered it. Then
 /// both are masked.
 struct Anchor<'a> {
-    place: &'a Inside,
+    place: &'a RootRelPath,
     mount: &'a Root,
     elsewhere: bool,
 }
 
 impl Anchor<'_> {
-    fn new<'a>(root: &Root, place: &'a Inside, mount: &'a Root) -> Anchor<'a> {
+    fn new<'a>(root: &Root, place: &'a RootRelPath, mount: &'a Root) -> Anchor<'a> {
         let identity = |stat: FileStat| (stat.st_dev, stat.st_ino);
         let there = root.find(place).and_then(|there| fstat(there.fd)).map(identity);
         let here = fstat(mount.fd()).map(identity);
@@ -87,12 +87,12 @@ impl Anchor<'_> {
     }
 }
 
-fn paths(list: &[String], field: &str, check: impl Fn(&Inside) -> Result<()>) -> Result<Vec<Inside>> {
+fn paths(list: &[String], field: &str, check: impl Fn(&RootRelPath) -> Result<()>) -> Result<Vec<RootRelPath>> {
     let one = |(index, text): (usize, &String)| {
         let compile = || {
             let path = Path::new(text);
             ensure!(path.is_absolute(), "the path {text} must be absolute");
-            let path = Inside::new(path)?;
+            let path = RootRelPath::new(path)?;
             check(&path)?;
             Ok(path)
         };
@@ -106,7 +106,7 @@ fn paths(list: &[String], field: &str, check: impl Fn(&Inside) -> Result<()>) ->
 }
 
 /// Where a path begins, and what is left of it from there.
-fn starts<'a>(root: &'a Root, anchors: &[Anchor<'a>], path: &Inside) -> [Option<(&'a Root, Inside)>; 2] {
+fn starts<'a>(root: &'a Root, anchors: &[Anchor<'a>], path: &RootRelPath) -> [Option<(&'a Root, RootRelPath)>; 2] {
     let below = |anchor: &Anchor<'a>| Some((anchor.mount, path.beyond(anchor.place)?, anchor.elsewhere));
     match anchors.iter().rev().find_map(below) {
         Some((mount, rest, false)) => [Some((mount, rest)), None],
@@ -116,7 +116,7 @@ fn starts<'a>(root: &'a Root, anchors: &[Anchor<'a>], path: &Inside) -> [Option<
 }
 
 /// Opens a path, or says that it is not there.
-fn find((root, path): &(&Root, Inside)) -> Result<Option<OwnedFd>> {
+fn find((root, path): &(&Root, RootRelPath)) -> Result<Option<OwnedFd>> {
     match root.find(path) {
         Ok(place) => Ok(Some(place.fd)),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
@@ -124,14 +124,14 @@ fn find((root, path): &(&Root, Inside)) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn make_read_only(at: (&Root, Inside)) -> Result<()> {
+fn make_read_only(at: (&Root, RootRelPath)) -> Result<()> {
     // A mount of our own, which a second one must not cover: masks are still to come below it.
     if at.1.is_root() {
-        return change(at.0.fd(), true, Change::set(attr::RDONLY)).map_err(Error::from);
+        return change(at.0.fd(), true, Change::set(Attr::RDONLY)).map_err(Error::from);
     }
     let Some(place) = find(&at)? else { return Ok(()) };
     let tree = clone_fd(&place, true)?;
-    change(&tree, true, Change::set(attr::RDONLY))?;
+    change(&tree, true, Change::set(Attr::RDONLY))?;
     Ok(attach(tree, place)?)
 }
 
@@ -143,7 +143,7 @@ struct Covers {
 }
 
 impl Covers {
-    fn mask(&mut self, root: &Root, at: (&Root, Inside)) -> Result<()> {
+    fn mask(&mut self, root: &Root, at: (&Root, RootRelPath)) -> Result<()> {
         let Some(place) = find(&at)? else { return Ok(()) };
         if !is_directory(&place)? {
             let null = match &self.null {
@@ -180,7 +180,7 @@ mod tests {
         let list = ["/a", "/b", "//a/", "/a/b", "/a"].map(str::to_owned);
         let masks = Masks::plan(&list, &list).unwrap();
         for paths in [masks.masked, masks.read_only] {
-            assert_eq!(paths.iter().map(Inside::to_string).collect::<Vec<_>>(), ["/a", "/b", "/a/b"]);
+            assert_eq!(paths.iter().map(RootRelPath::to_string).collect::<Vec<_>>(), ["/a", "/b", "/a/b"]);
         }
     }
 }

@@ -12,45 +12,45 @@
 //!
 //! - what is asked for, and words for it: `request`, `propagation`, `options`;
 //! - single steps: `path`, `filesystem`, `copyup`, `procfs`, `guest`, `idmap`;
-//! - parts of the root: `stack`, `overlay`, `kept`, `image`, `nodes`, `devices`, `masks`, `pivot`, `view`;
-//! - `mount`, with an order of its own, and `sources`;
-//! - the whole: `plan`, `opened`, `look`, `restore`, `live`.
+//! - parts of the root: `stack`, `overlay`, `overlay_dir`, `image_overlay`, `nodes`, `devices`, `masks`, `pivot`, `preview`;
+//! - `mount`, with an order of its own, and `mount_fds`;
+//! - the whole: `plan`, `opened`, `look`, `restore`, `live_mounts`.
 
 mod copyup;
 mod devices;
 mod filesystem;
 mod guest;
 mod idmap;
-mod image;
-mod kept;
-mod live;
+mod image_overlay;
+mod live_mounts;
 mod look;
 mod masks;
 mod mount;
+mod mount_fds;
 #[cfg(test)]
 mod native_tests;
 mod nodes;
 mod opened;
 mod options;
 mod overlay;
+mod overlay_dir;
 mod path;
 mod pivot;
 mod plan;
+mod preview;
 mod procfs;
 mod propagation;
 mod request;
 mod restore;
-mod sources;
 mod stack;
-mod view;
 
 pub use guest::Guest;
-pub use image::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, outside as overlay_outside, sweep};
-pub use live::{Additions, Outside, Removals};
+pub use image_overlay::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, outside as overlay_outside, sweep};
+pub use live_mounts::{Additions, HostHandles, Removals};
 pub use opened::Opened;
 pub use options::words as mount_options;
 pub use plan::Rootfs;
+pub use preview::{Lookup, Preview};
 pub use procfs::Shown;
 pub use request::{CgroupPaths, Isolation, Namespaces, OpenIn, Request};
 pub use restore::Restored;
-pub use view::{Sight, View};

@@ -15,7 +15,7 @@ use nix::sched::CloneFlags;
 use serde_json::{Value, json};
 
 use super::{CgroupPaths, Isolation, Namespaces, OpenIn, Request, Rootfs};
-use crate::sys::mount::{Change, change_all, spread};
+use crate::sys::mount::{Change, Propagation, change_all};
 use crate::sys::trial::{QUIET, apart, terminal};
 
 /// First id on the host of the user namespace's root.
@@ -117,7 +117,7 @@ impl Trial {
         let host = || {
             if let Some(prepare) = self.prepare {
                 nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();
-                change_all(Change::spread(spread::PRIVATE)).unwrap();
+                change_all(Change::propagation(Propagation::Private)).unwrap();
                 prepare(&self.base);
             }
             let plan = Rootfs::plan(&Request {

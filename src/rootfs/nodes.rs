@@ -16,7 +16,7 @@ use super::filesystem::{finish, set, start};
 use super::path::Root;
 use crate::error::{Context, Result};
 use crate::sys::Errno;
-use crate::sys::mount::{attach, attr, clone_fd};
+use crate::sys::mount::{Attr, attach, clone_fd};
 use crate::sys::path::{Links, open_in};
 
 /// A file system of device nodes, each with a number for a name.
@@ -45,7 +45,7 @@ impl Nodes {
             if let Some(label) = label {
                 set(&filesystem, c"context", Some(&CString::new(label).unwrap_or_default()))?;
             }
-            finish(&filesystem, attr::NOSUID | attr::NOEXEC)
+            finish(&filesystem, Attr::NOSUID | Attr::NOEXEC)
         };
         match make() {
             Ok(tree) => Ok(Some(Nodes { tree, names: Vec::new() })),

@@ -8,18 +8,18 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Pid, fchdir};
 
 use super::devices::{self, Taken};
-use super::idmap::{self, Container, Namespaces};
+use super::idmap::{self, ContainerUserns, UserNamespaces};
 use super::mount::{Mount, MountContext};
-use super::path::{Inside, Root};
+use super::mount_fds::MountFds;
+use super::path::{Root, RootRelPath};
 use super::pivot;
-use super::plan::{Above, Rootfs};
+use super::plan::{RootSource, Rootfs};
 use super::procfs::Shown;
 use super::propagation::SetPropagation;
 use super::request::{CgroupPaths, Isolation, OpenIn, mount_namespace};
-use super::sources::Sources;
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Change, attach, attr, change, change_all, clone_fd, spread};
+use crate::sys::mount::{Attr, Change, Propagation, attach, change, change_all, clone_fd};
 
 impl Rootfs {
     /// Takes what only the host can reach: the rootfs, sources of binds, device nodes. Call it in the host's mount
@@ -44,9 +44,9 @@ impl Rootfs {
         let mut opened = Opened {
             identity: (stat.st_dev, stat.st_ino),
             root: Root::new(root),
-            above: None,
+            overlay: None,
             plan: self,
-            sources: Sources::default(),
+            mount_fds: MountFds::default(),
             nodes: Taken::default(),
             mounting: MountContext { cgroup, shared: false, shown: None },
             dev: None,
@@ -55,18 +55,23 @@ impl Rootfs {
             host_namespace,
         };
         if opens == OpenIn::Host {
-            opened.above = opened.plan.cover(opened.root.fd(), user_namespace)?;
+            opened.overlay = opened.plan.mount_image_overlay(opened.root.fd(), user_namespace)?;
             opened.take(user_namespace, OpenIn::Host)?;
         }
         Ok(opened)
     }
 
     /// The overlay above the image, when there is to be one.
-    fn cover(&self, image: BorrowedFd<'_>, user_namespace: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>> {
-        let Above::Image(cover) = &self.above else { return Ok(None) };
+    fn mount_image_overlay(
+        &self,
+        image: BorrowedFd<'_>,
+        user_namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<OwnedFd>> {
+        let RootSource::ImageOverlay(overlay) = &self.source else { return Ok(None) };
         // Its own is made later, from below the overlay.
-        let container = user_namespace.map_or_else(|| Container::Like(self.container_maps.clone()), Container::Joined);
-        cover.mount(image, &self.path, &mut Namespaces::new(container)).map(Some)
+        let container =
+            user_namespace.map_or_else(|| ContainerUserns::Like(self.container_maps.clone()), ContainerUserns::Joined);
+        overlay.mount(image, &self.path, &mut UserNamespaces::new(container)).map(Some)
     }
 }
 
@@ -79,9 +84,9 @@ pub struct Opened {
     root: Root,
     identity: (u64, u64),
     /// The detached overlay that becomes the root.
-    above: Option<OwnedFd>,
-    /// Trees taken on the host.
-    sources: Sources,
+    overlay: Option<OwnedFd>,
+    /// Trees opened on the host.
+    mount_fds: MountFds,
     /// Device nodes taken on the host.
     nodes: Taken,
     /// What attaching a mount needs to know of the others.
@@ -90,7 +95,7 @@ pub struct Opened {
     dev: Option<OwnedFd>,
     read_only_last: Vec<OwnedFd>,
     /// The mounts of `/proc` and `/sys`.
-    anchors: Vec<(Inside, Root)>,
+    anchors: Vec<(RootRelPath, Root)>,
     /// The namespace that must not be the one that was joined.
     host_namespace: Option<(u64, u64)>,
 }
@@ -105,10 +110,10 @@ impl Opened {
     }
 
     fn take(&mut self, user_namespace: Option<BorrowedFd<'_>>, opens: OpenIn) -> Result<()> {
-        if let Above::Mount(mount) = &self.plan.above {
-            self.above = Some(mount.open(&mut Namespaces::new(Container::Later))?.0);
+        if let RootSource::OverlayMount(mount) = &self.plan.source {
+            self.overlay = Some(mount.open(&mut UserNamespaces::new(ContainerUserns::NotYet))?.0);
         }
-        self.sources = Sources::open(&self.plan.mounts, user_namespace, &self.plan.container_maps)?;
+        self.mount_fds = MountFds::open(&self.plan.mounts, user_namespace, &self.plan.container_maps)?;
         if let Some(devices) = &self.plan.devices {
             let maps = || user_namespace.map_or_else(|| Ok(self.plan.container_maps.clone()), idmap::maps_of);
             self.nodes = devices.open((opens == OpenIn::Host).then_some(maps))?;
@@ -129,7 +134,7 @@ impl Opened {
     /// On the host, once the maps of a new user namespace are written and before its first process goes on: maps the
     /// owners of mounts that are to have the container's own map.
     pub fn map_ids(&self, init: Pid) -> Result<()> {
-        self.sources.map_ids(&self.plan.mounts, init)
+        self.mount_fds.map_ids(&self.plan.mounts, init)
     }
 
     /// In a process that is outside of the container's pid namespace: that is the one which a procfs is to show.
@@ -147,7 +152,9 @@ impl Opened {
         );
         match self.plan.isolation {
             Isolation::None => Ok(()),
-            _ => match change_all(Change::spread(self.plan.before)).context("set mount propagation of /") {
+            _ => match change_all(Change::propagation(self.plan.propagation_before))
+                .context("set mount propagation of /")
+            {
                 Err(error) if error.errno() == Some(Errno::EINVAL) => {
                     Err(error.hint("the runtime's own root must be a mount, and in a plain chroot it is none"))
                 }
@@ -162,9 +169,9 @@ impl Opened {
         if self.plan.isolation != Isolation::None {
             self.root = self.own_mount().with_context(|| format!("mount the rootfs {}", self.plan.path.display()))?;
         }
-        let mut sources = std::mem::take(&mut self.sources);
+        let mut mount_fds = std::mem::take(&mut self.mount_fds);
         for mount in &self.plan.mounts {
-            let source = if mount.opened_in() == OpenIn::Host { Some(sources.next()?) } else { None };
+            let source = if mount.opened_in() == OpenIn::Host { Some(mount_fds.next()?) } else { None };
             if mount.is_cgroup() {
                 settle.take().map_or(Ok(()), |settle| settle())?;
             }
@@ -197,10 +204,10 @@ impl Opened {
         let stat = fstat(&here)?;
         let same = joined || (stat.st_dev, stat.st_ino) == self.identity;
         ensure!(same, "the directory that the process stands in is not the one that was opened");
-        let tree = match self.above.take() {
+        let tree = match self.overlay.take() {
             Some(tree) => tree,
             // An overlay was left to us, who are root of a user namespace: its layers have to be mounts of our own.
-            None => match self.plan.cover(here.as_fd(), None)? {
+            None => match self.plan.mount_image_overlay(here.as_fd(), None)? {
                 Some(overlay) => overlay,
                 None => clone_fd(&here, true)?,
             },
@@ -226,8 +233,10 @@ impl Opened {
 
     /// After the pivot: makes a directory and those above it with mode 0755, unless it is there.
     pub fn make_dir(&self, path: &Path) -> Result<()> {
-        let make = |path: &Inside| self.root.directory(path).map(drop).map_err(Error::from);
-        Inside::new(path).and_then(|path| make(&path)).with_context(|| format!("make the directory {}", path.display()))
+        let make = |path: &RootRelPath| self.root.directory(path).map(drop).map_err(Error::from);
+        RootRelPath::new(path)
+            .and_then(|path| make(&path))
+            .with_context(|| format!("make the directory {}", path.display()))
     }
 
     /// After the pivot: puts a terminal of the container's own devpts on `/dev/console`.
@@ -246,13 +255,14 @@ impl Opened {
 
     /// The propagation that was asked for, once nothing is left to be cloned and attached.
     fn set_root_propagation(&self) -> Result<()> {
-        let Some(propagation) = self.plan.after else { return Ok(()) };
+        let Some(propagation) = self.plan.propagation_after else { return Ok(()) };
         let mounts = &self.plan.mounts;
         // One call for all would overrule the words of single mounts, and what they were cannot be brought back.
         let one_by_one = propagation.recursive && mounts.iter().any(Mount::has_propagation);
-        if propagation.kind == spread::SHARED {
+        if propagation.kind == Propagation::Shared {
             // Not the slave of the host's mount besides, whose group it was cloned from.
-            change(self.root.fd(), false, Change::spread(spread::PRIVATE)).context("cut the root off from the host")?;
+            change(self.root.fd(), false, Change::propagation(Propagation::Private))
+                .context("set the propagation of the root")?;
         }
         change(self.root.fd(), propagation.recursive && !one_by_one, propagation.change())
             .context("set the propagation of the root")
@@ -269,12 +279,12 @@ impl Opened {
     /// Last: what is to be read-only becomes so, read-only and masked paths, the root. No descriptor remains.
     pub fn finalize(self) -> Result<()> {
         for mount in &self.read_only_last {
-            change(mount.as_fd(), false, Change::set(attr::RDONLY)).context("make a tmpfs read-only")?;
+            change(mount.as_fd(), false, Change::set(Attr::RDONLY)).context("make a tmpfs read-only")?;
         }
         self.plan.masks.apply(&self.root, &self.anchors)?;
         self.set_root_propagation()?;
         if self.plan.read_only {
-            change(self.root.fd(), false, Change::set(attr::RDONLY))
+            change(self.root.fd(), false, Change::set(Attr::RDONLY))
                 .context("make the root read-only")
                 .field(|| "/root/readonly")?;
         }

@@ -6,22 +6,22 @@ use std::ffi::CString;
 
 use super::propagation::SetPropagation;
 use crate::error::{Context, Error, Result};
-use crate::sys::mount::{attr, spread};
+use crate::sys::mount::{Attr, Propagation};
 
 /// What one word does.
 #[derive(Debug, Clone, Copy)]
 enum Effect {
     /// Sets or clears an attribute of this mount alone.
-    Set(attr),
-    Clear(attr),
+    Set(Attr),
+    Clear(Attr),
     /// The same for all mounts of the tree.
-    SetAll(attr),
-    ClearAll(attr),
+    SetAll(Attr),
+    ClearAll(Attr),
     /// Chooses, or drops, an access time mode of this mount, or of all of the tree.
-    Atime(attr),
-    AtimeAll(attr),
-    NotAtime(attr),
-    NotAtimeAll(attr),
+    Atime(Attr),
+    AtimeAll(Attr),
+    NotAtime(Attr),
+    NotAtimeAll(Attr),
     /// Sets the propagation.
     Propagate(SetPropagation),
     /// A bind mount, of all mounts of the source or of the one.
@@ -44,50 +44,50 @@ use Effect::*;
 
 const WORDS: &[(&str, Effect)] = &[
     ("defaults", Nothing),
-    ("ro", Set(attr::RDONLY)),
-    ("rw", Clear(attr::RDONLY)),
-    ("nosuid", Set(attr::NOSUID)),
-    ("suid", Clear(attr::NOSUID)),
-    ("nodev", Set(attr::NODEV)),
-    ("dev", Clear(attr::NODEV)),
-    ("noexec", Set(attr::NOEXEC)),
-    ("exec", Clear(attr::NOEXEC)),
-    ("nodiratime", Set(attr::NODIRATIME)),
-    ("diratime", Clear(attr::NODIRATIME)),
-    ("nosymfollow", Set(attr::NOSYMFOLLOW)),
-    ("symfollow", Clear(attr::NOSYMFOLLOW)),
-    ("noatime", Atime(attr::NOATIME)),
-    ("atime", NotAtime(attr::NOATIME)),
-    ("relatime", Atime(attr::RELATIME)),
-    ("norelatime", NotAtime(attr::RELATIME)),
-    ("strictatime", Atime(attr::STRICTATIME)),
-    ("nostrictatime", NotAtime(attr::STRICTATIME)),
-    ("rro", SetAll(attr::RDONLY)),
-    ("rrw", ClearAll(attr::RDONLY)),
-    ("rnosuid", SetAll(attr::NOSUID)),
-    ("rsuid", ClearAll(attr::NOSUID)),
-    ("rnodev", SetAll(attr::NODEV)),
-    ("rdev", ClearAll(attr::NODEV)),
-    ("rnoexec", SetAll(attr::NOEXEC)),
-    ("rexec", ClearAll(attr::NOEXEC)),
-    ("rnodiratime", SetAll(attr::NODIRATIME)),
-    ("rdiratime", ClearAll(attr::NODIRATIME)),
-    ("rnosymfollow", SetAll(attr::NOSYMFOLLOW)),
-    ("rsymfollow", ClearAll(attr::NOSYMFOLLOW)),
-    ("rnoatime", AtimeAll(attr::NOATIME)),
-    ("ratime", NotAtimeAll(attr::NOATIME)),
-    ("rrelatime", AtimeAll(attr::RELATIME)),
-    ("rnorelatime", NotAtimeAll(attr::RELATIME)),
-    ("rstrictatime", AtimeAll(attr::STRICTATIME)),
-    ("rnostrictatime", NotAtimeAll(attr::STRICTATIME)),
-    ("shared", Propagate(SetPropagation::of_mount(spread::SHARED))),
-    ("rshared", Propagate(SetPropagation::of_tree(spread::SHARED))),
-    ("slave", Propagate(SetPropagation::of_mount(spread::SLAVE))),
-    ("rslave", Propagate(SetPropagation::of_tree(spread::SLAVE))),
-    ("private", Propagate(SetPropagation::of_mount(spread::PRIVATE))),
-    ("rprivate", Propagate(SetPropagation::of_tree(spread::PRIVATE))),
-    ("unbindable", Propagate(SetPropagation::of_mount(spread::UNBINDABLE))),
-    ("runbindable", Propagate(SetPropagation::of_tree(spread::UNBINDABLE))),
+    ("ro", Set(Attr::RDONLY)),
+    ("rw", Clear(Attr::RDONLY)),
+    ("nosuid", Set(Attr::NOSUID)),
+    ("suid", Clear(Attr::NOSUID)),
+    ("nodev", Set(Attr::NODEV)),
+    ("dev", Clear(Attr::NODEV)),
+    ("noexec", Set(Attr::NOEXEC)),
+    ("exec", Clear(Attr::NOEXEC)),
+    ("nodiratime", Set(Attr::NODIRATIME)),
+    ("diratime", Clear(Attr::NODIRATIME)),
+    ("nosymfollow", Set(Attr::NOSYMFOLLOW)),
+    ("symfollow", Clear(Attr::NOSYMFOLLOW)),
+    ("noatime", Atime(Attr::NOATIME)),
+    ("atime", NotAtime(Attr::NOATIME)),
+    ("relatime", Atime(Attr::RELATIME)),
+    ("norelatime", NotAtime(Attr::RELATIME)),
+    ("strictatime", Atime(Attr::STRICTATIME)),
+    ("nostrictatime", NotAtime(Attr::STRICTATIME)),
+    ("rro", SetAll(Attr::RDONLY)),
+    ("rrw", ClearAll(Attr::RDONLY)),
+    ("rnosuid", SetAll(Attr::NOSUID)),
+    ("rsuid", ClearAll(Attr::NOSUID)),
+    ("rnodev", SetAll(Attr::NODEV)),
+    ("rdev", ClearAll(Attr::NODEV)),
+    ("rnoexec", SetAll(Attr::NOEXEC)),
+    ("rexec", ClearAll(Attr::NOEXEC)),
+    ("rnodiratime", SetAll(Attr::NODIRATIME)),
+    ("rdiratime", ClearAll(Attr::NODIRATIME)),
+    ("rnosymfollow", SetAll(Attr::NOSYMFOLLOW)),
+    ("rsymfollow", ClearAll(Attr::NOSYMFOLLOW)),
+    ("rnoatime", AtimeAll(Attr::NOATIME)),
+    ("ratime", NotAtimeAll(Attr::NOATIME)),
+    ("rrelatime", AtimeAll(Attr::RELATIME)),
+    ("rnorelatime", NotAtimeAll(Attr::RELATIME)),
+    ("rstrictatime", AtimeAll(Attr::STRICTATIME)),
+    ("rnostrictatime", NotAtimeAll(Attr::STRICTATIME)),
+    ("shared", Propagate(SetPropagation::of_mount(Propagation::Shared))),
+    ("rshared", Propagate(SetPropagation::of_tree(Propagation::Shared))),
+    ("slave", Propagate(SetPropagation::of_mount(Propagation::Slave))),
+    ("rslave", Propagate(SetPropagation::of_tree(Propagation::Slave))),
+    ("private", Propagate(SetPropagation::of_mount(Propagation::Private))),
+    ("rprivate", Propagate(SetPropagation::of_tree(Propagation::Private))),
+    ("unbindable", Propagate(SetPropagation::of_mount(Propagation::Unbindable))),
+    ("runbindable", Propagate(SetPropagation::of_tree(Propagation::Unbindable))),
     ("bind", Bind(false)),
     ("rbind", Bind(true)),
     ("remount", Remount),
@@ -114,10 +114,10 @@ const WORDS: &[(&str, Effect)] = &[
 ];
 
 /// The flags of a bind that take the place of its source's.
-const FLAGS: attr = attr::RDONLY.union(attr::NOSUID).union(attr::NODEV).union(attr::NOEXEC).union(attr::NOSYMFOLLOW);
+const FLAGS: Attr = Attr::RDONLY.union(Attr::NOSUID).union(Attr::NODEV).union(Attr::NOEXEC).union(Attr::NOSYMFOLLOW);
 
 /// Those that mount_setattr(2) does not lock for a user namespace.
-const UNLOCKED: attr = attr::NOSYMFOLLOW;
+const UNLOCKED: Attr = Attr::NOSYMFOLLOW;
 
 /// The options in one string, as mount(2) parts them: at each comma but one that is escaped (overlayfs), between quotes
 /// (SELinux), or in a list of numbers (`mpol` of a tmpfs). Layers of an overlay that are given one by one come by
@@ -152,49 +152,49 @@ pub fn words() -> impl Iterator<Item = &'static str> {
 /// Attributes to set and to clear.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attributes {
-    pub(super) set: attr,
-    pub(super) clear: attr,
+    pub(super) set: Attr,
+    pub(super) clear: Attr,
 }
 
 impl Attributes {
-    fn set(&mut self, flag: attr) {
+    fn set(&mut self, flag: Attr) {
         self.set |= flag;
         self.clear &= !flag;
     }
 
-    fn clear(&mut self, flag: attr) {
+    fn clear(&mut self, flag: Attr) {
         self.clear |= flag;
         self.set &= !flag;
     }
 
-    fn forget(&mut self, flag: attr) {
+    fn forget(&mut self, flag: Attr) {
         self.set &= !flag;
         self.clear &= !flag;
     }
 
-    /// A mode is a number in the bits of [`attr::ATIME`]: the kernel wants all of them cleared to set it.
-    fn atime(&mut self, mode: attr) {
-        self.clear |= attr::ATIME;
-        self.set = self.set & !attr::ATIME | mode;
+    /// A mode is a number in the bits of [`Attr::ATIME`]: the kernel wants all of them cleared to set it.
+    fn atime(&mut self, mode: Attr) {
+        self.clear |= Attr::ATIME;
+        self.set = self.set & !Attr::ATIME | mode;
     }
 
-    fn chosen_atime(&self) -> Option<attr> {
-        self.clear.intersects(attr::ATIME).then_some(self.set & attr::ATIME)
+    fn chosen_atime(&self) -> Option<Attr> {
+        self.clear.intersects(Attr::ATIME).then_some(self.set & Attr::ATIME)
     }
 
     /// Drops a mode that was chosen, so that the source's or the default holds.
-    fn not_atime(&mut self, mode: attr) {
+    fn not_atime(&mut self, mode: Attr) {
         if self.chosen_atime() == Some(mode) {
-            self.forget(attr::ATIME);
+            self.forget(Attr::ATIME);
         }
     }
 
     /// Drops a mode, of the sources as well: it becomes the default unless another one was chosen.
-    fn not_atime_of_sources(&mut self, mode: attr) {
+    fn not_atime_of_sources(&mut self, mode: Attr) {
         match self.chosen_atime() {
             Some(other) if other != mode => {}
-            None if mode == attr::RELATIME => {}
-            _ => self.atime(attr::RELATIME),
+            None if mode == Attr::RELATIME => {}
+            _ => self.atime(Attr::RELATIME),
         }
     }
 
@@ -224,7 +224,7 @@ impl Parameter {
 
 /// That owners are to be mapped.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct IdMapOption {
     /// In the mounts below, too.
     pub(super) recursive: bool,
     /// The maps, when they stand in the option itself.
@@ -257,7 +257,7 @@ pub(super) struct Options {
     pub(super) bind: Option<bool>,
     pub(super) remount: bool,
     pub(super) copy_up: bool,
-    pub(super) idmap: Option<Asked>,
+    pub(super) idmap: Option<IdMapOption>,
     pub(super) links: Links,
     pub(super) parameters: Vec<Parameter>,
 }
@@ -279,7 +279,7 @@ impl Options {
                 return Ok(());
             }
             if let Some((name @ ("idmap" | "ridmap"), maps)) = word.split_once('=') {
-                self.idmap = Some(Asked { recursive: name == "ridmap", maps: Some(maps.to_owned()) });
+                self.idmap = Some(IdMapOption { recursive: name == "ridmap", maps: Some(maps.to_owned()) });
                 return Ok(());
             }
             self.parameters.push(Parameter::new(word)?);
@@ -302,18 +302,18 @@ impl Options {
             }
             AtimeAll(mode) => {
                 self.all.atime(mode);
-                self.own.forget(attr::ATIME);
+                self.own.forget(Attr::ATIME);
             }
             NotAtimeAll(mode) => {
                 self.all.not_atime_of_sources(mode);
-                self.own.forget(attr::ATIME);
+                self.own.forget(Attr::ATIME);
             }
             Propagate(propagation) => self.propagation.push(propagation),
             Bind(all) => self.bind = Some(all || self.bind == Some(true)),
             Superblock => self.parameters.push(Parameter::new(word)?),
             Remount => self.remount = true,
             CopyUp => self.copy_up = true,
-            IdMap(recursive) => self.idmap = Some(Asked { recursive, maps: None }),
+            IdMap(recursive) => self.idmap = Some(IdMapOption { recursive, maps: None }),
             Link(choose) => choose(&mut self.links),
             Nothing => {}
         }
@@ -323,20 +323,20 @@ impl Options {
     /// What a bind does not take over from its source: as soon as a word names a flag, the words are all the flags, for
     /// runc and crun. No word for an access time mode does that to the mode of the source. Where the source's are `locked`,
     /// in a user namespace, most of them stay.
-    pub(super) fn replaced(&self, locked: bool) -> attr {
+    pub(super) fn replaced(&self, locked: bool) -> Attr {
         let said = self.own.set | self.own.clear | self.all.set | self.all.clear;
         let flags = if locked { UNLOCKED } else { FLAGS };
-        if self.own_said { flags & !said } else { attr::empty() }
+        if self.own_said { flags & !said } else { Attr::empty() }
     }
 
     /// A word for access times replaces all that the source says of them, as with mount(2): `nodiratime` alone brings the
     /// default mode with it, and a mode alone takes `nodiratime` away.
     pub(super) fn complete_atime(&mut self) {
         let said = self.own.set | self.own.clear | self.all.set | self.all.clear;
-        if self.own.set.contains(attr::NODIRATIME) && !said.intersects(attr::ATIME) {
-            self.own.atime(attr::RELATIME);
-        } else if self.own.chosen_atime().is_some() && !said.contains(attr::NODIRATIME) {
-            self.own.clear(attr::NODIRATIME);
+        if self.own.set.contains(Attr::NODIRATIME) && !said.intersects(Attr::ATIME) {
+            self.own.atime(Attr::RELATIME);
+        } else if self.own.chosen_atime().is_some() && !said.contains(Attr::NODIRATIME) {
+            self.own.clear(Attr::NODIRATIME);
         }
     }
 
@@ -357,35 +357,35 @@ mod tests {
     #[test]
     fn the_last_of_two_words_that_contradict_each_other_wins() {
         let merged = parse(&["ro", "nosuid", "rw", "suid", "nosuid"]).merged();
-        assert_eq!(merged, Attributes { set: attr::NOSUID, clear: attr::RDONLY });
+        assert_eq!(merged, Attributes { set: Attr::NOSUID, clear: Attr::RDONLY });
     }
 
     #[test]
     fn every_access_time_mode_clears_the_whole_mask() {
         for (word, mode) in
-            [("noatime", attr::NOATIME), ("strictatime", attr::STRICTATIME), ("relatime", attr::RELATIME)]
+            [("noatime", Attr::NOATIME), ("strictatime", Attr::STRICTATIME), ("relatime", Attr::RELATIME)]
         {
-            assert_eq!(parse(&[word]).own, Attributes { set: mode, clear: attr::ATIME }, "{word}");
+            assert_eq!(parse(&[word]).own, Attributes { set: mode, clear: Attr::ATIME }, "{word}");
             let all = format!("r{word}");
-            assert_eq!(parse(&[&all]).all, Attributes { set: mode, clear: attr::ATIME }, "{all}");
+            assert_eq!(parse(&[&all]).all, Attributes { set: mode, clear: Attr::ATIME }, "{all}");
         }
     }
 
     #[test]
     fn a_negated_access_time_word_only_takes_back_its_own_mode() {
-        assert_eq!(parse(&["noatime", "nostrictatime"]).own.set, attr::NOATIME);
+        assert_eq!(parse(&["noatime", "nostrictatime"]).own.set, Attr::NOATIME);
         for words in [&["strictatime", "nostrictatime"][..], &["noatime", "atime"], &["atime"], &["norelatime"]] {
             assert_eq!(parse(words).own, Attributes::default(), "{words:?}");
         }
-        assert_eq!(parse(&["ratime"]).all, Attributes { set: attr::empty(), clear: attr::ATIME });
-        assert_eq!(parse(&["noatime", "norelatime"]).own.set, attr::NOATIME);
+        assert_eq!(parse(&["ratime"]).all, Attributes { set: Attr::empty(), clear: Attr::ATIME });
+        assert_eq!(parse(&["noatime", "norelatime"]).own.set, Attr::NOATIME);
     }
 
     #[test]
     fn a_word_for_all_mounts_and_one_for_this_mount_keep_their_order() {
-        assert_eq!(parse(&["rro", "rw"]).merged(), Attributes { set: attr::empty(), clear: attr::RDONLY });
-        assert_eq!(parse(&["rw", "rro"]).merged(), Attributes { set: attr::RDONLY, clear: attr::empty() });
-        assert_eq!(parse(&["rro", "rw"]).all, Attributes { set: attr::RDONLY, clear: attr::empty() });
+        assert_eq!(parse(&["rro", "rw"]).merged(), Attributes { set: Attr::empty(), clear: Attr::RDONLY });
+        assert_eq!(parse(&["rw", "rro"]).merged(), Attributes { set: Attr::RDONLY, clear: Attr::empty() });
+        assert_eq!(parse(&["rro", "rw"]).all, Attributes { set: Attr::RDONLY, clear: Attr::empty() });
     }
 
     #[test]
@@ -410,20 +410,20 @@ mod tests {
             assert_eq!(parts(word).collect::<Vec<_>>(), expected, "{word}");
         }
         let options = parse(&["size=1m,ro,nr_inodes=50"]);
-        assert_eq!((options.own.set, options.parameters.len()), (attr::RDONLY, 2));
+        assert_eq!((options.own.set, options.parameters.len()), (Attr::RDONLY, 2));
     }
 
     #[test]
     fn an_empty_word_says_nothing() {
         let options = parse(&["", "ro", "", "size=1m"]);
-        assert_eq!((options.own.set, options.parameters.len()), (attr::RDONLY, 1));
+        assert_eq!((options.own.set, options.parameters.len()), (Attr::RDONLY, 1));
     }
 
     #[test]
     fn the_last_word_on_mapped_owners_wins() {
         let asked = |words: &[&str]| parse(words).idmap.unwrap();
-        assert_eq!(asked(&["ridmap", "idmap"]), Asked { recursive: false, maps: None });
-        let inline = Asked { recursive: true, maps: Some("uids=0-1-2;gids=0-1-2".into()) };
+        assert_eq!(asked(&["ridmap", "idmap"]), IdMapOption { recursive: false, maps: None });
+        let inline = IdMapOption { recursive: true, maps: Some("uids=0-1-2;gids=0-1-2".into()) };
         assert_eq!(asked(&["idmap", "ridmap=uids=0-1-2;gids=0-1-2"]), inline);
     }
 

@@ -17,7 +17,7 @@ use super::options::{Parameter, parts};
 use super::stack::{Stack, remedy};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::attr;
+use crate::sys::mount::Attr;
 
 /// Layers below the upper one that the kernel takes in one overlay (`OVL_MAX_STACK`).
 const MOST: usize = 500;
@@ -145,11 +145,11 @@ impl Overlay {
     ///
     /// # Errors
     /// Each names the option, and the layer where there are many.
-    pub(super) fn mount(&self, parameters: &[Parameter], attributes: attr) -> Result<OwnedFd> {
+    pub(super) fn mount(&self, parameters: &[Parameter], attributes: Attr) -> Result<OwnedFd> {
         let bare = Overlay { name: self.name.clone(), ..Overlay::default() };
         let base = match self.lower.get(MOST - 1..) {
             // The lowest layers become an overlay of their own, which is one layer of this one.
-            Some(rest) if self.lower.len() > MOST => Some(bare.build(rest, None, parameters, attr::empty())?),
+            Some(rest) if self.lower.len() > MOST => Some(bare.build(rest, None, parameters, Attr::empty())?),
             _ => None,
         };
         let lower = if base.is_some() { &self.lower[..MOST - 1] } else { &self.lower };
@@ -161,7 +161,7 @@ impl Overlay {
         lower: &[Layer],
         base: Option<OwnedFd>,
         parameters: &[Parameter],
-        attributes: attr,
+        attributes: Attr,
     ) -> Result<OwnedFd> {
         let mut stack = Stack::start(self.name.as_deref())?;
         for parameter in parameters {
@@ -310,11 +310,13 @@ mod tests {
             || Ok(()),
             |()| {
                 linux::play(major, minor);
-                crate::sys::mount::change_all(crate::sys::mount::Change::spread(crate::sys::mount::spread::PRIVATE))
-                    .unwrap();
+                crate::sys::mount::change_all(crate::sys::mount::Change::propagation(
+                    crate::sys::mount::Propagation::Private,
+                ))
+                .unwrap();
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 let tree = plan(&words)
-                    .and_then(|overlay| overlay.mount(&[], attr::empty()))
+                    .and_then(|overlay| overlay.mount(&[], Attr::empty()))
                     .map_err(|error| error.to_string())?;
                 assert_eq!(std::env::current_dir().unwrap(), home);
                 let place = open(&scratch.join("place"), OFlag::O_PATH, Mode::empty()).unwrap();

@@ -20,11 +20,11 @@ use crate::sys::{Errno, Result};
 
 /// A path inside the container: no leading slash, no empty name, no `.` and no `..`. Empty is the root itself.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Inside(CString);
+pub(super) struct RootRelPath(CString);
 
-impl Inside {
+impl RootRelPath {
     /// Cleans a path by its text alone, as the root were its parent too: `/a//b/../c/.` and `a/c` are the same.
-    pub(super) fn new(path: &Path) -> crate::error::Result<Inside> {
+    pub(super) fn new(path: &Path) -> crate::error::Result<RootRelPath> {
         let mut clean: Vec<u8> = Vec::with_capacity(path.as_os_str().len() + 1);
         for name in path.as_os_str().as_bytes().split(|&byte| byte == b'/') {
             match name {
@@ -38,7 +38,7 @@ impl Inside {
                 }
             }
         }
-        CString::new(clean).map(Inside).map_err(|_| Error::new("a path must not contain a NUL byte"))
+        CString::new(clean).map(RootRelPath).map_err(|_| Error::new("a path must not contain a NUL byte"))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -58,18 +58,18 @@ impl Inside {
     }
 
     /// What is left of it below `other`, where it is or lies below that.
-    pub(super) fn beyond(&self, other: &Inside) -> Option<Inside> {
+    pub(super) fn beyond(&self, other: &RootRelPath) -> Option<RootRelPath> {
         let rest = self.bytes().strip_prefix(other.bytes())?;
         let rest = match rest.first() {
             None => rest,
             Some(b'/') => &rest[1..],
             Some(_) => return None,
         };
-        CString::new(rest).ok().map(Inside)
+        CString::new(rest).ok().map(RootRelPath)
     }
 
     /// The directory and the last name. The root has none.
-    pub(super) fn split(&self) -> Option<(Inside, CString)> {
+    pub(super) fn split(&self) -> Option<(RootRelPath, CString)> {
         let bytes = self.bytes();
         let (parent, name) = match bytes.iter().rposition(|&byte| byte == b'/') {
             Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
@@ -77,17 +77,17 @@ impl Inside {
         };
         // Parts of a string without NUL have none either.
         let string = |part: &[u8]| CString::new(part).ok();
-        if name.is_empty() { None } else { Some((Inside(string(parent)?), string(name)?)) }
+        if name.is_empty() { None } else { Some((RootRelPath(string(parent)?), string(name)?)) }
     }
 }
 
-impl fmt::Display for Inside {
+impl fmt::Display for RootRelPath {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "/{}", String::from_utf8_lossy(self.bytes()))
     }
 }
 
-impl fmt::Debug for Inside {
+impl fmt::Debug for RootRelPath {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, out)
     }
@@ -122,7 +122,7 @@ impl Root {
     }
 
     /// Opens what is there. In the usual case, with no link on the way, this is one call.
-    pub(super) fn find(&self, path: &Inside) -> Result<Place> {
+    pub(super) fn find(&self, path: &RootRelPath) -> Result<Place> {
         match open_in(&self.0, lookup(path), OFlag::O_PATH, Links::Refuse) {
             Ok(fd) => Ok(Place { fd, linked: false, made: false }),
             Err(Errno::ELOOP) => {
@@ -137,13 +137,13 @@ impl Root {
     ///
     /// # Errors
     /// `ELOOP`: there is one.
-    pub(super) fn find_plain(&self, path: &Inside) -> Result<OwnedFd> {
+    pub(super) fn find_no_symlinks(&self, path: &RootRelPath) -> Result<OwnedFd> {
         open_in(&self.0, lookup(path), OFlag::O_PATH, Links::Refuse)
     }
 
     /// Opens what is there, or makes it; `kind` is asked for only when something must be made. Directories on the
     /// way are made with mode 0755.
-    pub(super) fn find_or_make(&self, path: &Inside, kind: impl FnOnce() -> Result<Kind>) -> Result<Place> {
+    pub(super) fn find_or_make(&self, path: &RootRelPath, kind: impl FnOnce() -> Result<Kind>) -> Result<Place> {
         match self.find(path) {
             Err(Errno::ENOENT) => self.make(path, kind()?),
             done => done,
@@ -151,7 +151,11 @@ impl Root {
     }
 
     /// As [`Root::find_or_make`], but a link at the last name is the place itself.
-    pub(super) fn find_or_make_unfollowed(&self, path: &Inside, kind: impl FnOnce() -> Result<Kind>) -> Result<Place> {
+    pub(super) fn find_or_make_unfollowed(
+        &self,
+        path: &RootRelPath,
+        kind: impl FnOnce() -> Result<Kind>,
+    ) -> Result<Place> {
         let Some((parent, name)) = path.split() else { return self.find(path) };
         let Place { fd: parent, linked, .. } = self.directory(&parent)?;
         let here = || openat(&parent, name.as_c_str(), OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, NO_MODE);
@@ -172,7 +176,7 @@ impl Root {
     ///
     /// # Errors
     /// `EEXIST`: something else is there.
-    pub(super) fn link(&self, path: &Inside, target: &OsStr) -> Result<()> {
+    pub(super) fn link(&self, path: &RootRelPath, target: &OsStr) -> Result<()> {
         let (parent, name) = path.split().ok_or(Errno::EEXIST)?;
         let parent = self.directory(&parent)?.fd;
         match symlinkat(target, &parent, name.as_c_str()) {
@@ -182,7 +186,7 @@ impl Root {
     }
 
     /// Makes what [`Root::find`] has not found.
-    pub(super) fn make(&self, path: &Inside, kind: Kind) -> Result<Place> {
+    pub(super) fn make(&self, path: &RootRelPath, kind: Kind) -> Result<Place> {
         match self.make_last(path, kind) {
             Some(place) => Ok(place),
             None => self.walk(path, kind),
@@ -190,13 +194,13 @@ impl Root {
     }
 
     /// The usual case: only the last name is missing, and no link is on the way.
-    fn make_last(&self, path: &Inside, kind: Kind) -> Option<Place> {
+    fn make_last(&self, path: &RootRelPath, kind: Kind) -> Option<Place> {
         let (parent, name) = path.split()?;
         let held;
         let parent = if parent.is_root() {
             self.fd()
         } else {
-            held = self.find_plain(&parent).ok()?;
+            held = self.find_no_symlinks(&parent).ok()?;
             held.as_fd()
         };
         create(parent, &name, kind).ok()?;
@@ -206,13 +210,13 @@ impl Root {
     }
 
     /// Opens a directory, or makes it and those above it.
-    pub(super) fn directory(&self, path: &Inside) -> Result<Place> {
+    pub(super) fn directory(&self, path: &RootRelPath) -> Result<Place> {
         self.find_or_make(path, || Ok(Kind::Directory))
     }
 
     /// Goes down name by name. Links are followed here, also ones whose target does not exist yet; the directories
     /// passed are kept open, so that `..` in a link goes back to where we came from, and from the root to the root.
-    fn walk(&self, path: &Inside, kind: Kind) -> Result<Place> {
+    fn walk(&self, path: &RootRelPath, kind: Kind) -> Result<Place> {
         let mut rest: Vec<CString> = names(path.bytes())?;
         let mut trail: Vec<OwnedFd> = Vec::new();
         let (mut linked, mut made, mut budget) = (false, false, BUDGET);
@@ -281,7 +285,7 @@ fn create(parent: BorrowedFd<'_>, name: &CString, kind: Kind) -> Result<()> {
 }
 
 /// What openat2(2) takes for the root itself.
-fn lookup(path: &Inside) -> &std::ffi::CStr {
+fn lookup(path: &RootRelPath) -> &std::ffi::CStr {
     if path.is_root() { c"." } else { &path.0 }
 }
 
@@ -300,17 +304,17 @@ mod tests {
     use super::*;
 
     fn clean(path: &str) -> String {
-        Inside::new(Path::new(path)).unwrap().to_string()
+        RootRelPath::new(Path::new(path)).unwrap().to_string()
     }
 
     #[test]
     fn what_is_left_below_another_path_is_told_by_whole_names() {
-        let proc = Inside::new(Path::new("/proc")).unwrap();
+        let proc = RootRelPath::new(Path::new("/proc")).unwrap();
         for (path, rest) in [("/proc/sys/net", Some("/sys/net")), ("/proc", Some("/")), ("/process", None), ("/", None)]
         {
             let rest = rest.map(str::to_owned);
             assert_eq!(
-                Inside::new(Path::new(path)).unwrap().beyond(&proc).map(|left| left.to_string()),
+                RootRelPath::new(Path::new(path)).unwrap().beyond(&proc).map(|left| left.to_string()),
                 rest,
                 "{path}"
             );
@@ -335,15 +339,15 @@ mod tests {
 
     #[test]
     fn below_means_whole_names() {
-        let path = Inside::new(Path::new("/process/x")).unwrap();
+        let path = RootRelPath::new(Path::new("/process/x")).unwrap();
         assert!(!path.is_below("proc"));
         assert!(path.is_below("process"));
-        assert!(Inside::new(Path::new("/proc")).unwrap().is_below("proc"));
+        assert!(RootRelPath::new(Path::new("/proc")).unwrap().is_below("proc"));
     }
 
     #[test]
     fn a_path_splits_into_its_directory_and_its_name() {
-        let split = |path: &str| Inside::new(Path::new(path)).unwrap().split();
+        let split = |path: &str| RootRelPath::new(Path::new(path)).unwrap().split();
         let (parent, name) = split("/dev/x/y").unwrap();
         assert_eq!((parent.to_string().as_str(), name.as_c_str()), ("/dev/x", c"y"));
         assert_eq!(split("/x").unwrap().0.to_string(), "/");
@@ -352,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_nul_byte_is_refused() {
-        assert!(Inside::new(Path::new("/a\0b")).is_err());
+        assert!(RootRelPath::new(Path::new("/a\0b")).is_err());
     }
 
     #[test]
@@ -365,7 +369,7 @@ mod tests {
             std::os::unix::fs::symlink(target, scratch.join("root").join(link)).unwrap();
         }
         let root = Root::new(std::fs::File::open(scratch.join("root")).unwrap().into());
-        let make = |path: &str, kind| root.find_or_make(&Inside::new(Path::new(path)).unwrap(), || Ok(kind));
+        let make = |path: &str, kind| root.find_or_make(&RootRelPath::new(Path::new(path)).unwrap(), || Ok(kind));
 
         let place = make("/etc/localtime", Kind::File).unwrap();
         assert!(place.linked && place.made);

@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 use super::devices::Devices;
 use super::guest::Guest;
 use super::idmap::{self, Maps};
-use super::image::{self, Cover};
+use super::image_overlay::{self, ImageOverlay};
 use super::masks::Masks;
 use super::mount::{Mount, PlanContext};
 use super::propagation::{self, SetPropagation};
@@ -23,14 +23,14 @@ use crate::sys::mount::Propagation;
 pub struct Rootfs {
     pub(super) path: PathBuf,
     pub(super) read_only: bool,
-    /// What stands above the directory as the container's root.
-    pub(super) above: Above,
+    /// What the container's root is made from.
+    pub(super) source: RootSource,
     pub(super) isolation: Isolation,
     pub(super) no_pivot: bool,
     /// What `/` of the new namespace gets before the first mount: it receives from the host, or not, and never sends.
-    pub(super) before: Propagation,
+    pub(super) propagation_before: Propagation,
     /// What the container's root gets in the end, where that is more.
-    pub(super) after: Option<SetPropagation>,
+    pub(super) propagation_after: Option<SetPropagation>,
     pub(super) mounts: Vec<Mount>,
     /// The maps of a user namespace that is to be made.
     pub(super) container_maps: Maps,
@@ -39,15 +39,15 @@ pub struct Rootfs {
     pub(super) masks: Masks,
 }
 
-/// What the container's root is made from, beside the directory.
+/// What the container's root is made from.
 #[derive(Debug)]
-pub(super) enum Above {
-    /// It is the directory itself.
-    Nothing,
+pub(super) enum RootSource {
+    /// The directory itself.
+    Directory,
     /// The first mount, an overlay.
-    Mount(Box<Mount>),
+    OverlayMount(Box<Mount>),
     /// An overlay by annotation, with the directory as its lowest layer.
-    Image(Cover),
+    ImageOverlay(ImageOverlay),
 }
 
 impl Rootfs {
@@ -75,7 +75,7 @@ impl Rootfs {
         let entries = spec.mounts().iter().flatten().enumerate();
         let mut mounts: Vec<Mount> =
             entries.map(|(index, entry)| Mount::plan(index, entry, &context)).collect::<Result<_>>()?;
-        let above = above(&mut mounts, request, label)?;
+        let source = root_source(&mut mounts, request, label)?;
         let devices = devices(spec, &mounts, request.namespaces.has_user(), label)?;
         let list = |paths: Option<&Vec<String>>| paths.cloned().unwrap_or_default();
         let masks = Masks::plan(
@@ -84,12 +84,12 @@ impl Rootfs {
         )?;
         let plan = Rootfs {
             path: request.bundle.join(root.path()),
-            read_only: root.readonly().unwrap_or(false) || above.is_read_only(),
-            above,
+            read_only: root.readonly().unwrap_or(false) || source.is_read_only(),
+            source,
             isolation: request.namespaces.mount,
             no_pivot: request.no_pivot,
-            before,
-            after,
+            propagation_before: before,
+            propagation_after: after,
             mounts,
             container_maps,
             devices,
@@ -118,8 +118,8 @@ impl Rootfs {
         }
         let bound = self.devices.as_ref().is_some_and(Devices::binds);
         let needs = [
-            (matches!(self.above, Above::Image(_)), image::FIELD, "an overlay"),
-            (matches!(self.above, Above::Mount(_)), "/mounts", "an overlay"),
+            (matches!(self.source, RootSource::ImageOverlay(_)), image_overlay::FIELD, "an overlay"),
+            (matches!(self.source, RootSource::OverlayMount(_)), "/mounts", "an overlay"),
             (self.read_only && user_namespace, "/root/readonly", "a read-only root in a user namespace"),
             (!self.mounts.is_empty() && user_namespace, "/mounts", "a mount in a user namespace"),
             (self.masks.masks_something(), "/linux/maskedPaths", "a masked path"),
@@ -137,8 +137,10 @@ impl Rootfs {
 
     /// The kernel wants power over the file system, and the ids of a map are those of the host, which mean others here.
     pub(super) fn refuse_mapped(&self) -> Result<()> {
-        let above = if let Above::Mount(mount) = &self.above { Some(&**mount) } else { None };
-        let Some(mount) = above.into_iter().chain(&self.mounts).find(|mount| mount.is_mapped()) else { return Ok(()) };
+        let overlay = if let RootSource::OverlayMount(mount) = &self.source { Some(&**mount) } else { None };
+        let Some(mount) = overlay.into_iter().chain(&self.mounts).find(|mount| mount.is_mapped()) else {
+            return Ok(());
+        };
         Err(Error::new("owners can only be mapped with power over the file system").field(mount.pointer()).hint(
             "leave the mapping out, or run as root, or as root of a user and mount namespace that has the file \
                system mounted",
@@ -157,12 +159,12 @@ impl Rootfs {
     }
 }
 
-impl Above {
+impl RootSource {
     fn is_read_only(&self) -> bool {
         match self {
-            Above::Nothing => false,
-            Above::Mount(mount) => mount.is_read_only(),
-            Above::Image(cover) => cover.read_only,
+            RootSource::Directory => false,
+            RootSource::OverlayMount(mount) => mount.is_read_only(),
+            RootSource::ImageOverlay(overlay) => overlay.read_only,
         }
     }
 }
@@ -189,17 +191,19 @@ fn devices(spec: &Spec, mounts: &[Mount], bind: bool, label: Option<&str>) -> Re
     }
 }
 
-/// Finds out what stands above the directory; a mount for it is taken from the list.
-fn above(mounts: &mut Vec<Mount>, request: &Request, label: Option<&str>) -> Result<Above> {
-    let annotation = request.spec.annotations().as_ref().and_then(|list| list.get(image::ANNOTATION));
+/// Finds out what the root is made from; a mount for it is taken from the list.
+fn root_source(mounts: &mut Vec<Mount>, request: &Request, label: Option<&str>) -> Result<RootSource> {
+    let annotation = request.spec.annotations().as_ref().and_then(|list| list.get(image_overlay::ANNOTATION));
     let first = mounts.first().is_some_and(|mount| mount.target().is_root());
     match annotation {
-        Some(_) if first => Err(Error::new("the first mount is the container's root already").field(image::FIELD)),
-        Some(value) => Cover::plan(value, request.bundle, request.id, label, request.namespaces.has_user())
-            .field(|| image::FIELD)
-            .map(Above::Image),
-        None if first => Ok(Above::Mount(Box::new(mounts.remove(0)))),
-        None => Ok(Above::Nothing),
+        Some(_) if first => {
+            Err(Error::new("the first mount is the container's root already").field(image_overlay::FIELD))
+        }
+        Some(value) => ImageOverlay::plan(value, request.bundle, request.id, label, request.namespaces.has_user())
+            .field(|| image_overlay::FIELD)
+            .map(RootSource::ImageOverlay),
+        None if first => Ok(RootSource::OverlayMount(Box::new(mounts.remove(0)))),
+        None => Ok(RootSource::Directory),
     }
 }
 

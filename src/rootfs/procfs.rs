@@ -18,7 +18,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::clone::{self, Fork};
-use crate::sys::mount::{Change, Filesystem, attr, change, clone_fd};
+use crate::sys::mount::{Attr, Change, Filesystem, change, clone_fd};
 use crate::sys::{self, Errno, ns, socket};
 
 /// How long a member of the namespace may keep us waiting, who could have mounted anything on its `/proc`.
@@ -49,7 +49,7 @@ impl Shown {
     }
 
     /// A clone, with these attributes, of a procfs of this namespace: of our own `/proc`, or of a member's.
-    pub(super) fn clone_existing(&self, attributes: attr) -> Result<OwnedFd> {
+    pub(super) fn clone_existing(&self, attributes: Attr) -> Result<OwnedFd> {
         let own = fstat(&self.0).context("look at the pid namespace")?;
         let identity = (own.st_dev, own.st_ino);
         let found = clone_own(identity).or_else(|_| clone_of_member(identity)).map_err(|error| {
@@ -73,7 +73,7 @@ pub(super) fn is_proc_root(tree: &OwnedFd) -> Result<bool> {
 }
 
 /// Attributes that a clone does not keep.
-const CLEARED: attr = attr::RDONLY.union(attr::NOSUID).union(attr::NODEV).union(attr::NOEXEC);
+const CLEARED: Attr = Attr::RDONLY.union(Attr::NOSUID).union(Attr::NODEV).union(Attr::NOEXEC);
 
 /// Clones what is mounted on `/proc` of our root.
 fn clone_own(namespace: (u64, u64)) -> Result<OwnedFd> {

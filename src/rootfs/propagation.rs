@@ -2,7 +2,7 @@
 
 use super::request::OpenIn;
 use crate::error::{Error, Result};
-use crate::sys::mount::{Change, Propagation, spread};
+use crate::sys::mount::{Change, Propagation};
 
 /// A propagation to give to one mount, or to every mount of its tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,36 +24,36 @@ impl SetPropagation {
 
     /// For mount_setattr(2).
     pub(super) const fn change(self) -> Change {
-        Change::spread(self.kind)
+        Change::propagation(self.kind)
     }
 }
 
 /// Words of `linux.rootfsPropagation`.
 const WORDS: &[(&str, SetPropagation)] = &[
-    ("shared", SetPropagation::of_mount(spread::SHARED)),
-    ("rshared", SetPropagation::of_tree(spread::SHARED)),
-    ("slave", SetPropagation::of_mount(spread::SLAVE)),
-    ("rslave", SetPropagation::of_tree(spread::SLAVE)),
-    ("private", SetPropagation::of_mount(spread::PRIVATE)),
-    ("rprivate", SetPropagation::of_tree(spread::PRIVATE)),
-    ("unbindable", SetPropagation::of_mount(spread::UNBINDABLE)),
-    ("runbindable", SetPropagation::of_tree(spread::UNBINDABLE)),
+    ("shared", SetPropagation::of_mount(Propagation::Shared)),
+    ("rshared", SetPropagation::of_tree(Propagation::Shared)),
+    ("slave", SetPropagation::of_mount(Propagation::Slave)),
+    ("rslave", SetPropagation::of_tree(Propagation::Slave)),
+    ("private", SetPropagation::of_mount(Propagation::Private)),
+    ("rprivate", SetPropagation::of_tree(Propagation::Private)),
+    ("unbindable", SetPropagation::of_mount(Propagation::Unbindable)),
+    ("runbindable", SetPropagation::of_tree(Propagation::Unbindable)),
 ];
 
 /// What `/` gets before the mounts, and what the container's root gets after the pivot. Shared and unbindable roots
 /// cannot be pivoted to, so they come last; and `/` itself never sends to the host.
 pub(super) fn of_root(word: &str) -> Result<(Propagation, Option<SetPropagation>)> {
     if word.is_empty() {
-        return Ok((spread::SLAVE, None));
+        return Ok((Propagation::Slave, None));
     }
     let Some(&(_, asked)) = WORDS.iter().find(|(known, ..)| *known == word) else {
         return Err(Error::new(format!("{word} is no propagation")));
     };
     Ok(match asked.kind {
-        spread::SLAVE => (spread::SLAVE, None),
-        spread::PRIVATE => (spread::PRIVATE, None),
-        spread::SHARED => (spread::SLAVE, Some(asked)),
-        _ => (spread::PRIVATE, Some(asked)),
+        Propagation::Slave => (Propagation::Slave, None),
+        Propagation::Private => (Propagation::Private, None),
+        Propagation::Shared => (Propagation::Slave, Some(asked)),
+        _ => (Propagation::Private, Some(asked)),
     })
 }
 
@@ -69,7 +69,7 @@ pub(super) fn of_bind(
     // A word for the whole tree, or for the one mount that there is, replaces what the host had. Shared is special:
     // a tree that is to stay a peer of the host's must not be cut off first, and to cut off only what is mounted
     // below there is no call.
-    let replaced = words.first().is_some_and(|word| word.recursive || !recursive || word.kind == spread::SHARED);
+    let replaced = words.first().is_some_and(|word| word.recursive || !recursive || word.kind == Propagation::Shared);
     let follows = !replaced && opened == OpenIn::Host;
     let mut list = if follows { vec![SetPropagation::of_tree(root)] } else { Vec::new() };
     list.extend(words.iter().filter(|word| replaced || word.kind != root));
@@ -79,7 +79,7 @@ pub(super) fn of_bind(
 /// Whether a bind can only get this propagation if its source is cloned before `/` is changed: what a private root has cut
 /// off can neither be a peer nor a slave of the host's any more.
 pub(super) fn needs_host(word: SetPropagation, root: Propagation) -> bool {
-    word.kind == spread::SHARED || (word.kind == spread::SLAVE && root == spread::PRIVATE)
+    word.kind == Propagation::Shared || (word.kind == Propagation::Slave && root == Propagation::Private)
 }
 
 #[cfg(test)]
@@ -88,18 +88,18 @@ mod tests {
 
     /// With one word at most, and a root that is a slave of the host's.
     fn bind(word: Option<SetPropagation>, opened: OpenIn, recursive: bool) -> Vec<SetPropagation> {
-        of_bind(word.as_slice(), recursive, opened, spread::SLAVE)
+        of_bind(word.as_slice(), recursive, opened, Propagation::Slave)
     }
 
     #[test]
     fn a_bind_without_a_word_receives_from_the_host_and_never_sends() {
-        assert_eq!(bind(None, OpenIn::Host, true), [SetPropagation::of_tree(spread::SLAVE)]);
+        assert_eq!(bind(None, OpenIn::Host, true), [SetPropagation::of_tree(Propagation::Slave)]);
         assert_eq!(bind(None, OpenIn::Child, true), []);
     }
 
     #[test]
     fn a_shared_bind_stays_in_the_peer_group_of_its_source() {
-        let (one, all) = (SetPropagation::of_mount(spread::SHARED), SetPropagation::of_tree(spread::SHARED));
+        let (one, all) = (SetPropagation::of_mount(Propagation::Shared), SetPropagation::of_tree(Propagation::Shared));
         assert_eq!(bind(Some(all), OpenIn::Host, true), [all]);
         assert_eq!(bind(Some(one), OpenIn::Host, false), [one]);
         assert_eq!(bind(Some(one), OpenIn::Host, true), [one]);
@@ -107,10 +107,10 @@ mod tests {
 
     #[test]
     fn a_word_for_one_mount_leaves_the_rest_of_the_tree_as_without_a_word() {
-        let private = SetPropagation::of_mount(spread::PRIVATE);
-        let slave = SetPropagation::of_tree(spread::SLAVE);
+        let private = SetPropagation::of_mount(Propagation::Private);
+        let slave = SetPropagation::of_tree(Propagation::Slave);
         assert_eq!(bind(Some(private), OpenIn::Host, true), [slave, private]);
-        assert_eq!(bind(Some(SetPropagation::of_mount(spread::SLAVE)), OpenIn::Host, true), [slave]);
+        assert_eq!(bind(Some(SetPropagation::of_mount(Propagation::Slave)), OpenIn::Host, true), [slave]);
         assert_eq!(bind(Some(private), OpenIn::Child, true), [private]);
     }
 }

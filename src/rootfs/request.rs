@@ -20,7 +20,7 @@ pub enum Isolation {
 pub struct Namespaces {
     /// Where the mounts are made.
     pub mount: Isolation,
-    /// Whose root has power over them.
+    /// MapSource root has power over them.
     pub user: Isolation,
     /// Which part of the hierarchy a cgroup2 shows.
     pub cgroup: Isolation,

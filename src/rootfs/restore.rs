@@ -12,14 +12,14 @@ use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::Pid;
 
-use super::image;
+use super::image_overlay;
 use super::masks::Masks;
 use super::mount::Mount;
-use super::path::{Inside, Kind, Root};
-use super::plan::{Above, Rootfs};
+use super::path::{Kind, Root, RootRelPath};
+use super::plan::{RootSource, Rootfs};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{attr, where_mounted};
+use crate::sys::mount::{Attr, where_mounted};
 
 /// What the mounts of a restored container have to be.
 pub struct Restored {
@@ -34,7 +34,7 @@ pub struct Restored {
 
 /// A mount of the configuration.
 struct Expected {
-    target: Inside,
+    target: RootRelPath,
     pointer: String,
     flags: FsFlags,
     source: Option<PathBuf>,
@@ -44,8 +44,9 @@ impl Rootfs {
     /// Makes the mount points that are not there, and says what stands for each mount from outside: its names, and its
     /// source. `own_mounts`: the container may make mounts by itself (CAP_SYS_ADMIN).
     pub fn prepare_restore(&self, own_mounts: bool) -> Result<(Restored, Vec<(String, PathBuf)>)> {
-        if !matches!(self.above, Above::Nothing) {
-            let field = if matches!(self.above, Above::Image(_)) { image::FIELD } else { "/mounts/0" };
+        if !matches!(self.source, RootSource::Directory) {
+            let field =
+                if matches!(self.source, RootSource::ImageOverlay(_)) { image_overlay::FIELD } else { "/mounts/0" };
             return Err(Error::new("a root that is an overlay of the runtime's cannot be restored").field(field));
         }
         if let Some(mount) = self.mounts.iter().find(|mount| mount.is_mapped()) {
@@ -54,7 +55,7 @@ impl Rootfs {
         let root = Root::new(self.open_root()?);
         let identity = fstat(root.fd()).map(|stat| (stat.st_dev, stat.st_ino)).context("look at the root")?;
         let mut names = Vec::new();
-        let mut covered: Vec<&Inside> = Vec::new();
+        let mut covered: Vec<&RootRelPath> = Vec::new();
         for mount in &self.mounts {
             let target = mount.target();
             let below = covered.iter().any(|above| target.beyond(above).is_some());
@@ -74,7 +75,7 @@ impl Rootfs {
 
     /// The paths that are masked.
     pub fn masked(&self) -> impl Iterator<Item = String> {
-        self.masks.masked().map(Inside::to_string)
+        self.masks.masked().map(RootRelPath::to_string)
     }
 }
 
@@ -113,10 +114,10 @@ fn mount_point(root: &Root, mount: &Mount) -> Result<String> {
 impl Expected {
     fn of(mount: &Mount) -> Expected {
         let known = [
-            (attr::RDONLY, FsFlags::ST_RDONLY),
-            (attr::NOSUID, FsFlags::ST_NOSUID),
-            (attr::NODEV, FsFlags::ST_NODEV),
-            (attr::NOEXEC, FsFlags::ST_NOEXEC),
+            (Attr::RDONLY, FsFlags::ST_RDONLY),
+            (Attr::NOSUID, FsFlags::ST_NOSUID),
+            (Attr::NODEV, FsFlags::ST_NODEV),
+            (Attr::NOEXEC, FsFlags::ST_NOEXEC),
         ];
         let asked = mount.attributes();
         let flags = known.iter().filter(|(flag, _)| asked.contains(*flag)).map(|&(_, flag)| flag).collect();
@@ -183,7 +184,7 @@ impl Restored {
     fn verify_points(&self, points: &[String]) -> Result<()> {
         let mounts = self.mounts.iter().map(|mount| &mount.target);
         let known: Vec<String> =
-            mounts.chain(self.masks.masked()).chain(self.masks.read_only()).map(Inside::to_string).collect();
+            mounts.chain(self.masks.masked()).chain(self.masks.read_only()).map(RootRelPath::to_string).collect();
         let below_bind = |point: &str| {
             let mut binds = self.mounts.iter().filter(|mount| mount.source.is_some());
             binds.any(|bind| point.starts_with(&format!("{}/", bind.target)))
@@ -201,7 +202,7 @@ impl Restored {
     }
 }
 
-fn find(root: &Root, path: &Inside) -> Result<Option<OwnedFd>> {
+fn find(root: &Root, path: &RootRelPath) -> Result<Option<OwnedFd>> {
     match root.find(path) {
         Ok(place) => Ok(Some(place.fd)),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),

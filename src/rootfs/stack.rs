@@ -14,7 +14,7 @@ use nix::unistd::{chdir, fchdir};
 use super::filesystem::{complain, finish, set, start};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Filesystem, attr};
+use crate::sys::mount::{Attr, Filesystem};
 
 /// Bytes that fsconfig(2) takes as the value of an option.
 const MOST_BYTES: usize = 255;
@@ -72,7 +72,7 @@ impl Stack {
     }
 
     /// Makes it, as a detached mount.
-    pub(super) fn mount(self, attributes: attr) -> Result<OwnedFd> {
+    pub(super) fn mount(self, attributes: Attr) -> Result<OwnedFd> {
         if !self.names_layers() {
             return finish(&self.filesystem, attributes);
         }

@@ -40,9 +40,6 @@ impl Attr {
     pub(crate) const RELATIME: Attr = Attr::empty();
 }
 
-// The name that src/rootfs has for it.
-pub(crate) use Attr as attr;
-
 /// `MOUNT_ATTR_IDMAP`: owners are mapped by a user namespace.
 const IDMAP: u64 = 0x10_0000;
 
@@ -71,20 +68,6 @@ impl Propagation {
     }
 }
 
-/// The names that src/rootfs has for them.
-pub(crate) mod spread {
-    use super::Propagation;
-
-    /// See [`Propagation`].
-    pub(crate) const SHARED: Propagation = Propagation::Shared;
-    /// See [`Propagation`].
-    pub(crate) const SLAVE: Propagation = Propagation::Slave;
-    /// See [`Propagation`].
-    pub(crate) const PRIVATE: Propagation = Propagation::Private;
-    /// See [`Propagation`].
-    pub(crate) const UNBINDABLE: Propagation = Propagation::Unbindable;
-}
-
 /// What mount_setattr(2) changes: first `clear`, then `set`, then the propagation (`None` leaves it).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -98,7 +81,7 @@ pub(crate) struct Change {
 
 impl Change {
     /// A change of the propagation alone.
-    pub(crate) const fn spread(propagation: Propagation) -> Change {
+    pub(crate) const fn propagation(propagation: Propagation) -> Change {
         Change { set: Attr::empty(), clear: Attr::empty(), propagation: Some(propagation) }
     }
 

@@ -20,7 +20,7 @@ use crate::plan::mend::{Document, MAPS};
 use crate::plan::{self, Plan, config, names};
 use crate::process::console;
 use crate::resctrl;
-use crate::rootfs::{OpenIn, Sight, View};
+use crate::rootfs::{Lookup, OpenIn, Preview};
 use crate::seccomp;
 use crate::selfexe::Protected;
 use crate::sys::{Errno, ns};
@@ -29,7 +29,7 @@ use super::agent::CALLING;
 use super::create::Console;
 use super::id::Id;
 use super::store::Store;
-use program::Seen;
+use program::PreviewFiles;
 
 /// How often a configuration is mended; each time takes less than a call of `create`.
 const ROUNDS: usize = 200;
@@ -75,7 +75,7 @@ pub struct Request<'a> {
     pub named: bool,
     /// The configuration.
     pub config: &'a Path,
-    /// Whose that is.
+    /// MapSource that is.
     pub source: config::Source,
     /// `--console-socket`, absolute.
     pub console_socket: Option<PathBuf>,
@@ -125,7 +125,7 @@ fn preflight(request: &Request<'_>, store: &Store, report: &mut Report) -> Resul
     report.host(&plan, &document);
     report.files(&plan, &document);
     if MAPS.iter().any(|map| document.follows_from_mending(map)) {
-        // Whose users would not be those of the container.
+        // MapSource users would not be those of the container.
         report.cut_short = true;
     } else {
         report.trials(request, plan, document);
@@ -287,21 +287,21 @@ impl Report {
         let own = origin(ns::Flags::USER) != Origin::Host && origin(ns::Flags::MOUNT) == Origin::New;
         let opened = if own && host::cannot_mount() { OpenIn::Child } else { OpenIn::Host };
         let mut tell = |error: Error| self.add(error.phase("mounts"), Some(document));
-        let view = plan.rootfs.as_ref().and_then(|rootfs| rootfs.preflight(opened, &mut tell));
-        let Some(mut view) = view else {
+        let preview = plan.rootfs.as_ref().and_then(|rootfs| rootfs.preflight(opened, &mut tell));
+        let Some(mut preview) = preview else {
             self.cut_short = true;
             return;
         };
-        document.uncovered().for_each(|path| view.obscure(path));
-        let seen = Seen::new(&view, plan);
+        document.uncovered().for_each(|path| preview.obscure(path));
+        let seen = PreviewFiles::new(&preview, plan);
         let mut tell = |outcome: Result<()>| outcome.unwrap_or_else(|error| self.add(error, Some(document)));
-        tell(working_directory(plan, &view));
+        tell(working_directory(plan, &preview));
         if plan.process.terminal().is_some()
-            && let Sight::Missing { errno, .. } = view.find(Path::new("/dev/pts"), None)
+            && let Lookup::Missing { errno, .. } = preview.find(Path::new("/dev/pts"), None)
         {
             tell(console::no_devpts(errno).phase("terminal"));
         }
-        let is_there = |path: &Path| !matches!(view.find(path, None), Sight::Missing { .. });
+        let is_there = |path: &Path| !matches!(preview.find(path, None), Lookup::Missing { .. });
         tell(plan.process.preflight_landlock(&is_there).phase("process"));
         if !document.follows_from_mending("/process/args/0") && !document.follows_from_mending("/process/env") {
             let found = plan.process.find_program(&seen).phase("process");
@@ -358,12 +358,12 @@ fn again(request: &Request<'_>, document: &Document) -> Result<Plan> {
 }
 
 /// Whether it can be made, or is there, and is a directory.
-fn working_directory(plan: &Plan, view: &View) -> Result<()> {
+fn working_directory(plan: &Plan, preview: &Preview) -> Result<()> {
     let path = plan.process.cwd();
     let what = || format!("make the working directory {}", path.display());
-    view.check_dir(path).with_context(what).field(|| "/process/cwd").phase("mounts")?;
-    match view.find(path, None) {
-        Sight::There(thing) if !thing.is_directory() => plan.process.refuse_cwd(Errno::ENOTDIR).phase("process"),
+    preview.check_dir(path).with_context(what).field(|| "/process/cwd").phase("mounts")?;
+    match preview.find(path, None) {
+        Lookup::There(found) if !found.is_directory() => plan.process.refuse_cwd(Errno::ENOTDIR).phase("process"),
         _ => Ok(()),
     }
 }

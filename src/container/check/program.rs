@@ -9,12 +9,12 @@ use nix::sys::stat::FileStat;
 use crate::namespaces::Origin;
 use crate::plan::Plan;
 use crate::process::check::{Files, Rights};
-use crate::rootfs::{Sight, View};
+use crate::rootfs::{Lookup, Preview};
 use crate::sys::{Errno, ns};
 
 /// See the module's head.
-pub struct Seen<'a> {
-    view: &'a View,
+pub struct PreviewFiles<'a> {
+    preview: &'a Preview,
     rights: Rights<'a>,
     /// Who it is on the host; `None` where that cannot be told, and modes are not looked at.
     identity: Option<Identity>,
@@ -25,8 +25,8 @@ struct Identity {
     groups: Vec<u32>,
 }
 
-impl<'a> Seen<'a> {
-    pub(super) fn new(view: &'a View, plan: &'a Plan) -> Seen<'a> {
+impl<'a> PreviewFiles<'a> {
+    pub(super) fn new(preview: &'a Preview, plan: &'a Plan) -> PreviewFiles<'a> {
         let rights = plan.process.rights();
         let identity = match plan.namespaces.origin(ns::Flags::USER) {
             Origin::Host => rights.groups.clone().map(|groups| Identity { user: rights.user, groups }),
@@ -37,7 +37,7 @@ impl<'a> Seen<'a> {
                 Some(Identity { user: maps.host_user(rights.user)?, groups })
             }),
         };
-        Seen { view, rights, identity }
+        PreviewFiles { preview, rights, identity }
     }
 
     /// Whether a hook of the container could be executed.
@@ -49,9 +49,9 @@ impl<'a> Seen<'a> {
         self.judge(&path).map_err(|errno| if errno == Errno::EISDIR { Errno::EACCES } else { errno })
     }
 
-    fn find(&self, path: &CStr) -> Sight {
+    fn find(&self, path: &CStr) -> Lookup {
         let path: PathBuf = self.rights.directory.join(OsStr::from_bytes(path.to_bytes()));
-        self.view.find(&path, Some(&|stat| self.rights.overrides.1 || self.may_execute(stat)))
+        self.preview.find(&path, Some(&|stat| self.rights.overrides.1 || self.may_execute(stat)))
     }
 
     /// By the mode of a file or directory, path_resolution(7).
@@ -68,19 +68,19 @@ impl<'a> Seen<'a> {
     }
 }
 
-impl Files for Seen<'_> {
+impl Files for PreviewFiles<'_> {
     fn judge(&self, path: &CStr) -> Result<(), Errno> {
-        let thing = match self.find(path) {
-            Sight::There(thing) => thing,
-            Sight::Missing { errno, .. } => return Err(errno),
-            Sight::Unknown => return Ok(()),
+        let found = match self.find(path) {
+            Lookup::There(found) => found,
+            Lookup::Missing { errno, .. } => return Err(errno),
+            Lookup::Unknown => return Ok(()),
         };
-        let Some(stat) = thing.stat() else { return Ok(()) };
+        let Some(stat) = found.stat() else { return Ok(()) };
         match stat.st_mode & libc::S_IFMT {
             libc::S_IFDIR => Err(Errno::EISDIR),
-            libc::S_IFREG if thing.no_exec || stat.st_mode & 0o111 == 0 => Err(Errno::EACCES),
+            libc::S_IFREG if found.no_exec || stat.st_mode & 0o111 == 0 => Err(Errno::EACCES),
             libc::S_IFREG => {
-                let may = self.rights.overrides.0 || thing.mapped || self.may_execute(&stat) || thing.has_acl();
+                let may = self.rights.overrides.0 || found.mapped || self.may_execute(&stat) || found.has_acl();
                 if may { Ok(()) } else { Err(Errno::EACCES) }
             }
             _ => Err(Errno::EACCES),
@@ -88,17 +88,17 @@ impl Files for Seen<'_> {
     }
 
     fn exists(&self, path: &CStr) -> bool {
-        !matches!(self.find(path), Sight::Missing { .. })
+        !matches!(self.find(path), Lookup::Missing { .. })
     }
 
     fn is_no_exec(&self, path: &CStr) -> bool {
-        matches!(self.find(path), Sight::There(thing) if thing.no_exec)
+        matches!(self.find(path), Lookup::There(found) if found.no_exec)
     }
 
     fn head(&self, path: &CStr, length: u64) -> Option<Vec<u8>> {
         match self.find(path) {
-            Sight::There(thing) => thing.head(length),
-            Sight::Missing { .. } | Sight::Unknown => None,
+            Lookup::There(found) => found.head(length),
+            Lookup::Missing { .. } | Lookup::Unknown => None,
         }
     }
 }

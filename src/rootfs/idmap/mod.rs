@@ -13,23 +13,23 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Mount as Entry;
 
-use super::options::Asked;
+use super::options::IdMapOption;
 use super::request::{self, Isolation};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
 use crate::sys::mount::{clone_path, map_ids};
 use crate::sys::procfs::mountinfo::{self, Mount};
 use maps::Range;
-use userns::Whose;
+use userns::MapSource;
 
 pub(super) use maps::{Maps, container_maps};
-pub(super) use userns::{Container, Namespaces, maps_of};
+pub(super) use userns::{ContainerUserns, UserNamespaces, maps_of};
 
 /// How the owners of one mount are mapped.
 #[derive(Debug)]
 pub struct IdMap {
     recursive: bool,
-    whose: Whose,
+    source: MapSource,
 }
 
 impl IdMap {
@@ -40,7 +40,7 @@ impl IdMap {
     /// config.md, "Mounts").
     pub fn plan(
         entry: &Entry,
-        asked: Option<&Asked>,
+        asked: Option<&IdMapOption>,
         namespaces: &request::Namespaces,
         container: &Maps,
         field: &dyn Fn(&str) -> String,
@@ -57,44 +57,44 @@ impl IdMap {
             ensure_both(this, other).field(|| field(name))?;
         }
         let recursive = asked.is_some_and(|asked| asked.recursive);
-        let whose = match inline {
+        let source = match inline {
             Some(_) if listed != Maps::default() => {
                 return Err(Error::new("the mount has mappings both here and in an option").field(field("uidMappings")));
             }
-            None if listed == Maps::default() => Whose::Container,
-            None => Whose::Own(listed),
-            Some(maps) => Whose::Own(maps),
+            None if listed == Maps::default() => MapSource::Container,
+            None => MapSource::Own(listed),
+            Some(maps) => MapSource::Own(maps),
         };
-        if !namespaces.has_user() && whose.needs_container() {
+        if !namespaces.has_user() && source.needs_container() {
             return Err(Error::new("the mapping is to be that of the container, which has no user namespace")
                 .field(field("options"))
                 .hint("give uidMappings and gidMappings, or add {\"type\": \"user\"} to /linux/namespaces"));
         }
-        let whose = match whose {
+        let source = match source {
             // A joined namespace has the maps it has, whatever the configuration says of them.
-            Whose::Own(maps) if namespaces.user != Isolation::Joined => {
-                Whose::own_or_container(maps.complete(container).field(|| field("options"))?, container)
+            MapSource::Own(maps) if namespaces.user != Isolation::Joined => {
+                MapSource::own_or_container(maps.complete(container).field(|| field("options"))?, container)
             }
-            whose => whose,
+            source => source,
         };
-        Ok(Some(IdMap { recursive, whose }))
+        Ok(Some(IdMap { recursive, source }))
     }
 
     /// One mount, mapped as the container is.
     pub fn of_container() -> IdMap {
-        IdMap { recursive: false, whose: Whose::Container }
+        IdMap { recursive: false, source: MapSource::Container }
     }
 
     /// Maps a detached tree. False when it has to wait for the container's user namespace. `source` names the tree.
-    pub fn apply(&self, tree: &OwnedFd, namespaces: &mut Namespaces, source: Source) -> Result<bool> {
-        match namespaces.find(&self.whose)? {
+    pub fn apply(&self, tree: &OwnedFd, namespaces: &mut UserNamespaces, source: Origin) -> Result<bool> {
+        match namespaces.find(&self.source)? {
             Some(namespace) => self.map(tree, namespace, source).map(|()| true),
             None => Ok(false),
         }
     }
 
     /// Maps a detached tree by this namespace.
-    pub fn map(&self, tree: &OwnedFd, namespace: BorrowedFd<'_>, source: Source) -> Result<()> {
+    pub fn map(&self, tree: &OwnedFd, namespace: BorrowedFd<'_>, source: Origin) -> Result<()> {
         map_ids(tree, self.recursive, namespace).map_err(|errno| match errno {
             Errno::EINVAL => {
                 let culprit = source.unmappable(self.recursive, namespace);
@@ -115,19 +115,19 @@ fn ensure_both(given: &[Range], other: &[Range]) -> Result<()> {
 
 /// Where a mount that is to be mapped comes from, for the error that names it.
 #[derive(Clone, Copy)]
-pub enum Source<'a> {
+pub enum Origin<'a> {
     /// A tree of the host.
     Path(&'a Path),
     /// A new file system of this type.
     Type(&'a str),
 }
 
-impl Source<'_> {
+impl Origin<'_> {
     /// Says which file system it is that cannot be mapped. Only asked when something went wrong.
     fn unmappable(&self, recursive: bool, namespace: BorrowedFd<'_>) -> String {
         let path = match self {
-            Source::Type(fstype) => return format!("the file system {fstype}"),
-            Source::Path(path) => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
+            Origin::Type(fstype) => return format!("the file system {fstype}"),
+            Origin::Path(path) => fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()),
         };
         let table = read_table();
         let mut below: Vec<&Mounted> = table.iter().filter(|mount| mount.point.starts_with(&path)).collect();

@@ -14,56 +14,58 @@ use crate::sys::{self, ns};
 
 /// Which map a mount gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum MapSource {
     Container,
     Own(Maps),
 }
 
-impl Whose {
+impl MapSource {
     /// Whether the container's map is needed to know this one.
     pub(super) fn needs_container(&self) -> bool {
         match self {
-            Whose::Container => true,
-            Whose::Own(maps) => maps.is_incomplete(),
+            MapSource::Container => true,
+            MapSource::Own(maps) => maps.is_incomplete(),
         }
     }
 
     /// Equal maps need no second namespace.
-    pub(super) fn own_or_container(maps: Maps, container: &Maps) -> Whose {
-        if maps == *container { Whose::Container } else { Whose::Own(maps) }
+    pub(super) fn own_or_container(maps: Maps, container: &Maps) -> MapSource {
+        if maps == *container { MapSource::Container } else { MapSource::Own(maps) }
     }
 }
 
 /// The user namespaces by which mounts are mapped.
-pub struct Namespaces<'a> {
-    container: Container<'a>,
+pub struct UserNamespaces<'a> {
+    container: ContainerUserns<'a>,
     /// The others, each made when first asked for.
     made: Vec<(Maps, OwnedFd)>,
 }
 
 /// Where the container's own map is to be had.
 #[derive(Debug)]
-pub enum Container<'a> {
+pub enum ContainerUserns<'a> {
     /// There is none, or it is not made yet.
-    Later,
+    NotYet,
     /// It is joined.
     Joined(BorrowedFd<'a>),
     /// It is not made yet, and a namespace with the same maps has to do.
     Like(Maps),
 }
 
-impl<'a> Namespaces<'a> {
-    pub fn new(container: Container<'a>) -> Namespaces<'a> {
-        Namespaces { container, made: Vec::new() }
+impl<'a> UserNamespaces<'a> {
+    pub fn new(container: ContainerUserns<'a>) -> UserNamespaces<'a> {
+        UserNamespaces { container, made: Vec::new() }
     }
 
-    pub(super) fn find(&mut self, whose: &Whose) -> Result<Option<BorrowedFd<'_>>> {
-        let maps = match (whose, &self.container) {
-            (Whose::Container, Container::Later) => return Ok(None),
-            (Whose::Container, &Container::Joined(fd)) => return Ok(Some(fd)),
-            (Whose::Container, Container::Like(maps)) => maps.clone(),
-            (Whose::Own(maps), &Container::Joined(fd)) if maps.is_incomplete() => maps.complete(&maps_of(fd)?)?,
-            (Whose::Own(maps), _) => maps.clone(),
+    pub(super) fn find(&mut self, source: &MapSource) -> Result<Option<BorrowedFd<'_>>> {
+        let maps = match (source, &self.container) {
+            (MapSource::Container, ContainerUserns::NotYet) => return Ok(None),
+            (MapSource::Container, &ContainerUserns::Joined(fd)) => return Ok(Some(fd)),
+            (MapSource::Container, ContainerUserns::Like(maps)) => maps.clone(),
+            (MapSource::Own(maps), &ContainerUserns::Joined(fd)) if maps.is_incomplete() => {
+                maps.complete(&maps_of(fd)?)?
+            }
+            (MapSource::Own(maps), _) => maps.clone(),
         };
         let at = match self.made.iter().position(|(known, _)| *known == maps) {
             Some(at) => at,
@@ -79,7 +81,7 @@ impl<'a> Namespaces<'a> {
 
 /// A user namespace with these maps and, when this returns, without a process.
 fn make(maps: &Maps) -> Result<OwnedFd> {
-    stand_in(None, |pid| {
+    with_userns_holder(None, |pid| {
         write(pid, "uid_map", &maps.users)?;
         write(pid, "gid_map", &maps.groups)?;
         Ok(File::open(format!("/proc/{pid}/ns/user")).context("open it")?.into())
@@ -89,12 +91,12 @@ fn make(maps: &Maps) -> Result<OwnedFd> {
 
 /// The maps of a user namespace, as we see them.
 pub fn maps_of(namespace: BorrowedFd<'_>) -> Result<Maps> {
-    stand_in(Some(namespace), Maps::of_process).context("look at the maps of the container's user namespace")
+    with_userns_holder(Some(namespace), Maps::of_process).context("look at the maps of the container's user namespace")
 }
 
 /// A process in a new user namespace, or in one that exists, for as long as someone looks at it from outside. It ends
 /// when we let go of the socket, and so it does if we die.
-fn stand_in<T>(join: Option<BorrowedFd<'_>>, look: impl FnOnce(Pid) -> Result<T>) -> Result<T> {
+fn with_userns_holder<T>(join: Option<BorrowedFd<'_>>, look: impl FnOnce(Pid) -> Result<T>) -> Result<T> {
     let (ours, theirs) = sys::socket::pair()?;
     let flags = if join.is_some() { ns::Flags::empty() } else { ns::Flags::USER };
     match clone3(flags, None)? {
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn maps_equal_to_the_container_s_are_the_container_s() {
-        assert_eq!(Whose::own_or_container(container(), &container()), Whose::Container);
+        assert_eq!(MapSource::own_or_container(container(), &container()), MapSource::Container);
     }
 
     #[test]
@@ -159,13 +161,13 @@ mod tests {
         if !nix::unistd::geteuid().is_root() {
             return eprintln!("skipped: needs root");
         }
-        let mut namespaces = Namespaces::new(Container::Like(container()));
-        let mut find = |whose: Whose| namespaces.find(&whose).unwrap().unwrap().as_raw_fd();
-        let own = || Whose::Own(Maps { users: vec![range(0, 7, 1)], groups: vec![range(0, 7, 1)] });
-        let (first, second) = (find(own()), find(Whose::Container));
+        let mut namespaces = UserNamespaces::new(ContainerUserns::Like(container()));
+        let mut find = |source: MapSource| namespaces.find(&source).unwrap().unwrap().as_raw_fd();
+        let own = || MapSource::Own(Maps { users: vec![range(0, 7, 1)], groups: vec![range(0, 7, 1)] });
+        let (first, second) = (find(own()), find(MapSource::Container));
         assert_ne!(first, second);
-        assert_eq!((find(own()), find(Whose::Own(container()))), (first, second));
+        assert_eq!((find(own()), find(MapSource::Own(container()))), (first, second));
         let maps = maps_of(namespaces.find(&own()).unwrap().unwrap()).unwrap();
-        assert_eq!(Whose::Own(maps), own());
+        assert_eq!(MapSource::Own(maps), own());
     }
 }

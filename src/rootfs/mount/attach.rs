@@ -15,14 +15,14 @@ use super::plan::{Mount, Source};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::rootfs::copyup;
 use crate::rootfs::filesystem::complain;
-use crate::rootfs::idmap::{self, Namespaces};
+use crate::rootfs::idmap::{self, UserNamespaces};
 use crate::rootfs::options::Attributes;
-use crate::rootfs::path::{Inside, Kind, Place, Root, format, is_directory};
+use crate::rootfs::path::{Kind, Place, Root, RootRelPath, format, is_directory};
 use crate::rootfs::procfs::{Shown, is_proc_root};
 use crate::rootfs::propagation::SetPropagation;
 use crate::rootfs::request::CgroupPaths;
 use crate::sys::Errno;
-use crate::sys::mount::{Change, Filesystem, attach, attr, change, clone_path, clone_unfollowed};
+use crate::sys::mount::{Attr, Change, Filesystem, attach, change, clone_path, clone_unfollowed};
 use crate::sys::path::read_link;
 
 /// What attaching needs to know of the rest.
@@ -38,12 +38,12 @@ pub struct MountContext {
 impl Mount {
     /// On the host, before the fork: the tree to attach, for one that is opened there, and whether its owners are still to
     /// be mapped, by the container's user namespace.
-    pub fn open(&self, namespaces: &mut Namespaces) -> Result<(OwnedFd, bool)> {
+    pub fn open(&self, namespaces: &mut UserNamespaces) -> Result<(OwnedFd, bool)> {
         self.open_showing(namespaces, None)
     }
 
     /// The same for a procfs that is to show another pid namespace than our own.
-    pub fn open_showing(&self, namespaces: &mut Namespaces, shown: Option<&Shown>) -> Result<(OwnedFd, bool)> {
+    pub fn open_showing(&self, namespaces: &mut UserNamespaces, shown: Option<&Shown>) -> Result<(OwnedFd, bool)> {
         let mut open = || {
             let tree = match &self.source {
                 Source::Bind { path, recursive, .. } => self.clone_source(path, *recursive)?,
@@ -70,12 +70,12 @@ impl Mount {
         }
     }
 
-    fn origin(&self) -> idmap::Source<'_> {
+    fn origin(&self) -> idmap::Origin<'_> {
         match &self.source {
-            Source::Bind { path, .. } => idmap::Source::Path(path),
-            Source::New { fstype, .. } => idmap::Source::Type(fstype.to_str().unwrap_or_default()),
-            Source::Overlay(_) => idmap::Source::Type("overlay"),
-            Source::Cgroup { .. } | Source::Remount => idmap::Source::Type("cgroup2"),
+            Source::Bind { path, .. } => idmap::Origin::Path(path),
+            Source::New { fstype, .. } => idmap::Origin::Type(fstype.to_str().unwrap_or_default()),
+            Source::Overlay(_) => idmap::Origin::Type("overlay"),
+            Source::Cgroup { .. } | Source::Remount => idmap::Origin::Type("cgroup2"),
         }
     }
 
@@ -105,17 +105,17 @@ impl Mount {
     /// `rw` is left to [`Mount::check_read_only`].
     fn check_locked(&self, tree: &OwnedFd) -> Result<()> {
         let wanted = self.all.then(self.own);
-        let clear = wanted.clear & !wanted.set & !attr::RDONLY;
+        let clear = wanted.clear & !wanted.set & !Attr::RDONLY;
         if !self.locked || clear.is_empty() {
             return Ok(());
         }
         let flags = fstatvfs(tree)?.flags();
-        let no_atime = clear.intersects(attr::ATIME) && wanted.set & attr::ATIME != attr::NOATIME;
+        let no_atime = clear.intersects(Attr::ATIME) && wanted.set & Attr::ATIME != Attr::NOATIME;
         let kept = [
-            (clear.contains(attr::NOSUID), FsFlags::ST_NOSUID, "nosuid"),
-            (clear.contains(attr::NODEV), FsFlags::ST_NODEV, "nodev"),
-            (clear.contains(attr::NOEXEC), FsFlags::ST_NOEXEC, "noexec"),
-            (clear.contains(attr::NODIRATIME), FsFlags::ST_NODIRATIME, "nodiratime"),
+            (clear.contains(Attr::NOSUID), FsFlags::ST_NOSUID, "nosuid"),
+            (clear.contains(Attr::NODEV), FsFlags::ST_NODEV, "nodev"),
+            (clear.contains(Attr::NOEXEC), FsFlags::ST_NOEXEC, "noexec"),
+            (clear.contains(Attr::NODIRATIME), FsFlags::ST_NODIRATIME, "nodiratime"),
             (no_atime, FsFlags::ST_NOATIME, "noatime"),
         ];
         match kept.iter().find(|(cleared, flag, _)| *cleared && flags.contains(*flag)) {
@@ -129,23 +129,23 @@ impl Mount {
     pub(super) fn check_read_only(&self, tree: &OwnedFd) -> Result<()> {
         let wanted = self.all.then(self.own);
         let is_read_only = || Ok::<_, Errno>(fstatvfs(tree)?.flags().contains(FsFlags::ST_RDONLY));
-        if !self.locked || !(wanted.clear & !wanted.set).contains(attr::RDONLY) || !is_read_only()? {
+        if !self.locked || !(wanted.clear & !wanted.set).contains(Attr::RDONLY) || !is_read_only()? {
             return Ok(());
         }
         let what = "clear ro, which the source has";
-        change(tree, false, Change { clear: attr::RDONLY, ..Change::default() }).context(what)?;
+        change(tree, false, Change { clear: Attr::RDONLY, ..Change::default() }).context(what)?;
         if is_read_only()? { Ok(()) } else { Err(Errno::EPERM).context(what) }
     }
 
     /// Attributes and propagation of a detached tree, in as few calls as they fit in.
     fn apply_attributes(&self, tree: &OwnedFd, recursive: bool) -> Result<()> {
         let mut steps: Vec<(bool, Change)> = Vec::with_capacity(2);
-        let changes = |attributes: Attributes, replaced: attr| {
+        let changes = |attributes: Attributes, replaced: Attr| {
             let clear = attributes.clear | replaced;
             Change { set: attributes.set, clear, propagation: None }
         };
         if recursive {
-            steps.extend([(true, changes(self.all, attr::empty())), (false, changes(self.own, self.replaced))]);
+            steps.extend([(true, changes(self.all, Attr::empty())), (false, changes(self.own, self.replaced))]);
         } else {
             steps.push((false, changes(self.all.then(self.own), self.replaced)));
         }
@@ -206,7 +206,7 @@ impl Mount {
                 };
                 if *copy_up && !place.made {
                     let given = |key: &str| self.has_parameter(key);
-                    let explicit = copyup::Said { mode: given("mode"), user: given("uid"), group: given("gid") };
+                    let explicit = copyup::Explicit { mode: given("mode"), user: given("uid"), group: given("gid") };
                     copyup::copy(&place.fd, &tree, explicit)?;
                 }
                 (place, tree)
@@ -235,7 +235,7 @@ impl Mount {
     /// Finds the destination or makes it, and checks that it may be covered.
     fn place(&self, root: &Root, kind: impl FnOnce() -> crate::sys::Result<Kind>) -> Result<Place> {
         let place = if self.no_symlinks {
-            match root.find_plain(&self.target) {
+            match root.find_no_symlinks(&self.target) {
                 Ok(fd) => return Ok(Place { fd, linked: false, made: false }),
                 Err(Errno::ENOENT) => root.make(&self.target, Kind::Directory).context("make the destination")?,
                 Err(Errno::ELOOP) => return Err(self.is_symlink()),
@@ -272,8 +272,8 @@ impl Mount {
         if fstatfs(&place.fd)?.filesystem_type() != PROC_SUPER_MAGIC {
             return Ok(());
         }
-        let proc = Inside::new(Path::new("proc"))?;
-        let inside = root.find_plain(&proc).and_then(fstat).is_ok_and(|proc| proc.st_dev == here.st_dev);
+        let proc = RootRelPath::new(Path::new("proc"))?;
+        let inside = root.find_no_symlinks(&proc).and_then(fstat).is_ok_and(|proc| proc.st_dev == here.st_dev);
         ensure!(!inside, "the destination is a symbolic link, and its target is inside /proc");
         Ok(())
     }

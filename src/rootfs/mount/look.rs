@@ -14,47 +14,47 @@ use crate::error::{Context, Result};
 use crate::rootfs::filesystem::start;
 use crate::rootfs::overlay::Overlay;
 use crate::rootfs::path::{Place, is_directory};
-use crate::rootfs::view::{Sight, Tree, View, What};
+use crate::rootfs::preview::{Content, Lookup, Preview, Tree};
 use crate::sys::Errno;
-use crate::sys::mount::{attr, clone_fd};
+use crate::sys::mount::{Attr, clone_fd};
 
 impl Mount {
-    /// What would be wrong with making it where a view ends, and what it adds to the view.
-    pub fn preflight(&self, view: &View) -> (Result<()>, What) {
-        let (outcome, what) = match self.look_inner(view) {
+    /// What would be wrong with making it where a preview ends, and what it adds to the preview.
+    pub fn preflight(&self, preview: &Preview) -> (Result<()>, Content) {
+        let (outcome, what) = match self.look_inner(preview) {
             Ok(what) => (Ok(()), what),
-            Err(error) => (Err(error), What::Unknown),
+            Err(error) => (Err(error), Content::Unknown),
         };
         (self.describe(outcome), what)
     }
 
-    fn look_inner(&self, view: &View) -> Result<What> {
+    fn look_inner(&self, preview: &Preview) -> Result<Content> {
         let (directory, what) = match &self.source {
             Source::Bind { path, .. } => {
                 let tree = self.look_at_source(path)?;
                 if self.links.copy && is_link(&tree)? {
-                    return Ok(What::Unknown);
+                    return Ok(Content::Unknown);
                 }
-                (is_directory(&tree)?, What::Tree(self.tree(tree)))
+                (is_directory(&tree)?, Content::Tree(self.tree(tree)))
             }
             Source::New { fstype, name, copy_up, .. } => {
                 self.look_at_parameters(fstype, name.as_deref())?;
-                (true, if fstype.as_bytes() == b"tmpfs" && !copy_up { What::Empty } else { What::Unknown })
+                (true, if fstype.as_bytes() == b"tmpfs" && !copy_up { Content::Empty } else { Content::Unknown })
             }
             Source::Overlay(_) => {
                 self.look_at_layers()?;
-                (true, What::Unknown)
+                (true, Content::Unknown)
             }
             Source::Cgroup { private } => {
                 if *private {
                     self.look_at_parameters(CGROUP, Some(CGROUP_NAME))?;
                 }
-                (true, What::Unknown)
+                (true, Content::Unknown)
             }
-            Source::Remount => return Ok(What::Unknown),
+            Source::Remount => return Ok(Content::Unknown),
         };
-        self.look_at_place(view, directory)?;
-        Ok(if view.is_full() { What::Unknown } else { what })
+        self.look_at_place(preview, directory)?;
+        Ok(if preview.is_full() { Content::Unknown } else { what })
     }
 
     /// Whether the kernel has the file system and takes what the entry says of it, in this user namespace. Most types
@@ -86,35 +86,35 @@ impl Mount {
     fn tree(&self, fd: OwnedFd) -> Tree {
         let wanted = self.all.then(self.own);
         let clear = wanted.clear | self.replaced;
-        let as_wanted = |bit: attr, now: bool| wanted.set.contains(bit) || (now && !clear.contains(bit));
+        let as_wanted = |bit: Attr, now: bool| wanted.set.contains(bit) || (now && !clear.contains(bit));
         let tree = Tree::new(fd);
         Tree {
-            read_only: as_wanted(attr::RDONLY, tree.read_only),
-            no_exec: as_wanted(attr::NOEXEC, tree.no_exec),
+            read_only: as_wanted(Attr::RDONLY, tree.read_only),
+            no_exec: as_wanted(Attr::NOEXEC, tree.no_exec),
             mapped: self.idmap.is_some(),
             ..tree
         }
     }
 
     /// What [`Mount::place`] and attaching would say.
-    fn look_at_place(&self, view: &View, directory: bool) -> Result<()> {
+    fn look_at_place(&self, preview: &Preview, directory: bool) -> Result<()> {
         let what = if self.no_symlinks { "make the destination" } else { "open the destination" };
         let path = self.target.to_string();
-        match view.find(Path::new(&path), None) {
-            Sight::There(thing) if self.no_symlinks && thing.linked => Err(self.is_symlink()),
-            Sight::There(thing) => {
-                let (linked, fits) = (thing.linked, thing.is_directory() == directory);
-                let place = Place { fd: thing.fd, linked, made: false };
+        match preview.find(Path::new(&path), None) {
+            Lookup::There(found) if self.no_symlinks && found.linked => Err(self.is_symlink()),
+            Lookup::There(found) => {
+                let (linked, fits) = (found.linked, found.is_directory() == directory);
+                let place = Place { fd: found.fd, linked, made: false };
                 if linked {
-                    self.check_linked(view.root(), &place)?;
+                    self.check_linked(preview.root(), &place)?;
                 }
                 if fits || self.links.cover_destination { Ok(()) } else { Err(misfit(directory)) }
             }
-            Sight::Missing { linked: true, .. } if self.no_symlinks => Err(self.is_symlink()),
-            Sight::Missing { errno: Errno::ENOENT, read_only: false, .. } => Ok(()),
-            Sight::Missing { errno: Errno::ENOENT, .. } => Err(Errno::EROFS).context(what),
-            Sight::Missing { errno, .. } => Err(errno).context("open the destination"),
-            Sight::Unknown => Ok(()),
+            Lookup::Missing { linked: true, .. } if self.no_symlinks => Err(self.is_symlink()),
+            Lookup::Missing { errno: Errno::ENOENT, read_only: false, .. } => Ok(()),
+            Lookup::Missing { errno: Errno::ENOENT, .. } => Err(Errno::EROFS).context(what),
+            Lookup::Missing { errno, .. } => Err(errno).context("open the destination"),
+            Lookup::Unknown => Ok(()),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::rootfs::path::Place;
 use crate::rootfs::procfs::Shown;
 use crate::rootfs::request::CgroupPaths;
 use crate::sys::Errno;
-use crate::sys::mount::{Change, Filesystem, attr, change, clone_path, spread};
+use crate::sys::mount::{Attr, Change, Filesystem, Propagation, change, clone_path};
 
 /// The type of a cgroup file system, and what the table of mounts has as its source.
 pub(super) const CGROUP: &CStr = c"cgroup2";
@@ -46,7 +46,7 @@ impl Mount {
         }
         let mut attributes = self.attributes();
         if read_only_last {
-            attributes &= !attr::RDONLY;
+            attributes &= !Attr::RDONLY;
         }
         let tree = finish(&filesystem, attributes)?;
         self.set_propagation_of_new(&tree)?;
@@ -81,11 +81,11 @@ impl Mount {
         let mut attributes = self.attributes();
         if self.target.is_root() {
             // Mount points may still have to be made.
-            attributes &= !attr::RDONLY;
+            attributes &= !Attr::RDONLY;
         }
         if self.locked {
             // As the kernel has it for one that is made in the user namespace.
-            attributes |= attr::NODEV;
+            attributes |= Attr::NODEV;
         }
         let tree = overlay.mount(&self.parameters, attributes)?;
         self.set_propagation_of_new(&tree)?;
@@ -95,7 +95,7 @@ impl Mount {
     /// The propagation of a mount that has no peers.
     fn set_propagation_of_new(&self, tree: &OwnedFd) -> Result<()> {
         for propagation in &self.propagation {
-            if !matches!(propagation.kind, spread::PRIVATE | spread::SLAVE) {
+            if !matches!(propagation.kind, Propagation::Private | Propagation::Slave) {
                 change(tree, propagation.recursive, propagation.change()).context("set its propagation")?;
             }
         }
@@ -123,7 +123,7 @@ impl Mount {
         };
         // All of it, or `ro` would not reach what is mounted below.
         let Attributes { set, clear } = self.all.then(self.own);
-        let propagation = Some(self.propagation.first().map_or(spread::SLAVE, |propagation| propagation.kind));
+        let propagation = Some(self.propagation.first().map_or(Propagation::Slave, |propagation| propagation.kind));
         change(&tree, true, Change { set, clear, propagation }).context("set its attributes")?;
         Ok(tree)
     }

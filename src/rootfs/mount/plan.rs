@@ -10,10 +10,10 @@ use crate::error::{Context, Error, Result, ensure};
 use crate::rootfs::idmap::{IdMap, Maps};
 use crate::rootfs::options::{Attributes, Links, Options, Parameter};
 use crate::rootfs::overlay::Overlay;
-use crate::rootfs::path::Inside;
+use crate::rootfs::path::RootRelPath;
 use crate::rootfs::propagation::{self, SetPropagation};
 use crate::rootfs::request::{Isolation, Namespaces, OpenIn};
-use crate::sys::mount::{Propagation, attr, spread};
+use crate::sys::mount::{Attr, Propagation};
 
 /// Below `/proc`, only these may be covered: files without power over the host, as lxcfs does it.
 const PROC_FILES: &[&str] = &[
@@ -69,13 +69,13 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub struct Mount {
     index: usize,
-    pub(super) target: Inside,
+    pub(super) target: RootRelPath,
     pub(super) source: Source,
     pub(super) parameters: Vec<Parameter>,
     pub(super) own: Attributes,
     pub(super) all: Attributes,
     /// Flags that the source of a bind may have, and that are taken away unless they are locked.
-    pub(super) replaced: attr,
+    pub(super) replaced: Attr,
     /// To set before and, where a shared mount may have been covered, after attaching.
     pub(super) propagation: Vec<SetPropagation>,
     /// Some of that is what the entry says.
@@ -96,7 +96,7 @@ impl Mount {
         let empty = Vec::new();
         let mut options = Options::parse(entry.options().as_ref().unwrap_or(&empty), &field("options"))?;
         let destination = entry.destination();
-        let target = Inside::new(destination).field(|| field("destination"))?;
+        let target = RootRelPath::new(destination).field(|| field("destination"))?;
         let fstype = entry.typ().as_deref().unwrap_or("");
         if target.is_root() {
             check_root(index, fstype, &options, destination).field(|| field("destination"))?;
@@ -127,7 +127,7 @@ impl Mount {
         if bind && !locked {
             options.complete_atime();
         }
-        let replaced = if bind { options.replaced(locked) } else { attr::empty() };
+        let replaced = if bind { options.replaced(locked) } else { Attr::empty() };
         Ok(Mount {
             index,
             target,
@@ -194,7 +194,7 @@ fn source(
     }
     let fstype = CString::new(fstype).map_err(|_| Error::new("must not contain a NUL byte").field(field("type")))?;
     let tmpfs = fstype.as_bytes() == b"tmpfs";
-    let read_only_last = tmpfs && options.merged().set.contains(attr::RDONLY);
+    let read_only_last = tmpfs && options.merged().set.contains(Attr::RDONLY);
     Ok(Source::New { fstype, name, copy_up: options.copy_up && tmpfs, read_only_last })
 }
 
@@ -217,13 +217,13 @@ fn ensure_type(fstype: &str) -> Result<()> {
 
 /// Only the owner of a network namespace may mount its sysfs, so others get the host's, which nobody may write.
 fn host_sysfs(options: &mut Options) -> Result<Source> {
-    if !options.merged().set.contains(attr::RDONLY) {
+    if !options.merged().set.contains(Attr::RDONLY) {
         let error = Error::new("a user namespace without its own network namespace may not have a writable sysfs");
         return Err(error.hint("add the option ro, or a network namespace"));
     }
     // With what is mounted below it.
-    let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    options.all = options.all.then(Attributes { set: all, clear: attr::empty() });
+    let all = Attr::RDONLY | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC;
+    options.all = options.all.then(Attributes { set: all, clear: Attr::empty() });
     Ok(Source::Bind { path: PathBuf::from("/sys"), recursive: true, opened: OpenIn::Host })
 }
 
@@ -238,7 +238,7 @@ fn check_words(options: &Options, source: &Source, mapped: bool) -> Result<()> {
 }
 
 /// On `/proc` only a procfs, and below it only a few files: labels and sysctls are written there (CVE-2019-16884).
-fn check_proc(target: &Inside, source: &Source) -> Result<()> {
+fn check_proc(target: &RootRelPath, source: &Source) -> Result<()> {
     if !target.is_below("proc") || matches!(source, Source::Remount) {
         return Ok(());
     }
@@ -271,7 +271,7 @@ fn parameters(
         }
         Source::New { fstype, .. } => {
             let device = !KERNEL_TYPES.iter().any(|known| known.as_bytes() == fstype.as_bytes());
-            if device && options.merged().set.contains(attr::RDONLY) {
+            if device && options.merged().set.contains(Attr::RDONLY) {
                 parameters.insert(0, Parameter::new("ro")?);
             }
             if !matches!(fstype.as_bytes(), b"proc" | b"sysfs" | b"mqueue") {
@@ -300,7 +300,7 @@ fn check_bind_parameters(parameters: &[Parameter], field: impl Fn() -> String) -
 /// What the plan says.
 impl Mount {
     /// The destination.
-    pub fn target(&self) -> &Inside {
+    pub fn target(&self) -> &RootRelPath {
         &self.target
     }
 
@@ -318,7 +318,7 @@ impl Mount {
     }
 
     /// The attributes that it is to have.
-    pub fn attributes(&self) -> attr {
+    pub fn attributes(&self) -> Attr {
         self.all.then(self.own).set
     }
 
@@ -329,7 +329,7 @@ impl Mount {
 
     /// Whether it is to be read-only.
     pub fn is_read_only(&self) -> bool {
-        self.attributes().contains(attr::RDONLY)
+        self.attributes().contains(Attr::RDONLY)
     }
 
     /// Which process makes the tree to attach.
@@ -383,7 +383,7 @@ impl Mount {
 
     /// Whether mounts below it may propagate to peers.
     pub fn is_shared(&self) -> bool {
-        self.propagation.iter().any(|propagation| propagation.kind == spread::SHARED)
+        self.propagation.iter().any(|propagation| propagation.kind == Propagation::Shared)
     }
 
     /// Whether the entry has a word on its propagation.

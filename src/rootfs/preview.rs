@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use super::path::{Inside, Root, format};
+use super::path::{Root, RootRelPath, format};
 use crate::error::{Context, Result};
 use crate::sys::Errno;
 use crate::sys::path::{read_link, xattr};
@@ -24,7 +24,7 @@ const BUDGET: u32 = 4096;
 const MOST: usize = 256;
 
 /// What a mount will show.
-pub(super) enum What {
+pub(super) enum Content {
     /// A tree of the host.
     Tree(Tree),
     /// A new, empty file system.
@@ -52,20 +52,20 @@ impl Tree {
 }
 
 /// The container's files, as far as they can be told.
-pub struct View {
+pub struct Preview {
     /// The directory that becomes the root.
     root: Root,
-    base: What,
-    mounts: Vec<(Inside, What)>,
+    base: Content,
+    mounts: Vec<(RootRelPath, Content)>,
 }
 
 /// Whether somebody may search a directory.
-pub type May<'a> = &'a dyn Fn(&FileStat) -> bool;
+pub type SearchPermission<'a> = &'a dyn Fn(&FileStat) -> bool;
 
 /// What is at a path.
-pub enum Sight {
+pub enum Lookup {
     /// Something.
-    There(Thing),
+    There(Found),
     /// Nothing, or nothing that can be reached.
     Missing {
         /// Why.
@@ -80,7 +80,7 @@ pub enum Sight {
 }
 
 /// An object that the container will see.
-pub struct Thing {
+pub struct Found {
     /// Open as `O_PATH`.
     pub fd: OwnedFd,
     /// A link was followed.
@@ -91,7 +91,7 @@ pub struct Thing {
     pub mapped: bool,
 }
 
-impl Thing {
+impl Found {
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         self.stat().is_some_and(|stat| format(&stat) == SFlag::S_IFDIR)
@@ -143,21 +143,21 @@ impl Held<'_> {
     }
 }
 
-impl View {
-    pub(super) fn new(root: Root, base: What) -> View {
-        View { root, base, mounts: Vec::new() }
+impl Preview {
+    pub(super) fn new(root: Root, base: Content) -> Preview {
+        Preview { root, base, mounts: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, target: Inside, what: What) {
+    pub(super) fn add(&mut self, target: RootRelPath, what: Content) {
         self.mounts.push((target, what));
     }
 
     /// Something unknown will be mounted at a path.
     pub fn obscure(&mut self, path: &Path) {
-        if let Ok(target) = Inside::new(path) {
+        if let Ok(target) = RootRelPath::new(path) {
             match target.is_root() {
-                true => self.base = What::Unknown,
-                false => self.add(target, What::Unknown),
+                true => self.base = Content::Unknown,
+                false => self.add(target, Content::Unknown),
             }
         }
     }
@@ -172,19 +172,19 @@ impl View {
     }
 
     /// What is at a path, for one who may search directories as `may` says.
-    pub fn find(&self, path: &Path, may: Option<May<'_>>) -> Sight {
+    pub fn find(&self, path: &Path, may: Option<SearchPermission<'_>>) -> Lookup {
         let (mut linked, mut read_only) = (false, false);
         match self.walk(path.as_os_str().as_bytes(), may, &mut linked, &mut read_only) {
             Ok(Node::Tree(held, tree)) => match held.fd().try_clone_to_owned() {
-                Ok(fd) => Sight::There(Thing { fd, linked, no_exec: tree.no_exec, mapped: tree.mapped }),
-                Err(_) => Sight::Unknown,
+                Ok(fd) => Lookup::There(Found { fd, linked, no_exec: tree.no_exec, mapped: tree.mapped }),
+                Err(_) => Lookup::Unknown,
             },
-            Ok(Node::Empty | Node::Unknown) => Sight::Unknown,
+            Ok(Node::Empty | Node::Unknown) => Lookup::Unknown,
             Err(errno @ (Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::EACCES)) => {
-                Sight::Missing { errno, linked, read_only }
+                Lookup::Missing { errno, linked, read_only }
             }
             // What we may not see, the container's user still may.
-            Err(_) => Sight::Unknown,
+            Err(_) => Lookup::Unknown,
         }
     }
 
@@ -194,10 +194,10 @@ impl View {
     /// Those of [`Opened::make_dir`](super::Opened::make_dir).
     pub fn check_dir(&self, path: &Path) -> Result<()> {
         let outcome = match self.find(path, None) {
-            Sight::Missing { errno: Errno::ENOENT, read_only: false, .. } => Ok(()),
-            Sight::Missing { errno: Errno::ENOENT, .. } => Err(Errno::EROFS),
-            Sight::Missing { errno, .. } => Err(errno),
-            Sight::There(_) | Sight::Unknown => Ok(()),
+            Lookup::Missing { errno: Errno::ENOENT, read_only: false, .. } => Ok(()),
+            Lookup::Missing { errno: Errno::ENOENT, .. } => Err(Errno::EROFS),
+            Lookup::Missing { errno, .. } => Err(errno),
+            Lookup::There(_) | Lookup::Unknown => Ok(()),
         };
         outcome.with_context(|| format!("make the directory {}", path.display()))
     }
@@ -205,7 +205,7 @@ impl View {
     fn walk<'a>(
         &'a self,
         path: &[u8],
-        may: Option<May<'_>>,
+        may: Option<SearchPermission<'_>>,
         linked: &mut bool,
         read_only: &mut bool,
     ) -> Result<Node<'a>, Errno> {
@@ -263,7 +263,7 @@ impl View {
     }
 
     /// What is mounted at a place, and not hidden by a later mount above it.
-    fn mounted(&self, place: &[u8]) -> Option<&What> {
+    fn mounted(&self, place: &[u8]) -> Option<&Content> {
         let index = self.mounts.iter().rposition(|(target, _)| target.bytes() == place)?;
         let here = &self.mounts[index].0;
         let hidden = self.mounts[index + 1..].iter().any(|(later, _)| here.is_below(later.bytes()));
@@ -275,11 +275,11 @@ impl View {
     }
 }
 
-fn start(what: &What) -> Node<'_> {
+fn start(what: &Content) -> Node<'_> {
     match what {
-        What::Tree(tree) => Node::Tree(Held::Mount(tree.fd.as_fd()), tree),
-        What::Empty => Node::Empty,
-        What::Unknown => Node::Unknown,
+        Content::Tree(tree) => Node::Tree(Held::Mount(tree.fd.as_fd()), tree),
+        Content::Empty => Node::Empty,
+        Content::Unknown => Node::Unknown,
     }
 }
 
@@ -308,7 +308,7 @@ mod tests {
     impl Scratch {
         /// An image with a program and links, and beside it what the host has.
         fn new(name: &str) -> Scratch {
-            let dir = std::env::temp_dir().join(format!("corten-view-{}-{name}", std::process::id()));
+            let dir = std::env::temp_dir().join(format!("corten-preview-{}-{name}", std::process::id()));
             for sub in ["image/bin", "image/data", "host"] {
                 fs::create_dir_all(dir.join(sub)).unwrap();
             }
@@ -321,13 +321,13 @@ mod tests {
             Scratch(dir)
         }
 
-        fn tree(&self, name: &str) -> What {
-            What::Tree(Tree::new(open(&self.0.join(name), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap()))
+        fn tree(&self, name: &str) -> Content {
+            Content::Tree(Tree::new(open(&self.0.join(name), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap()))
         }
 
-        fn view(&self) -> View {
+        fn preview(&self) -> Preview {
             let root = open(&self.0.join("image"), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
-            View::new(Root::new(root), self.tree("image"))
+            Preview::new(Root::new(root), self.tree("image"))
         }
     }
 
@@ -337,18 +337,18 @@ mod tests {
         }
     }
 
-    fn word(view: &View, path: &str) -> String {
-        match view.find(Path::new(path), None) {
-            Sight::There(_) => "there".into(),
-            Sight::Missing { errno, .. } => format!("{errno:?}"),
-            Sight::Unknown => "unknown".into(),
+    fn word(preview: &Preview, path: &str) -> String {
+        match preview.find(Path::new(path), None) {
+            Lookup::There(_) => "there".into(),
+            Lookup::Missing { errno, .. } => format!("{errno:?}"),
+            Lookup::Unknown => "unknown".into(),
         }
     }
 
     #[test]
     fn links_stay_in_the_image() {
         let scratch = Scratch::new("links");
-        let view = scratch.view();
+        let preview = scratch.preview();
         for (path, expected) in [
             ("/bin/sh", "there"),
             ("/abs/sh", "there"),
@@ -360,19 +360,19 @@ mod tests {
             ("/bin/sh/x", "ENOTDIR"),
             ("/nowhere", "ENOENT"),
         ] {
-            assert_eq!(word(&view, path), expected, "{path}");
+            assert_eq!(word(&preview, path), expected, "{path}");
         }
     }
 
     #[test]
     fn mounts_hide_what_they_cover_and_show_what_they_are_made_of() {
         let scratch = Scratch::new("mounts");
-        let mut view = scratch.view();
-        let inside = |path: &str| Inside::new(Path::new(path)).unwrap();
-        view.add(inside("/data"), scratch.tree("host"));
-        view.add(inside("/bin"), What::Empty);
-        view.add(inside("/bin/deep/er"), scratch.tree("image/bin"));
-        view.add(inside("/proc"), What::Unknown);
+        let mut preview = scratch.preview();
+        let inside = |path: &str| RootRelPath::new(Path::new(path)).unwrap();
+        preview.add(inside("/data"), scratch.tree("host"));
+        preview.add(inside("/bin"), Content::Empty);
+        preview.add(inside("/bin/deep/er"), scratch.tree("image/bin"));
+        preview.add(inside("/proc"), Content::Unknown);
         for (path, expected) in [
             ("/data/secret", "there"),
             ("/bin/sh", "ENOENT"),
@@ -380,10 +380,10 @@ mod tests {
             ("/bin/deep/er/sh", "there"),
             ("/proc/self", "unknown"),
         ] {
-            assert_eq!(word(&view, path), expected, "{path}");
+            assert_eq!(word(&preview, path), expected, "{path}");
         }
-        view.add(inside("/bin"), scratch.tree("image/bin"));
-        assert_eq!(word(&view, "/bin/deep/er/sh"), "ENOENT");
-        assert_eq!(word(&view, "/bin/sh"), "there");
+        preview.add(inside("/bin"), scratch.tree("image/bin"));
+        assert_eq!(word(&preview, "/bin/deep/er/sh"), "ENOENT");
+        assert_eq!(word(&preview, "/bin/sh"), "there");
     }
 }

@@ -14,23 +14,23 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::fchdir;
 use oci_spec::runtime::Mount as Entry;
 
-use super::idmap::{Container, Maps, Namespaces as UserNamespaces};
+use super::idmap::{ContainerUserns, Maps, UserNamespaces};
 use super::mount::{Mount, MountContext, PlanContext};
-use super::path::{Inside, Root};
+use super::path::{Root, RootRelPath};
 use super::procfs::Shown;
 use super::request::{Isolation, Namespaces, OpenIn, mount_namespace};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::Errno;
-use crate::sys::mount::{Change, attr, change, spread, where_mounted};
+use crate::sys::mount::{Attr, Change, Propagation, change, where_mounted};
 
 /// Mounts to add, compiled.
 pub struct Additions(Vec<Mount>);
 
 /// Mounts to take off, with what a message calls them.
-pub struct Removals(Vec<(usize, Inside)>);
+pub struct Removals(Vec<(usize, RootRelPath)>);
 
 /// What of the host a process that joins the container's mount namespace takes there: opened before it goes.
-pub struct Outside {
+pub struct HostHandles {
     /// `/proc/self/fd`: the way to unmount by descriptor, whatever the container has at `/proc`.
     descriptors: OwnedFd,
     /// The mount namespace that it must have left.
@@ -49,12 +49,12 @@ impl Additions {
             bundle,
             namespaces,
             container_maps: &Maps::default(),
-            root_propagation: spread::SLAVE,
+            root_propagation: Propagation::Slave,
             label: None,
         };
         let plan = |(index, entry)| {
             let field = |name: &str| format!("/mounts/{index}/{name}");
-            if Inside::new(Entry::destination(entry)).is_ok_and(|target| target.is_root()) {
+            if RootRelPath::new(Entry::destination(entry)).is_ok_and(|target| target.is_root()) {
                 return Err(Error::new("nothing can be mounted on the root of a container that runs")
                     .field(field("destination")));
             }
@@ -70,7 +70,8 @@ impl Additions {
     /// On the host: takes the sources of binds, and makes what only the host can. `user_namespace` is the container's, if it
     /// has one and it can be reached.
     pub fn open(&self, user_namespace: Option<BorrowedFd<'_>>) -> Result<Vec<Option<OwnedFd>>> {
-        let mut user_namespaces = UserNamespaces::new(user_namespace.map_or(Container::Later, Container::Joined));
+        let mut user_namespaces =
+            UserNamespaces::new(user_namespace.map_or(ContainerUserns::NotYet, ContainerUserns::Joined));
         let mut open = |mount: &Mount| match (mount.opened_in() == OpenIn::Host)
             .then(|| mount.open(&mut user_namespaces))
             .transpose()?
@@ -92,7 +93,7 @@ impl Additions {
     /// In a process of the container's namespaces but that of pids: makes each procfs, attached nowhere. `shown` is that
     /// namespace, where the container has one.
     pub fn make_procfs(&self, shown: Option<&Shown>) -> Result<Vec<OwnedFd>> {
-        let mut user_namespaces = UserNamespaces::new(Container::Later);
+        let mut user_namespaces = UserNamespaces::new(ContainerUserns::NotYet);
         let all = self.0.iter().filter(|mount| mount.shows_processes());
         all.map(|mount| mount.open_showing(&mut user_namespaces, shown).map(|(tree, _)| tree)).collect()
     }
@@ -105,7 +106,7 @@ impl Additions {
 
     /// In a process of the container's namespaces, with umask 0: puts all in place, or nothing. Mount points that were
     /// made stay.
-    pub fn attach(&self, trees: Vec<Option<OwnedFd>>, outside: &Outside) -> Result<()> {
+    pub fn attach(&self, trees: Vec<Option<OwnedFd>>, outside: &HostHandles) -> Result<()> {
         let root = outside.left()?;
         // Whatever lies below a shared mount is shared by being attached there.
         let context = MountContext { cgroup: None, shared: true, shown: None };
@@ -117,7 +118,7 @@ impl Additions {
             let Some(tree) = attached.last() else { return Ok(()) };
             mount.set_propagation_again(tree, &context)?;
             if mount.is_read_only_last() {
-                let made = change(tree, false, Change::set(attr::RDONLY)).context("make a tmpfs read-only");
+                let made = change(tree, false, Change::set(Attr::RDONLY)).context("make a tmpfs read-only");
                 made.field(|| mount.pointer())?;
             }
             Ok(())
@@ -132,10 +133,10 @@ impl Additions {
 impl Removals {
     /// Compiles the destinations of a list of mounts; nothing else of it counts.
     pub fn plan(entries: &[Entry]) -> Result<Removals> {
-        let mut list: Vec<(usize, Inside)> = Vec::with_capacity(entries.len());
+        let mut list: Vec<(usize, RootRelPath)> = Vec::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
             let field = || pointer(index);
-            let target = Inside::new(entry.destination()).field(field)?;
+            let target = RootRelPath::new(entry.destination()).field(field)?;
             if target.is_root() {
                 return Err(Error::new("the root of a container cannot be taken off").field(field()));
             }
@@ -149,9 +150,9 @@ impl Removals {
 
     /// In a process of the container's namespaces: takes them off, the last one first, with what is mounted below them. All
     /// are looked up before the first goes, so that a name that is wrong changes nothing.
-    pub fn apply(&self, outside: &Outside) -> Result<()> {
+    pub fn apply(&self, outside: &HostHandles) -> Result<()> {
         let root = outside.left()?;
-        let find = |(index, target): &(usize, Inside)| {
+        let find = |(index, target): &(usize, RootRelPath)| {
             let find = || {
                 let place = root.find(target)?;
                 match where_mounted(&place.fd)? {
@@ -179,13 +180,13 @@ fn pointer(index: usize) -> String {
     format!("/mounts/{index}/destination")
 }
 
-fn still_there(root: &Root, target: &Inside, mount: u64) -> bool {
+fn still_there(root: &Root, target: &RootRelPath, mount: u64) -> bool {
     root.find(target).and_then(|place| where_mounted(&place.fd)).is_ok_and(|there| there == Some(mount))
 }
 
-impl Outside {
+impl HostHandles {
     /// On the host, in the process that is to join the container.
-    pub fn open() -> Result<Outside> {
+    pub fn open() -> Result<HostHandles> {
         let open = || -> Result<OwnedFd> {
             let directory =
                 open("/proc/self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -193,7 +194,7 @@ impl Outside {
             Ok(directory)
         };
         let namespace = mount_namespace();
-        Ok(Outside { descriptors: open().context("open /proc/self/fd")?, namespace })
+        Ok(HostHandles { descriptors: open().context("open /proc/self/fd")?, namespace })
     }
 
     /// The container's root, once its mount namespace is joined: there, `/` is what it was pivoted to. The root directory
@@ -201,7 +202,7 @@ impl Outside {
     fn left(&self) -> Result<Root> {
         let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
         let root = root.context("open the container's root")?;
-        // Asked of the host's procfs, which still knows this process.
+        // IdMapOption of the host's procfs, which still knows this process.
         let path = c"../ns/mnt";
         let stat = nix::sys::stat::fstatat(&self.descriptors, path, nix::fcntl::AtFlags::empty());
         let stat = stat.context("look at the container's mount namespace")?;

@@ -12,15 +12,15 @@ use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, chroot, fchdir, fchown, unlinkat};
 
 use super::filesystem::{finish, set, start};
-use super::idmap::{IdMap, Namespaces, Source};
-use super::kept::{self, DIRECTORY, DIRECTORY_PATH, Place, check_outside};
+use super::idmap::{IdMap, Origin, UserNamespaces};
 use super::options::Parameter;
+use super::overlay_dir::{self, DIRECTORY, DIRECTORY_PATH, OverlayDir, check_outside};
 use super::stack::{Stack, remedy};
 use crate::error::{Context, Error, Result, ensure};
 use crate::host;
 use crate::sys::Errno;
 use crate::sys::clone::{setns, unshare};
-use crate::sys::mount::{Change, attach, attr, change_all, clone_fd, spread};
+use crate::sys::mount::{Attr, Change, Propagation, attach, change_all, clone_fd};
 use crate::sys::ns::Flags;
 
 /// The annotation's name.
@@ -44,7 +44,7 @@ const INSIDE_WORK: &[&CStr] = &[c"work", c"index"];
 
 /// The overlay above an image directory, compiled.
 #[derive(Debug)]
-pub(super) struct Cover {
+pub(super) struct ImageOverlay {
     upper: Upper,
     /// The root becomes read-only in the end: only mount points are made in the upper layer.
     pub(super) read_only: bool,
@@ -58,10 +58,10 @@ enum Upper {
     /// Into memory, and away with the container.
     Memory { size: Option<CString> },
     /// Into a directory, to be found there by the next container.
-    Directory { place: Place, work: CString },
+    Directory { place: OverlayDir, work: CString },
 }
 
-impl Cover {
+impl ImageOverlay {
     /// Compiles the annotation of a container, with or without a user namespace; `bundle` is where a relative path
     /// starts.
     pub(super) fn plan(
@@ -70,12 +70,12 @@ impl Cover {
         id: &str,
         label: Option<&str>,
         user_namespace: bool,
-    ) -> Result<Cover> {
+    ) -> Result<ImageOverlay> {
         let label = label.map(|label| Parameter::new(&format!("context={label}"))).transpose()?;
         let (form, mapped) = form(value);
         let upper = Upper::parse(value, bundle, id)?;
         ensure!(user_namespace || !mapped, "{value:?} asks for a map of owners, which belongs to a user namespace");
-        Ok(Cover { upper, read_only: form == "readonly", map: mapped.then(IdMap::of_container), label })
+        Ok(ImageOverlay { upper, read_only: form == "readonly", map: mapped.then(IdMap::of_container), label })
     }
 
     /// Whether what is written can be kept where it is to be; nothing is made.
@@ -83,19 +83,24 @@ impl Cover {
         let Upper::Directory { place, .. } = &self.upper else { return Ok(()) };
         let look = || match place.open() {
             Err(Errno::ENOENT) => place.open_parent(image).map(drop),
-            opened => check_outside(kept::explain(opened, "open the directory")?.as_fd(), image),
+            opened => check_outside(overlay_dir::explain(opened, "open the directory")?.as_fd(), image),
         };
         let outcome = look().with_context(|| format!("keep what is written in {}", place.path().display()));
         outcome.context("make the overlay above the image").field(|| FIELD)
     }
 
     /// On the host: makes it as a detached mount. `image` is its lowest layer, the directory at `path`.
-    pub(super) fn mount(&self, image: BorrowedFd<'_>, path: &Path, namespaces: &mut Namespaces<'_>) -> Result<OwnedFd> {
+    pub(super) fn mount(
+        &self,
+        image: BorrowedFd<'_>,
+        path: &Path,
+        namespaces: &mut UserNamespaces<'_>,
+    ) -> Result<OwnedFd> {
         let made = match &self.map {
             None => self.mount_above(image),
             Some(map) => (|| {
                 let mapped = clone_fd(image, false).context("clone the image directory")?;
-                map.apply(&mapped, namespaces, Source::Path(path))?;
+                map.apply(&mapped, namespaces, Origin::Path(path))?;
                 self.mount_above(mapped.as_fd())
             })()
             .hint("owners of an image can be mapped from Linux 6.15 on"),
@@ -138,16 +143,16 @@ impl Cover {
         if let Some(label) = &self.label {
             set(&filesystem, &label.key, label.value.as_deref())?;
         }
-        let tmpfs = finish(&filesystem, attr::empty())?;
+        let tmpfs = finish(&filesystem, Attr::empty())?;
         place(&tmpfs)?;
         let (upper, work) = (make_upper(tmpfs.as_fd(), image)?, make_directory(tmpfs.as_fd(), c"work")?);
         self.stack(image, upper, work)
     }
 
-    fn in_directory(&self, image: BorrowedFd<'_>, place: &Place, work: &CStr) -> Result<OwnedFd> {
+    fn in_directory(&self, image: BorrowedFd<'_>, place: &OverlayDir, work: &CStr) -> Result<OwnedFd> {
         let directory = match place.open() {
             Err(Errno::ENOENT) => place.make(image)?,
-            opened => kept::explain(opened, "open the directory")?,
+            opened => overlay_dir::explain(opened, "open the directory")?,
         };
         check_outside(directory.as_fd(), image)?;
         // Until it is closed: by then the kernel knows that the upper layer is in use.
@@ -173,13 +178,13 @@ impl Cover {
         stack.add(c"lowerdir+", image.try_clone_to_owned()?, &"the image directory")?;
         stack.add(c"upperdir", upper, &"the upper layer")?;
         stack.add(c"workdir", work, &"the work directory")?;
-        stack.mount(attr::empty()).map_err(remedy)
+        stack.mount(Attr::empty()).map_err(remedy)
     }
 }
 
 /// The directory of `dir=` as it is written, where that is no path below the bundle.
 pub fn outside(value: &str) -> Option<&Path> {
-    form(value).0.strip_prefix("dir=").map(Path::new).filter(|path| !kept::is_below(path))
+    form(value).0.strip_prefix("dir=").map(Path::new).filter(|path| !overlay_dir::is_below(path))
 }
 
 /// The form that an annotation has, and whether owners are mapped.
@@ -202,7 +207,10 @@ impl Upper {
             }
             Some(("dir", path)) if !path.is_empty() => {
                 text(path)?;
-                Ok(Upper::Directory { place: Place::new(bundle, path.as_ref()), work: text(&format!("{WORK}{id}"))? })
+                Ok(Upper::Directory {
+                    place: OverlayDir::new(bundle, path.as_ref()),
+                    work: text(&format!("{WORK}{id}"))?,
+                })
             }
             _ => Err(Error::new(format!("{value:?} is not understood")).hint(format!("write {FORMS}"))),
         }
@@ -280,7 +288,7 @@ fn is_in_use(upper: &OwnedFd, image: BorrowedFd<'_>) -> Result<bool> {
     stack.add(c"lowerdir+", image.try_clone_to_owned()?, &"the image directory")?;
     stack.add(c"upperdir", upper.try_clone()?, &"the upper layer")?;
     stack.add(c"workdir", upper.try_clone()?, &"the work directory")?;
-    Ok(stack.mount(attr::empty()).is_err_and(|error| error.errno() == Some(Errno::EBUSY)))
+    Ok(stack.mount(Attr::empty()).is_err_and(|error| error.errno() == Some(Errno::EBUSY)))
 }
 
 /// The upper layer, whose root is the container's: a new one looks like the image's.
@@ -320,7 +328,7 @@ fn elsewhere<T>(image: BorrowedFd<'_>, work: impl FnOnce(BorrowedFd<'_>, Borrowe
     fchdir(image).context("enter the image directory")?;
     let done = unshare(Flags::MOUNT).context("make a mount namespace").and_then(|()| {
         let work = || {
-            change_all(Change::spread(spread::PRIVATE)).context("set mount propagation of /")?;
+            change_all(Change::propagation(Propagation::Private)).context("set mount propagation of /")?;
             let image = here(".")?;
             work(image.as_fd(), image.as_fd())
         };
@@ -350,9 +358,9 @@ mod tests {
     #[test]
     fn the_forms_of_the_annotation_are_understood() {
         let memory = |size: Option<&CStr>| Upper::Memory { size: size.map(CStr::to_owned) };
-        let directory = |place: Place| Upper::Directory { place, work: c"work-web".to_owned() };
-        let below = |path: &str| directory(Place::Bundle { bundle: "/b".into(), path: path.into() });
-        let anywhere = |path: &str| directory(Place::Host(path.into()));
+        let directory = |place: OverlayDir| Upper::Directory { place, work: c"work-web".to_owned() };
+        let below = |path: &str| directory(OverlayDir::Bundle { bundle: "/b".into(), path: path.into() });
+        let anywhere = |path: &str| directory(OverlayDir::Host(path.into()));
         for (value, upper) in [
             ("tmpfs", memory(None)),
             ("readonly", memory(None)),
@@ -368,8 +376,8 @@ mod tests {
         ] {
             assert_eq!(parse(value).unwrap(), upper, "{value}");
         }
-        assert!(Cover::plan("readonly", Path::new("/b"), "web", None, false).unwrap().read_only);
-        assert!(!Cover::plan("tmpfs", Path::new("/b"), "web", None, false).unwrap().read_only);
+        assert!(ImageOverlay::plan("readonly", Path::new("/b"), "web", None, false).unwrap().read_only);
+        assert!(!ImageOverlay::plan("tmpfs", Path::new("/b"), "web", None, false).unwrap().read_only);
     }
 
     #[test]
@@ -398,17 +406,17 @@ mod tests {
         let before = (mounts(), std::env::current_dir().unwrap());
         let host = || {
             crate::rootfs::stack::linux::play(5, 14);
-            let cover = Cover::plan(value, base, "web", None, false).unwrap();
-            let made = match &cover.upper {
-                Upper::Memory { size } => cover.in_memory_elsewhere(image.as_fd(), size.as_deref()),
-                Upper::Directory { .. } => cover.mount_above(image.as_fd()),
+            let overlay = ImageOverlay::plan(value, base, "web", None, false).unwrap();
+            let made = match &overlay.upper {
+                Upper::Memory { size } => overlay.in_memory_elsewhere(image.as_fd(), size.as_deref()),
+                Upper::Directory { .. } => overlay.mount_above(image.as_fd()),
             };
             let tree = made.map_err(|error| error.to_string())?;
             assert_eq!((mounts(), std::env::current_dir().unwrap()), before);
             Ok(tree)
         };
         apart(CloneFlags::CLONE_NEWNS, None, host, |tree| {
-            change_all(Change::spread(spread::PRIVATE)).unwrap();
+            change_all(Change::propagation(Propagation::Private)).unwrap();
             attach(&tree, open(&scratch, OFlag::O_PATH, Mode::empty()).unwrap()).unwrap();
             std::fs::write(scratch.join("new"), "").map_err(|error| error.to_string())?;
             std::fs::remove_dir(scratch.join("sub")).map_err(|error| error.to_string())?;

@@ -10,7 +10,7 @@ use std::vec;
 use nix::sys::socket::MsgFlags;
 use nix::unistd::Pid;
 
-use super::idmap::{Container, Maps, Namespaces};
+use super::idmap::{ContainerUserns, Maps, UserNamespaces};
 use super::mount::Mount;
 use super::request::OpenIn;
 use crate::error::{Context, Error, Result};
@@ -24,7 +24,7 @@ const BATCH: usize = 128;
 
 /// The trees of the mounts that are opened on the host, in their order.
 #[derive(Default)]
-pub(super) struct Sources {
+pub(super) struct MountFds {
     /// Those that are open.
     held: vec::IntoIter<OwnedFd>,
     /// Which mounts' owners are mapped by the container's user namespace: their index, and that of their tree.
@@ -33,20 +33,20 @@ pub(super) struct Sources {
     queue: Option<OwnedFd>,
 }
 
-impl Sources {
+impl MountFds {
     /// Takes the trees. `joined` is the user namespace that the container joins, `maps` are those of the one that it
     /// gets otherwise.
-    pub(super) fn open(mounts: &[Mount], joined: Option<BorrowedFd<'_>>, maps: &Maps) -> Result<Sources> {
+    pub(super) fn open(mounts: &[Mount], joined: Option<BorrowedFd<'_>>, maps: &Maps) -> Result<MountFds> {
         let on_host = || mounts.iter().enumerate().filter(|(_, mount)| mount.opened_in() == OpenIn::Host);
         let many = on_host().count() > HELD;
         let container = match joined {
-            Some(fd) => Container::Joined(fd),
+            Some(fd) => ContainerUserns::Joined(fd),
             // What is under way cannot be mapped any more.
-            None if many => Container::Like(maps.clone()),
-            None => Container::Later,
+            None if many => ContainerUserns::Like(maps.clone()),
+            None => ContainerUserns::NotYet,
         };
-        let mut namespaces = Namespaces::new(container);
-        let mut sources = Sources::default();
+        let mut namespaces = UserNamespaces::new(container);
+        let mut sources = MountFds::default();
         if many {
             sources.queue = Some(fill(on_host().map(|(_, mount)| Ok(mount.open(&mut namespaces)?.0)))?);
             return Ok(sources);

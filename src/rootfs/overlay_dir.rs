@@ -16,7 +16,7 @@ pub(super) const DIRECTORY_PATH: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY)
 
 /// Where the directory is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum OverlayDir {
     /// Below the bundle, which no link and no mount on the way may leave: that much an image may ask for.
     Bundle { bundle: PathBuf, path: PathBuf },
     /// Anywhere on the host.
@@ -28,19 +28,19 @@ pub(super) fn is_below(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }
 
-impl Place {
-    pub(super) fn new(bundle: &Path, path: &Path) -> Place {
+impl OverlayDir {
+    pub(super) fn new(bundle: &Path, path: &Path) -> OverlayDir {
         match is_below(path) {
-            true => Place::Bundle { bundle: bundle.to_owned(), path: path.to_owned() },
-            false => Place::Host(bundle.join(path)),
+            true => OverlayDir::Bundle { bundle: bundle.to_owned(), path: path.to_owned() },
+            false => OverlayDir::Host(bundle.join(path)),
         }
     }
 
     /// The whole path.
     pub(super) fn path(&self) -> PathBuf {
         match self {
-            Place::Bundle { bundle, path } => bundle.join(path),
-            Place::Host(path) => path.clone(),
+            OverlayDir::Bundle { bundle, path } => bundle.join(path),
+            OverlayDir::Host(path) => path.clone(),
         }
     }
 
@@ -50,7 +50,7 @@ impl Place {
 
     /// The path, of which the beginning may be the bundle.
     fn written(&self) -> &Path {
-        let (Place::Bundle { path, .. } | Place::Host(path)) = self;
+        let (OverlayDir::Bundle { path, .. } | OverlayDir::Host(path)) = self;
         path
     }
 
@@ -58,10 +58,10 @@ impl Place {
     fn open_at(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
         match self {
             // The bundle itself is an empty path.
-            Place::Bundle { bundle, .. } => {
+            OverlayDir::Bundle { bundle, .. } => {
                 open_beneath(open(bundle, DIRECTORY_PATH, Mode::empty())?, &Path::new(".").join(path), flags)
             }
-            Place::Host(_) => open(path, flags, Mode::empty()),
+            OverlayDir::Host(_) => open(path, flags, Mode::empty()),
         }
     }
 
