@@ -13,6 +13,23 @@ use super::{Errno, Result};
 /// clone3(2), Linux 5.7; libc's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// The argument of clone3(2), `struct clone_args` of linux/sched.h; libc does not have it for every architecture.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
 /// Which side of a fork the caller is on.
 pub enum Fork {
     /// The parent, with the child's pid as the parent's pid namespace sees it, and its pidfd.
@@ -41,12 +58,13 @@ pub fn clone3_sibling(new: Flags) -> Result<Fork> {
 
 fn create(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     let mut pidfd: RawFd = -1;
-    // SAFETY: `clone_args` is plain integers, for which all-zero is the documented default.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | libc::CLONE_PIDFD as u64;
-    args.pidfd = &raw mut pidfd as u64;
-    // With CLONE_PARENT the new process takes the caller's exit signal and the field must be empty.
-    args.exit_signal = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
+    let mut args = CloneArgs {
+        flags: flags | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        // With CLONE_PARENT the new process takes the caller's exit signal and the field must be empty.
+        exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
+        ..CloneArgs::default()
+    };
     if let Some(dir) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = dir.as_raw_fd() as u64;
@@ -55,7 +73,7 @@ fn create(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Fork> {
     spare_shared_pages();
     // SAFETY: without CLONE_VM the child gets its own copy of this memory, as after fork(2), and returns here on that
     // copy's stack. No other thread exists (the crate starts none), so no lock of the allocator can be held in the copy.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>()) };
     match pid {
         -1 => Err(Errno::last()),
         0 => Ok(Fork::Child),
@@ -132,7 +150,7 @@ impl By {
     /// Number and arguments of the call, as a filter sees them; addresses are zero.
     pub fn call(self) -> (libc::c_long, [u64; 6]) {
         match self {
-            By::Clone3 => (libc::SYS_clone3, [0, size_of::<libc::clone_args>() as u64, 0, 0, 0, 0]),
+            By::Clone3 => (libc::SYS_clone3, [0, size_of::<CloneArgs>() as u64, 0, 0, 0, 0]),
             By::Clone if cfg!(target_arch = "s390x") => (libc::SYS_clone, [0, SIBLING, 0, 0, 0, 0]),
             By::Clone => (libc::SYS_clone, [SIBLING, 0, 0, 0, 0, 0]),
         }
@@ -147,15 +165,13 @@ impl By {
 pub fn sibling(by: By, pid: &SharedPid) -> Result<bool> {
     let place = pid.0.as_ptr();
     spare_shared_pages();
-    // SAFETY: `clone_args` is plain integers, for which all-zero is the documented default. Without CLONE_VM the new
-    // process gets its own copy of this memory, as after fork(2), and returns here on that copy's stack; no other thread
-    // exists. The kernel writes one integer to live memory of ours.
+    // SAFETY: without CLONE_VM the new process gets its own copy of this memory, as after fork(2), and returns here on that
+    // copy's stack; no other thread exists. The kernel writes one integer to live memory of ours.
     let made = unsafe {
         match by {
             By::Clone3 => {
-                let mut args: libc::clone_args = std::mem::zeroed();
-                (args.flags, args.parent_tid) = (SIBLING, place as u64);
-                libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+                let mut args = CloneArgs { flags: SIBLING, parent_tid: place as u64, ..CloneArgs::default() };
+                libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<CloneArgs>())
             }
             // There the stack comes first, clone(2), "C library/kernel differences".
             By::Clone if cfg!(target_arch = "s390x") => libc::syscall(libc::SYS_clone, 0, SIBLING, place, 0, 0),
