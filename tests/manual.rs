@@ -242,6 +242,43 @@ fn bash_completes_ids_signals_and_options_that_are_not_hidden() {
 }
 
 #[test]
+fn the_reference_has_each_command_with_its_options_and_links_to_it() {
+    if peers_lack_it() {
+        return;
+    }
+    let sandbox = Sandbox::of_this_test();
+    let Some(place) = pages(&sandbox) else { return };
+    let text = fs::read_to_string(place.join("commands.md")).expect("the reference");
+    let chapters: Vec<(&str, &str)> =
+        text.split("\n## ").skip(1).map(|chapter| chapter.split_once('\n').expect("a title")).collect();
+    let titles: Vec<String> = chapters.iter().map(|(title, _)| (*title).to_owned()).collect();
+    let all = commands(&sandbox);
+    let title = |words: &Vec<String>| [&["corten".to_owned()], &words[..]].concat().join(" ");
+    assert_eq!(titles.iter().collect::<BTreeSet<_>>(), all.iter().map(title).collect::<BTreeSet<_>>().iter().collect());
+    for words in &all {
+        let wanted = title(words);
+        let (_, chapter) = chapters.iter().find(|(title, _)| *title == wanted).expect("a chapter");
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let help = help(&sandbox, &words, "80");
+        let options = help.lines().skip_while(|line| *line != "Options:").take_while(|line| !line.is_empty());
+        let spelled = options.filter_map(|line| line.split_once("--").filter(|(before, _)| before.len() == 6));
+        let options: Vec<&str> = spelled.filter_map(|(_, rest)| rest.split([' ', ',']).next()).collect();
+        assert!(options.contains(&"help"), "{wanted}: {options:?}");
+        for option in options {
+            assert!(chapter.contains(&format!("--{option}")), "{wanted}: --{option}");
+        }
+        let fences = chapter.lines().filter(|line| line.starts_with("```")).count();
+        assert!(fences >= 2 && fences % 2 == 0, "{wanted}: {fences} ends of blocks");
+    }
+    // A mark of the texts that is none of Markdown's would be left.
+    assert!(!text.contains(" _"), "{:?}", text.lines().find(|line| line.contains(" _")));
+    let links = text.split("](#").skip(1).map(|rest| rest.split(')').next().expect("an end"));
+    let anchors: BTreeSet<String> = titles.iter().map(|title| title.replace(' ', "-")).collect();
+    let lost: Vec<&str> = links.filter(|link| !anchors.contains(*link)).collect();
+    assert_eq!(lost, [""; 0]);
+}
+
+#[test]
 fn completions_and_pages_are_silent_about_hidden_options() {
     if peers_lack_it() {
         return;
@@ -249,8 +286,8 @@ fn completions_and_pages_are_silent_about_hidden_options() {
     let sandbox = Sandbox::of_this_test();
     let Some(place) = pages(&sandbox) else { return };
     let man = fs::read_dir(place.join("man")).expect("man pages").flatten().map(|entry| entry.path());
-    let shells = ["corten.bash", "_corten", "corten.fish"].map(|name| place.join(name));
-    for file in man.chain(shells) {
+    let others = ["corten.bash", "_corten", "corten.fish", "commands.md"].map(|name| place.join(name));
+    for file in man.chain(others) {
         let text = fs::read_to_string(&file).expect("a file").replace("\\-", "-");
         for hidden in ["rootless=", "no-subreaper", "kernel-memory", "cpu-rt-runtime"] {
             assert!(!text.contains(hidden), "{}: {hidden}", file.display());
