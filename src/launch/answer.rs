@@ -1,5 +1,4 @@
-//! What a process of the runtime that does one thing and ends has to say: one packet with descriptors, or with the reason
-//! why there are none.
+//! The reply of a short-lived helper process: one packet with descriptors, or with an error.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -14,12 +13,12 @@ pub const MOST: usize = 64;
 /// Room for an encoded error.
 const LIMIT: usize = 8192;
 
-/// The end of the runtime, and that of the other process.
+/// A socket pair: the runtime's end and the helper's.
 pub fn pair() -> std::result::Result<(OwnedFd, OwnedFd), Errno> {
     socket::pair()
 }
 
-/// Says it: `+` and the descriptors, [`MOST`] at most, or `-` and the error.
+/// Sends the reply: `+` and the descriptors, [`MOST`] at most, or `-` and the error.
 pub fn give(socket: BorrowedFd<'_>, done: &Result<Vec<OwnedFd>>) -> std::result::Result<(), Errno> {
     let (body, fds) = match done {
         Ok(fds) => (b"+".to_vec(), &fds[..]),
@@ -28,7 +27,7 @@ pub fn give(socket: BorrowedFd<'_>, done: &Result<Vec<OwnedFd>>) -> std::result:
     socket::send(socket, &body, fds, MsgFlags::empty(), None).map(drop)
 }
 
-/// Hears it. `None`: the other process ended without a word.
+/// Receives the reply. `None`: the helper ended without one.
 pub fn take(socket: BorrowedFd<'_>) -> std::result::Result<Option<Result<Vec<OwnedFd>>>, Errno> {
     let mut body = [0; LIMIT];
     let (length, fds) = socket::receive(socket, &mut body, MsgFlags::empty())?;

@@ -1,4 +1,4 @@
-//! A process of the runtime that does one thing in the namespaces of a container that exists, and ends.
+//! A helper process: it joins namespaces of a running container, does one thing there, and exits.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,9 +12,8 @@ use crate::sys::{self, ns};
 /// Does `work` in a process that joins namespaces of the container (`kinds`, of its first process `init`),
 /// and gives back the descriptors that it opened there. Before it joins, it `pack`s what it needs of the host.
 ///
-/// The pid namespace is never among the kinds: nobody in a container that has one sees the process, so nobody there can look
-/// into it, stop or kill it, and what it has begun it brings to an end. It does so, too, when the runtime gets a signal,
-/// or dies.
+/// The pid namespace is never among the kinds: so no process of a container with its own pid namespace sees the helper, and
+/// none can trace, stop or kill it. The helper finishes what it has begun even if the runtime gets a signal or dies.
 ///
 /// # Errors
 /// Those of `work`, as if it had been done here; that the process died, or could not join.
@@ -48,7 +47,7 @@ pub fn inside<T>(
     sys::process::unblock_signals().context("unblock signals")?;
     let Side::Host(_, pidfd) = side.phase("namespaces")? else { bail!("internal error: the helper process returned") };
     drop(theirs);
-    // What it has done is done. A call that fails with ENOMEM, say, leaves its answer to be received.
+    // Its work is done and cannot be undone. recvmsg(2) that fails, with ENOMEM for example, leaves the reply in the socket.
     let answer = answer::take(ours.as_fd()).or_else(|_| answer::take(ours.as_fd()));
     let fate = fork::fate(pidfd.as_fd());
     let silent = || Err(Error::new(format!("the helper process in the container {fate}")));
@@ -56,8 +55,8 @@ pub fn inside<T>(
 }
 
 fn enter(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Ids) -> Result<()> {
-    // In a container with the host's pid namespace, its processes must not look into this one, whose descriptors are still
-    // the host's (CVE-2016-9962). Root's is so from the start.
+    // A container that shares the host's pid namespace sees this process, which still holds descriptors of the host
+    // (CVE-2016-9962). A process of root is non-dumpable from the start.
     child::seclude()?;
     child::join_container(init, kinds, instead)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());

@@ -1,4 +1,4 @@
-//! The container's half of `create`: a container is built around this process, or around the one that it makes.
+//! The container's half of `create`: builds the container around this process, or around the one that it clones.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -30,7 +30,7 @@ pub struct Build {
     /// Whether systemd makes the cgroup, around this process; and the flag of a cgroup namespace when there is to be one that
     /// starts there.
     pub unit: Option<ns::Flags>,
-    /// Namespaces that this root has to make itself.
+    /// Namespaces that root of the user namespace unshares.
     pub late_namespaces: ns::Flags,
     /// The root filesystem.
     pub rootfs: Opened,
@@ -48,16 +48,16 @@ pub struct Build {
     pub domain_name: String,
 }
 
-/// The namespaces that a process has still to join or to make once it is born.
+/// The namespaces that a process joins or unshares after the clone.
 pub struct Entering {
-    /// Those to join. With a pid namespace among them this is an intermediate process, which is outside of that and makes
-    /// all that is new by itself.
+    /// Those to join. With a pid namespace among them this is an intermediate process: it stays outside of that namespace
+    /// and unshares all new ones itself.
     pub entries: Vec<Entry>,
     /// The new ones.
     pub new: ns::Flags,
-    /// Whether a user namespace is joined: then the clocks are set before its root is become.
+    /// Whether a user namespace is joined: then the clocks are set before the change to its root.
     pub joins_user: bool,
-    /// Who is become where the user namespace has no root.
+    /// The ids to take in a user namespace without a mapped root.
     pub instead: Ids,
 }
 
@@ -72,8 +72,8 @@ impl Entering {
         self.new.contains(ns::Flags::USER)
     }
 
-    /// Joins and makes them, `offsets` being the clocks of a new time namespace. Of a new user namespace the id maps are
-    /// still to be written.
+    /// Joins and unshares them, with `offsets` for the clocks of a new time namespace. The id maps of a new user namespace
+    /// are not written yet.
     pub fn enter(&self, offsets: Option<&Offsets>) -> Result<()> {
         let outside = self.is_outside();
         let late = offsets.filter(|_| !self.joins_user);
@@ -84,13 +84,14 @@ impl Entering {
         }
         let exposed = !self.entries.is_empty() && !self.has_new_user();
         if exposed && !outside {
-            // Others in a joined namespace must not look into this process, which still holds the host's descriptors
-            // (CVE-2016-9962). Root's is so from the start; where id maps are to be written, that is the host's part.
+            // Processes of a joined namespace must not trace this one, which still holds descriptors of the host
+            // (CVE-2016-9962). A process of root is non-dumpable from the start. With id maps to be written it has to
+            // stay dumpable: the host writes them to its /proc files.
             seclude()?;
         }
         fork::enter(&self.entries, offsets.filter(|_| self.joins_user), self.instead)?;
         if joins(&self.entries, ns::Flags::USER) {
-            // A change of ids has made the kernel forget it.
+            // The kernel cleared it with the change of ids (PR_SET_PDEATHSIG(2const)).
             end_with_host()?;
         }
         if outside && !self.new.is_empty() {
@@ -98,11 +99,11 @@ impl Entering {
         }
         // Before the ids change: then our files in /proc belong to the host's root, and we may not write our own offsets.
         late.zip(own).map_or(Ok(()), |(offsets, own)| offsets.enter(&own))?;
-        // Nobody sees an intermediate process in what it has joined so far, and its clocks are set.
+        // Late: no joined namespace shows the intermediate process so far, and it had to write its clock offsets.
         if exposed && outside { seclude() } else { Ok(()) }
     }
 
-    /// Makes the pid namespace that is joined the one of our children.
+    /// Makes the pid namespace that is joined that of future children, setns(2).
     pub fn choose_pid_namespace(&self) -> Result<()> {
         namespaces::choose_pid_namespace(&self.entries)
     }
@@ -118,17 +119,17 @@ impl Build {
         wire: &Wire,
     ) -> Result<Option<Procfs>> {
         let wanted = !self.sysctls.is_empty() || process.needs_proc();
-        // A procfs is made for the pid namespace that we are in, by who has power over that.
+        // A procfs shows the pid namespace of its maker, who needs CAP_SYS_ADMIN in the user namespace that owns it.
         let outside = self.namespaces.is_outside();
         if outside {
-            // While our own files in /proc are ours.
+            // Before the change of ids: afterwards this process does not own its /proc files.
             process.adopt(nix::unistd::getpid()).phase("process")?;
         }
         let early_choice = chooses_early(&self.namespaces.entries, self.namespaces.new).phase("namespaces")?;
         let early = if wanted && outside { Procfs::open().ok() } else { None };
         self.enter_namespaces(wire).phase("namespaces")?;
         ::log::trace!("namespaces entered");
-        // Mounted while the host's /proc is in sight, without which the kernel refuses one to a user namespace.
+        // While the host's /proc is still mounted: otherwise the kernel refuses a procfs to a user namespace.
         let procfs = match early {
             None if wanted => Some(Procfs::open().context("mount a private procfs").phase("namespaces")?),
             early => early,
@@ -141,17 +142,17 @@ impl Build {
         ::log::trace!("mounts and devices created");
         self.run_early_hooks(state, wire)?;
         if !early_choice {
-            // Not before: nothing but the last process that we make is to be born there.
+            // Late: only the last clone is to be born there.
             self.namespaces.choose_pid_namespace().phase("namespaces")?;
         }
         self.rootfs.pivot().phase("mounts")?;
         ::log::trace!("root pivoted");
-        // The host's /dev/null, with the mount it lies on, is nothing for the container.
+        // The container must not keep the host's /dev/null, nor the mount that it lies on.
         process::use_null_of(|| self.rootfs.null());
         // Before the root can become read-only.
         let what = || format!("make the working directory {}", process.cwd().display());
         self.rootfs.make_dir(process.cwd()).with_context(what).field(|| "/process/cwd").phase("mounts")?;
-        // The devpts is now the container's; /dev may still become read-only.
+        // After the pivot, so that it is the container's devpts; before /dev becomes read-only.
         if let Some(socket) = console {
             let pty = open_terminal(process).phase("terminal")?;
             self.rootfs.console(pty.replica()).phase("terminal")?;
@@ -186,7 +187,7 @@ impl Build {
             become_root(namespaces.instead, self.late_namespaces)?;
         }
         if self.net_devices {
-            // Before sysctls, which may be theirs.
+            // Before the sysctls, which may be those of the devices.
             wire.wait_go()?;
         }
         if namespaces.new.contains(ns::Flags::NETWORK) {
@@ -196,7 +197,7 @@ impl Build {
         self.rootfs.show_processes_of(pid.map(|entry| entry.fd.as_fd()))
     }
 
-    /// The standard wants these hooks after the mounts and before pivot_root.
+    /// After the mounts and before pivot_root (runtime-spec, "Lifecycle").
     fn run_early_hooks(&self, state: &dyn Fn(&'static str, i32) -> Vec<u8>, wire: &Wire) -> Result<()> {
         if self.host_hooks {
             wire.send(&Message::Hooks)?;
@@ -205,7 +206,7 @@ impl Build {
         if self.create_container.is_empty() {
             return Ok(());
         }
-        // The host may have ended before this process asked to end with it.
+        // The runtime may have died before this process set its parent death signal.
         wire.ensure_heard()?;
         nix::unistd::fchdir(self.rootfs.dir()).context("enter the root filesystem")?;
         let state = state("creating", nix::unistd::getpid().as_raw());
@@ -216,13 +217,13 @@ impl Build {
     }
 }
 
-/// Whether the pid namespace that is joined, if one is, has to be chosen first of all: the right to it does not come with
-/// the user namespace, and is gone there. What is made from then on is born in it.
+/// Whether a pid namespace has to be joined before the user namespace: it belongs to another one, over which this process
+/// has no capability after the join. Every child from then on is born in it.
 pub fn chooses_early(entries: &[Entry], new: ns::Flags) -> Result<bool> {
     let find = |kind| entries.iter().find(|entry| entry.kind.flag == kind).map(|entry| entry.fd.as_fd());
     let Some(pid) = find(ns::Flags::PID) else { return Ok(false) };
     let Some(user) = find(ns::Flags::USER) else { return Ok(new.contains(ns::Flags::USER)) };
-    // EPERM: one above our own.
+    // EPERM: an ancestor of our own user namespace.
     let Ok(owner) = sys::ns::owner(pid) else { return Ok(true) };
     let identity =
         |fd: BorrowedFd<'_>| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).context("stat a user namespace");

@@ -35,23 +35,23 @@ pub struct Script {
     pub seccomp: Option<Program>,
     /// Where to wait for `start`; `None` to go on at once.
     pub gate: Option<Waiting>,
-    /// Whether the host is told when all is done that may need it, since it has then something to do for the process.
+    /// Whether [`Message::Ready`] is sent: the host still has to act on the process, for example set its rlimits.
     pub announces: bool,
-    /// Whether the process that an intermediate one makes waits for the host.
+    /// Whether the process that an intermediate process clones waits for the host.
     pub awaited: bool,
-    /// Hooks between the gate and the program.
+    /// Hooks between the exec fifo and the program.
     pub start_container: Hooks,
     /// The state that hooks in the container's namespaces are given, for a status and pid.
     pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
-    /// Where this is an intermediate process: that of the process which it makes last.
+    /// In an intermediate process: where it publishes the pid of the process that it clones last.
     pub seat: Option<Seat>,
-    /// Whether nobody but init and what it starts is in the pid namespace.
+    /// Whether the pid namespace has no other processes than init and its descendants.
     pub alone: bool,
-    /// Where the reason of a failure is written once a filter forbids to send it.
+    /// Shared memory for the error, if the seccomp filter forbids to send it.
     pub slate: Option<Slate>,
-    /// Whether a filter forbids to say anything to the host.
+    /// Whether the loaded filter forbids all calls that send a message.
     pub mute: bool,
-    /// Whether a filter forbids to look for the reason of a failure.
+    /// Whether the loaded filter forbids the calls that find out why execve failed.
     pub blind: bool,
 }
 
@@ -65,20 +65,20 @@ pub enum Entrance {
 
 /// A container to join.
 pub struct Join {
-    /// The handle of its first process.
+    /// A pidfd of init.
     pub init: OwnedFd,
-    /// The namespaces to join through it; that of pids becomes the one of children.
+    /// The namespaces to join through it. A pid namespace becomes that of future children.
     pub kinds: ns::Flags,
 }
 
-/// Carries the script out.
+/// Runs the script.
 pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
     trace::enter_container();
     log::enter_container(script.gate.is_none() && script.console.is_none());
     ::log::trace!("born");
-    // Before the host's half closes the last one, which takes its time.
+    // Before the host's half closes the last copy, which is the slow close (see `sys::exe`).
     sys::exe::let_go();
-    // A panic must end this copy of the process here: the frames below are the host's.
+    // Exit here: unwinding would run the caller's frames in a second process.
     let told = wire.of_a_panic();
     std::panic::set_hook(Box::new(move |info| {
         told(&Error::new(format!("internal error: container setup panicked: {info}")));
@@ -96,7 +96,7 @@ pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
 fn tell(script: &Script, wire: &Wire, error: &Error) {
     match &script.slate {
         Some(slate) if script.mute => slate.write(&error.encode()),
-        // A host that is gone needs no word.
+        // If the host has died, nobody reads it.
         _ => drop(wire.send(&Message::Failed(error.encode()))),
     }
 }
@@ -121,7 +121,7 @@ fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infall
     finish::finish(script, wire)
 }
 
-/// Until its creator has put it on record, the process must not outlive it.
+/// The process must not outlive the runtime before its record is written.
 pub(super) fn end_with_host() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("set the parent death signal")
 }
@@ -143,7 +143,7 @@ pub(super) fn become_root(instead: Ids, late: ns::Flags) -> Result<()> {
     Ok(())
 }
 
-/// Tells the host what it is to warn of, and what it is to add to its trace.
+/// Sends held warnings, debug lines and trace marks to the host, which writes them.
 pub(super) fn pass_warnings(wire: &Wire) -> Result<()> {
     log::take_held().into_iter().try_for_each(|(level, line)| {
         wire.send(&if level == Level::Debug { Message::Step(line) } else { Message::Warning(line) })
@@ -174,7 +174,7 @@ impl Join {
 pub(super) fn join_container(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Ids) -> Result<()> {
     let joins_user = kinds.contains(ns::Flags::USER);
     if joins_user {
-        // In there it may be denied to drop them (setgroups(2), user_namespaces(7)).
+        // Before the join: setgroups(2) may be denied inside (user_namespaces(7)).
         user::drop_groups().phase("namespaces")?;
     }
     let join = |kinds: ns::Flags| match kinds.is_empty() {
@@ -182,7 +182,7 @@ pub(super) fn join_container(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Id
         false => sys::clone::setns(init, kinds).context("join the container's namespaces").phase("namespaces"),
     };
     match join(kinds) {
-        // The right to the others comes with the user namespace.
+        // Only capabilities in the user namespace allow to join the others.
         Err(error) if joins_user && error.errno() == Some(Errno::EPERM) => {
             join(ns::Flags::USER)?;
             user::become_root(instead).phase("namespaces")?;
@@ -198,13 +198,13 @@ pub(super) fn join_container(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Id
     Ok(())
 }
 
-/// The terminal's controlling end goes to whoever listens, its other end becomes our stdio.
+/// Sends the master side of the terminal to the console socket, and makes the other side the standard streams.
 pub(super) fn hand_over(pty: Pty, socket: OwnedFd) -> Result<()> {
     console::send(socket.as_fd(), &pty).phase("terminal")?;
     pty.into_stdio().phase("terminal")
 }
 
-/// A terminal of the container's own devpts.
+/// Opens a terminal of the container's devpts.
 pub(super) fn open_terminal(process: &Process) -> Result<Pty> {
     Pty::open(console::devpts()?.as_fd(), process.uid(), process.terminal().unwrap_or_default())
 }

@@ -22,7 +22,7 @@ use super::wire::{Message, Wire};
 /// Moves a process to its cgroup.
 type Attach<'a> = &'a dyn Fn(Pid) -> Result<()>;
 
-/// What an exec needs beside the container.
+/// The input of [`exec`].
 pub struct Request<'a> {
     /// The container to join.
     pub join: Join,
@@ -34,9 +34,9 @@ pub struct Request<'a> {
     pub process: Process,
     /// The directory of the cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The one to be born in where that takes no processes; `None`: nowhere else.
+    /// Opens another cgroup to be born in if the first takes no processes; `None`: there is no other.
     pub instead: Option<&'a dyn Fn() -> Result<OwnedFd>>,
-    /// Who moves it there when it may not be born there: a user has no right to that from outside of his own cgroups.
+    /// Moves it there if it may not be born there: a user needs write access to the common ancestor cgroup (cgroups(7)).
     pub attach: Option<Attach<'a>>,
     /// The socket that gets the terminal.
     pub console: Option<OwnedFd>,
@@ -46,14 +46,14 @@ pub struct Request<'a> {
     pub settle_first: bool,
 }
 
-/// Makes another process in a container and sees it through to its program.
+/// Starts another process in a container, and returns when its program runs.
 pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<Launched> {
     let (wire, child_wire) = Wire::pair()?;
     request.process.apply_initial_affinity().phase("process")?;
     let outside = request.own_pid_namespace;
     let notifies = request.notifies();
     let awaited = request.settle_first || request.process.limits_successor();
-    // By whom there is no intermediate process, what is awaited is done when it says so.
+    // Without an intermediate process the host acts on `Ready` instead of waiting for the successor.
     let announces = !request.process.limits_nothing() || (awaited && !outside);
     let seat = outside.then(Seat::new).transpose()?;
     let slate = finish::slate(request.seccomp.as_ref(), &child_wire)?;
@@ -77,7 +77,7 @@ fn settle(talk: &mut Talk<'_>) -> Result<()> {
 }
 
 impl<'a> Request<'a> {
-    /// Sees the process through, from its birth on.
+    /// Drives the handshake, from the clone to execve.
     fn see_through(
         &self,
         mut talk: Talk<'_>,
@@ -123,17 +123,17 @@ impl<'a> Request<'a> {
         talk.until_program(true)
     }
 
-    /// Whether its filter has a listener.
+    /// Whether its filter has a notify descriptor.
     fn notifies(&self) -> bool {
         self.seccomp.as_ref().is_some_and(Program::notifies)
     }
 
-    /// The fork, in the first cgroup that takes the process, and who moves it to its own if that is another.
+    /// Forks into the first cgroup that takes the process; the second value moves it to its own, if that is another.
     fn be_born(&self) -> (Result<Side>, Option<Attach<'a>>) {
         let side = fork::plain(ns::Flags::empty(), self.cgroup);
         match (side.as_ref().err().and_then(Error::errno), self.attach, self.instead) {
             (Some(Errno::EACCES), Some(attach), _) => (fork::plain(ns::Flags::empty(), None), Some(attach)),
-            // It has controllers on for those below it, or is not threaded where those above it are.
+            // EBUSY: it has controllers enabled for its children. EOPNOTSUPP: it is a domain below a threaded cgroup.
             (Some(Errno::EBUSY | Errno::EOPNOTSUPP), _, Some(instead)) => {
                 let side = instead()
                     .phase("cgroup")

@@ -1,12 +1,11 @@
-//! The last steps of the container's half: from the word to go on to the program.
+//! The last steps of the container's half: from the host's last [`Message::Go`] to execve.
 //!
-//! Where a pid namespace is joined they are divided. The intermediate process sheds what is the host's, becomes the user
-//! and loads the filter; then it makes the container's process, which is finished when it is born. What is left to that
-//! one needs no right: a session of its own, the terminal, the gate, `startContainer` hooks, execve. The filter is loaded
-//! by then, so it is asked beforehand whether these calls pass ([`Script::last_calls`]). A profile that forbids one of
-//! them has the filter loaded after them, by the container's process itself: an order that still works, in which others
-//! of that pid namespace can see a process without its filter and, without no_new_privs, with the runtime's capabilities
-//! until then. It is non-dumpable, as always until its execve.
+//! If a pid namespace is joined, two processes share them. The intermediate process closes the host's descriptors, drops
+//! privileges and loads the filter; then it clones the container's process. That one only needs unprivileged calls: setsid,
+//! the terminal, the exec fifo, `startContainer` hooks, execve. As the filter is loaded by then, it is evaluated beforehand
+//! for these calls ([`Script::last_calls`]). If a profile forbids one of them, the container's process loads the filter
+//! itself, after them. Until then other processes of that pid namespace see a process without its filter and, without
+//! no_new_privs, with the runtime's capabilities. It is non-dumpable, as always before execve.
 
 use std::convert::Infallible;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -30,7 +29,7 @@ use super::wire::{self, Message, Wire};
 /// A system call: its number, and the arguments that are known.
 type Call = (libc::c_long, [u64; 6]);
 
-/// Goes on when all is done that may need the host.
+/// Runs the steps that do not need the host.
 pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
     script.shed(wire)?;
     if script.gate.is_some() && nix::unistd::getpid().as_raw() == 1 {
@@ -38,7 +37,7 @@ pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
     }
     match script.seat.take() {
         Some(seat) => {
-            // At the latest: for root it is from the start.
+            // A process of root is so from the start.
             seclude()?;
             seat.prepare()?;
             script.take(seat, wire)?;
@@ -46,7 +45,7 @@ pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
         None => {
             script.take_terminal()?;
             script.confine(wire)?;
-            // The record is written: from now on the container lives without its creator.
+            // The record is written, so the container may outlive the runtime.
             nix::sys::prctl::set_pdeathsig(None).context("clear the parent death signal")?;
             script.load_before_gate(wire)?;
             wire.send(&Message::Done)?;
@@ -56,7 +55,7 @@ pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
 }
 
 impl Script {
-    /// Makes the container's process, and is it when this returns.
+    /// Clones the container's process, in which alone this returns.
     fn take(&mut self, seat: Seat, wire: &Wire) -> Result<()> {
         let early = self.early_filter(wire);
         let counts = counts_itself(&self.process, self.seccomp.as_ref());
@@ -74,7 +73,8 @@ impl Script {
             self.process.limit_own_count().phase("process")?;
         }
         let late = early.is_none() && !self.process.no_new_privs();
-        // At once, unless the word to go on could not be received then, or the host, who is to take a listener, is busy.
+        // Before the wait, unless the filter would forbid to receive `Go`, or the host has to fetch a notify descriptor, for
+        // which it is not ready yet.
         let last = self.awaited
             && (self.seccomp.as_ref().is_some_and(Program::notifies) || !self.filter_passes(&self.wait_calls(wire)));
         if late && !last {
@@ -90,8 +90,8 @@ impl Script {
         if self.gate.is_some() { wire.send(&Message::Done) } else { Ok(()) }
     }
 
-    /// Nothing of the host's stays in a process that others can look at: descriptors, arguments, environment. A trace is
-    /// told to the host from here on, unless nobody else is here.
+    /// Removes what other processes could read or use: descriptors, arguments and environment of the host. From here on the
+    /// host writes trace marks, unless init is alone in its pid namespace.
     fn shed(&mut self, wire: &Wire) -> Result<()> {
         let mut kept: Vec<BorrowedFd<'_>> = vec![wire.as_fd()];
         if let Some(gate) = &self.gate {
@@ -110,8 +110,8 @@ impl Script {
         self.process.close_descriptors(&kept).phase("process")
     }
 
-    /// From here on the container's own rights. Without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded
-    /// before the capabilities go.
+    /// Restricts the process to the rights of the container. Without no_new_privs loading a filter needs CAP_SYS_ADMIN, so
+    /// it comes before the change of capabilities (seccomp(2)).
     fn confine(&mut self, wire: &Wire) -> Result<()> {
         if !self.process.no_new_privs() {
             self.load_filter(wire)?;
@@ -121,7 +121,7 @@ impl Script {
 
     fn become_user(&mut self, wire: &Wire) -> Result<()> {
         self.process.become_user().phase("process")?;
-        // A change of ids may have made it dumpable (fs.suid_dumpable).
+        // A change of ids resets it to fs.suid_dumpable (PR_SET_DUMPABLE(2const)).
         sys::start::stay_secluded().context("become non-dumpable again")?;
         ::log::trace!("user and capabilities set");
         if self.mute { Ok(()) } else { pass_warnings(wire) }
@@ -130,7 +130,7 @@ impl Script {
     fn load_filter(&mut self, wire: &Wire) -> Result<()> {
         let Some(filter) = self.seccomp.take() else { return Ok(()) };
         choose_call(&filter, wire);
-        // That it has one means that this filter mutes it.
+        // There is a slate only if this filter forbids to send.
         self.mute = self.slate.is_some();
         self.blind = !Process::LOOKS.iter().all(|&call| filter.passes(call, [0; 6]));
         if filter.notifies() { listener::load(&filter, wire) } else { filter.load() }.phase("seccomp")?;
@@ -138,20 +138,20 @@ impl Script {
         Ok(())
     }
 
-    /// A process at its gate has its filter, if that lets pass what comes after; or if it notifies, since the host reaches
-    /// the agent until then and not beyond.
+    /// The filter is loaded before init waits, if it allows the calls that follow; or if it notifies, because the host can
+    /// only reach the agent until then.
     fn load_before_gate(&mut self, wire: &Wire) -> Result<()> {
         let notifies = self.seccomp.as_ref().is_some_and(Program::notifies);
         let passes = self.gate.is_some() && (notifies || self.filter_passes(&self.gate_calls()));
         if passes { self.load_filter(wire) } else { Ok(()) }
     }
 
-    /// Standard input is the container's terminal, where it has one.
+    /// Makes the terminal, if there is one, the controlling terminal.
     fn take_terminal(&self) -> Result<()> {
         if self.process.terminal().is_some() { console::control().phase("terminal") } else { Ok(()) }
     }
 
-    /// Waits at the gate, where there is one; then what happens after `start`.
+    /// Waits at the exec fifo, if there is one, and runs the steps after `start`.
     fn wait_and_start(&mut self, wire: &Wire) -> Result<Infallible> {
         let Some(gate) = self.gate.take() else { return self.start(wire, || Ok(())) };
         ::log::trace!("waits at the exec fifo");
@@ -161,7 +161,7 @@ impl Script {
         sys::pid::exit_now(1)
     }
 
-    /// The filter that could not be loaded before, hooks, the program, right before which it is `announced`.
+    /// Loads a filter that could not be loaded before, runs hooks, calls `announced`, and executes the program.
     fn start(&mut self, wire: &Wire, announced: impl FnOnce() -> Result<()>) -> Result<Infallible> {
         self.load_filter(wire)?;
         if !self.start_container.is_empty() {
@@ -170,13 +170,13 @@ impl Script {
             let environment = Some(&environment[..]);
             let surroundings = Surroundings { state: &state, environment, ..Surroundings::default() };
             self.start_container.run(Stage::StartContainer, &surroundings).phase("startContainer")?;
-            // Not before: a hook need not read its state.
+            // Late: a hook that does not read its state would be SIGPIPE here.
             sys::process::mind_broken_pipes().context("reset SIGPIPE")?;
         }
         announced()?;
         ::log::trace!("execve is next");
         if !self.mute {
-            // Who asks for a trace can do without its last line.
+            // At worst the last line of a trace is lost.
             let _ = pass_warnings(wire);
         }
         Err(self.process.execute(!self.blind)).phase("start")
@@ -186,15 +186,14 @@ impl Script {
         self.seccomp.as_ref().is_none_or(|filter| calls.iter().all(|&(number, args)| filter.passes(number, args)))
     }
 
-    /// How the container's process is made with the filter in place; `None` where that, or what comes after it, is
-    /// forbidden or notified.
+    /// By which call the container's process is cloned with the filter loaded; `None` if the filter forbids or notifies
+    /// that, or a call after it.
     fn early_filter(&self, wire: &Wire) -> Option<By> {
         let by = [By::Clone3, By::Clone].into_iter().find(|by| self.filter_passes(&[by.call()]))?;
         self.filter_passes(&self.last_calls(wire)).then_some(by)
     }
 
-    /// What the intermediate process and the container's process call with the filter in place, but for the clone and
-    /// execve, without which there is no program.
+    /// What both processes call after the filter is loaded, except the clone and execve.
     fn last_calls(&self, wire: &Wire) -> Vec<Call> {
         let mut calls = vec![(libc::SYS_exit_group, [0; 6]), (libc::SYS_setsid, [0; 6])];
         if self.process.terminal().is_some() {
@@ -207,12 +206,12 @@ impl Script {
         calls
     }
 
-    /// What is called to receive the word to go on.
+    /// The calls that receive `Go`.
     fn wait_calls(&self, wire: &Wire) -> Vec<Call> {
         wire::RECEIVES.map(|flags| (libc::SYS_recvfrom, [number(wire.as_fd()), 0, 0, flags, 0, 0])).to_vec()
     }
 
-    /// What is called from the gate on, and before it to say that this is next.
+    /// The calls that send `Done`, wait at the exec fifo, and write the reply.
     fn gate_calls(&self) -> Vec<Call> {
         let Some(waiting) = &self.gate else { return Vec::new() };
         let mut calls = vec![(libc::SYS_sendto, [0, 0, 1, wire::SENDS, 0, 0])];
@@ -221,7 +220,7 @@ impl Script {
     }
 }
 
-/// Whether a process with this filter can still send its messages, and whether it can write them.
+/// Whether this filter allows to send messages by sendto(2), and whether by write(2).
 fn speaks(filter: &Program, wire: &Wire) -> (bool, bool) {
     let socket = number(wire.as_fd());
     let sends = filter.passes(libc::SYS_sendto, [socket, 0, 1, wire::SENDS, 0, 0]);
@@ -235,15 +234,15 @@ pub(super) fn choose_call(filter: &Program, wire: &Wire) {
     }
 }
 
-/// Without no_new_privs: what [`finish`] calls with the filter in place once the user is become, but for the gate and
-/// execve, in a process that ends after it.
+/// In a dry run without no_new_privs: what [`finish`] calls between the change of user and the exec fifo, with the filter
+/// loaded.
 pub(super) fn try_last_steps(filter: &Program, wire: &Wire) -> Result<()> {
     sys::start::seclude().context("become non-dumpable again")?;
     nix::sys::prctl::set_pdeathsig(None).context("clear the parent death signal")?;
     if mutes(filter, wire) { Err(Error::from(Errno::EPERM)).context("write to the sync socket") } else { Ok(()) }
 }
 
-/// What is called between the filter and the gate without no_new_privs.
+/// The calls between the filter and the exec fifo without no_new_privs.
 pub(super) const CALLS: [(&str, libc::c_long); 12] = [
     ("chdir", libc::SYS_chdir),
     ("prctl", libc::SYS_prctl),
@@ -259,18 +258,18 @@ pub(super) const CALLS: [(&str, libc::c_long); 12] = [
     ("sendto", libc::SYS_sendto),
 ];
 
-/// Whether a process with this filter can say nothing any more, so that it needs a slate. `wire` is its end.
+/// Whether this filter forbids every way to send an error, so that a slate is needed. `wire` is the process' end.
 pub(super) fn mutes(filter: &Program, wire: &Wire) -> bool {
     speaks(filter, wire) == (false, false) && !filter.notifies()
 }
 
-/// A slate for a process whose filter mutes it.
+/// A slate for a process whose filter forbids to send.
 pub(super) fn slate(filter: Option<&Program>, wire: &Wire) -> Result<Option<Slate>> {
     let needed = filter.is_some_and(|filter| mutes(filter, wire));
     needed.then(Slate::new).transpose().context("map memory for the error of the container process")
 }
 
-/// What has become of a process, which may have written down why it failed. Then it is ended.
+/// The outcome of a start, or the error that the process has left on its slate.
 pub(super) fn last_word(slate: Option<&Slate>, outcome: Result<Launched>) -> Result<Launched> {
     match slate.and_then(Slate::read) {
         Some(error) => Err(Error::decode(&error)),
@@ -278,8 +277,8 @@ pub(super) fn last_word(slate: Option<&Slate>, outcome: Result<Launched>) -> Res
     }
 }
 
-/// Whether the process that an intermediate one makes limits the number of its user's processes by itself: the kernel
-/// refuses to make a process of a user who is at the limit, and the intermediate one counts.
+/// Whether the cloned process sets its own RLIMIT_NPROC: with the limit set before, the kernel could refuse the clone, since
+/// the intermediate process counts as well (getrlimit(2)).
 pub(super) fn counts_itself(process: &Process, filter: Option<&Program>) -> bool {
     let passes = |(number, args)| filter.is_none_or(|filter| filter.passes(number, args));
     process.count_call().is_some_and(passes)

@@ -1,11 +1,11 @@
 //! The child of the runtime from which a container's process comes, made by one clone3 and born in the cgroup.
 //!
-//! Which child that is depends on the pid namespace, since a process is seen by all that are in the one it is born in:
+//! Which child that is depends on the pid namespace, since all processes of that namespace see it:
 //!
 //! - In a new pid namespace it is alone, and is the container's first process.
-//! - In the runtime's own there is no outside: the child is the container's process, and non-dumpable.
-//! - Where a pid namespace is joined, the child is an intermediate process, which stays outside of it. It makes the
-//!   container's process as its sibling ([`Seat::take`]) when nothing is left to be done, and ends.
+//! - In the runtime's own pid namespace the child is the container's process, and non-dumpable.
+//! - If a pid namespace is joined, the child is an intermediate process, which stays outside of it. As its last act it
+//!   clones the container's process as its sibling ([`Seat::take`]) and exits.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,41 +22,41 @@ use crate::namespaces::{self, Entry};
 use crate::sys::clone::{self, By, Fork, SharedPid};
 use crate::sys::{self, Errno, ns};
 
-/// Which side the caller is on.
+/// The side of the fork on which the caller is.
 pub enum Side {
     /// The runtime, with its child.
     Host(Pid, OwnedFd),
-    /// The child. Entries that are left it has still to join.
+    /// The child. It has to join the entries that are left.
     Container,
 }
 
-/// The place of the process that an intermediate process makes: known to the runtime once it exists.
+/// Shared memory in which the kernel writes the pid of the process that an intermediate process clones.
 pub struct Seat(SharedPid);
 
 impl Seat {
-    /// Makes it, before the intermediate process.
+    /// Maps it, before the intermediate process is forked.
     pub fn new() -> Result<Seat> {
         SharedPid::new().map(Seat).context("map memory for the pid of the container process")
     }
 
-    /// The process, once it was made. It is a child of the runtime, so that its pid stays its own until it is reaped.
+    /// The process, once it exists. It is a child of the runtime, so its pid is not reused before it is reaped.
     pub fn taken(&self) -> Option<Pid> {
         self.0.get()
     }
 
-    /// In the intermediate process, while no filter forbids it: the container's process is to have no such memory.
+    /// In the intermediate process, before a filter forbids it: keeps the mapping out of the container's process.
     pub fn prepare(&self) -> Result<()> {
         self.0.keep_from_children().context("keep shared memory out of the container process (MADV_DONTFORK)")
     }
 
-    /// In the intermediate process: makes the container's process, in which alone this returns, and ends. The pid
-    /// namespace of children has been joined.
+    /// In the intermediate process: clones the container's process, in which alone this returns, and exits. The pid
+    /// namespace for children has been set.
     ///
-    /// The intermediate process shares no memory with it: whoever gets to trace it must not reach a process that is
-    /// outside of the container's pid namespace.
+    /// They share no memory: whoever traces the container's process must not reach a process outside of its pid
+    /// namespace.
     pub fn take(self, by: By) -> Result<()> {
         if clone::sibling(by, &self.0).map_err(|errno| explain(errno, ns::Flags::empty()))? {
-            // It has no such memory.
+            // This process has no such mapping to unmap.
             std::mem::forget(self);
             return Ok(());
         }
@@ -64,8 +64,8 @@ impl Seat {
     }
 }
 
-/// Makes the child from which the first process of a container comes, with `new` namespaces, about to join `entries`. Where
-/// a pid namespace is among the entries, that child is an intermediate process, which has all of this still to do.
+/// Forks the child that becomes init, in `new` namespaces and about to join `entries`. With a pid namespace among the
+/// entries it is an intermediate process, which has both still to do.
 pub fn fork(
     new: ns::Flags,
     entries: &mut Vec<Entry>,
@@ -102,15 +102,15 @@ pub fn plain(new: ns::Flags, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
     }
 }
 
-/// An intermediate process joins, and from inside makes the container's first process as its own sibling (CLONE_PARENT),
-/// in namespaces that only a process inside of the user namespace can make belong to that.
+/// An intermediate process joins the user namespace and clones init as its sibling (CLONE_PARENT): only new namespaces
+/// that are made inside belong to that user namespace.
 fn by_intermediate(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> Result<Side> {
     let (ours, theirs) = answer::pair().context("create the socket to the intermediate process")?;
     match clone::clone3(ns::Flags::empty(), cgroup) {
         Ok(Fork::Parent { pidfd, .. }) => {
             drop(theirs);
             let arrived = receive(ours.as_fd());
-            // It ends by itself, either way; as our child it has to be reaped.
+            // It exits either way, and has to be reaped.
             let end = fate(pidfd.as_fd());
             arrived?.ok_or_else(|| Error::new(format!("the intermediate process {end} while it joined the namespaces")))
         }
@@ -121,7 +121,7 @@ fn by_intermediate(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result
                 Ok(Fork::Parent { pidfd, .. }) => Ok(vec![pidfd]),
                 Err(error) => Err(error),
             };
-            // Nobody is left to be told of a failure here but the runtime, which sees the end.
+            // If this fails, the runtime sees the exit.
             let _ = answer::give(theirs.as_fd(), &done);
             sys::pid::exit_now(done.is_err().into())
         }
@@ -136,25 +136,24 @@ fn land(new: ns::Flags, entries: &[Entry], offsets: Option<&Offsets>, instead: I
 
 /// Joins the entries but for a pid namespace, the user namespace as its root, or as `instead` where it has none.
 ///
-/// `offsets` are those of a new time namespace that is made while a user namespace is joined: afterwards nobody there may
-/// write them.
+/// `offsets` are for a new time namespace, if a user namespace is joined: after the join nobody inside may write them.
 pub fn enter(entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) -> Result<()> {
     let user = joins(entries, ns::Flags::USER);
     let own = offsets.filter(|_| user).map(|_| OwnProc::open()).transpose()?;
     if user {
-        // In there it may be denied to drop them (setgroups(2), user_namespaces(7)).
+        // Before the join: setgroups(2) may be denied inside (user_namespaces(7)).
         user::drop_groups()?;
     }
     namespaces::enter(entries)?;
     if user {
-        // Before the ids change, which makes our own files in /proc belong to the host's root.
+        // Before the change of ids: afterwards this process does not own its /proc files.
         offsets.zip(own).map_or(Ok(()), |(offsets, own)| offsets.set(&own))?;
         user::become_root(instead)?;
     }
     Ok(())
 }
 
-/// How a child has ended, which is shown as the end of a sentence. `None`: nobody knows.
+/// How a child has ended, as the end of a sentence. `None`: unknown.
 pub struct Fate(Option<WaitStatus>);
 
 impl Fate {
@@ -184,7 +183,7 @@ pub fn fate(pidfd: BorrowedFd<'_>) -> Fate {
     Fate(sys::pid::reap(pidfd).ok())
 }
 
-/// `None`: the intermediate process died without a word.
+/// `None`: the intermediate process ended without a reply.
 fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
     let answer = answer::take(socket).context("receive the pidfd of the container process")?.transpose()?;
     let Some(pidfd) = answer.and_then(|fds| fds.into_iter().next()) else { return Ok(None) };
@@ -192,7 +191,7 @@ fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
     Ok(Some(Side::Host(pid, pidfd)))
 }
 
-/// What a refused clone3 means.
+/// Explains a failed clone3.
 fn explain(errno: Errno, new: ns::Flags) -> Error {
     let error = Error::from(errno).context("create the container process (clone3)");
     match errno {

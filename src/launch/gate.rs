@@ -1,10 +1,10 @@
-//! The gate at which init waits between `create` and `start`, and the way back by which `start` learns of a failed
-//! execve.
+//! The exec fifo, at which init waits between `create` and `start` (runc's `exec.fifo`), and a second one on which `start`
+//! learns of a failed execve.
 //!
-//! Two FIFOs in the state directory. Init holds the reading end of `gate`, so that opening it for writing tells at once
-//! (ENXIO) when init is dead. Init also holds `answer` open, close-on-exec, and its end of file tells that the wait is
-//! over: a lone mark before it is a program that runs, more bytes are the error, none at all is an init that died. An init
-//! whose filter forbids to write the error has a file mapped for it, as memory, until its execve.
+//! Init holds the read end of `gate`: if it is dead, opening the fifo for writing fails at once (ENXIO). It also holds
+//! `answer` open with close-on-exec, so execve or death closes it. Before the end of file `start` reads one mark if the
+//! program runs, an error after or instead of it, and nothing if init died. If the filter forbids to write the error, init
+//! has a shared mapping of a file for it until execve.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
@@ -28,13 +28,13 @@ const SLATE: &str = "answer.slate";
 /// The mode of a gate whose `start` has begun.
 const MARKED: u32 = 0o200;
 
-/// What init answers when nothing but execve is left to do.
+/// What init writes right before execve.
 const MARK: u8 = b'x';
 
-/// The host's side of a gate.
+/// The host's side of the exec fifo.
 pub struct Gate;
 
-/// Init's side of it: opened by `create` before the fork, held by init alone.
+/// Init's side: opened by `create` before the fork, and held by init alone.
 pub struct Waiting {
     gate: File,
     answer: File,
@@ -42,7 +42,7 @@ pub struct Waiting {
 }
 
 impl Gate {
-    /// Makes the gate, shut, and opens init's side; of an init that is to have this filter.
+    /// Makes the fifos and opens init's side. `filter` is the one that init will have.
     pub fn make(directory: &Path, filter: Option<&Program>) -> Result<Waiting> {
         let open = |name: &str, write: bool| -> Result<File> {
             let path = directory.join(name);
@@ -63,7 +63,7 @@ impl Gate {
         Ok(waiting)
     }
 
-    /// Where the gate is as long as it is shut.
+    /// The path of the exec fifo, which exists until `start`.
     pub fn path(directory: &Path) -> PathBuf {
         directory.join(GATE)
     }
@@ -76,7 +76,7 @@ impl Gate {
         let path = Gate::path(directory);
         let mode = match fs::metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            gate => gate.context("look at the gate")?.permissions().mode(),
+            gate => gate.context("stat the exec fifo")?.permissions().mode(),
         };
         if mode & 0o777 != MARKED {
             // Not opened: init would see a writer come and go, and from then on look at the gate once a second only.
@@ -88,11 +88,11 @@ impl Gate {
         }
     }
 
-    /// Lets init go and waits until its program runs. Only one of several callers gets to do it; where that one is
+    /// Lets init continue, and waits until its program runs. Of several callers one succeeds; where that one is
     /// killed on its way, another can.
     pub fn open(directory: &Path) -> Result<()> {
         let path = Gate::path(directory);
-        // Before the gate: of an init that dies in between, a FIFO opened later would never show the end.
+        // First: if init dies in between, a fifo opened after that would never reach its end.
         let answer = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -108,20 +108,20 @@ impl Gate {
         // The lock claims the start, and ends with whoever holds it.
         match gate.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(is_running()),
-            Err(TryLockError::Error(error)) => return Err(error).context("lock the gate"),
+            Err(TryLockError::Error(error)) => return Err(error).context("lock the exec fifo"),
             Ok(()) => {}
         }
         // Whoever had it before may have come to the end.
         if gate.metadata().context("look at the exec fifo")?.nlink() == 0 {
             return Err(is_running());
         }
-        gate.set_permissions(Permissions::from_mode(MARKED)).context("mark the gate")?;
+        gate.set_permissions(Permissions::from_mode(MARKED)).context("mark the exec fifo")?;
         match (&gate).write_all(b"0") {
-            // It has died with the gate in our hands.
+            // Init died after the rename.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             done => done.context("write to the exec fifo")?,
         }
-        fs::remove_file(&path).context("remove the gate")?;
+        fs::remove_file(&path).context("remove the exec fifo")?;
         drop(gate);
         // An encoded error begins with a digit.
         let mut answer = read_to_end(answer)?;
@@ -145,7 +145,7 @@ fn is_running() -> Error {
     Error::new("cannot start an already running container")
 }
 
-/// What init has written on its slate, if it has one.
+/// The error that init has written to the mapped file, if there is one.
 fn last_words(directory: &Path) -> Result<Vec<u8>> {
     match fs::read(directory.join(SLATE)) {
         Ok(bytes) => Ok(written(&bytes).unwrap_or_default()),
@@ -154,11 +154,11 @@ fn last_words(directory: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// Waits for the end of the answer, which is closed by execve or by init's death.
+/// Reads to the end of file, which is execve or the death of init.
 fn read_to_end(mut answer: File) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {
-        // Woken once, by the end.
+        // With no events requested, only the end wakes the poll.
         match poll(&mut [PollFd::new(answer.as_fd(), PollFlags::empty())], PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("wait for the reply of init"),
@@ -172,14 +172,14 @@ fn read_to_end(mut answer: File) -> Result<Vec<u8>> {
 }
 
 impl Waiting {
-    /// Init waits to be let go. The gate's end without a byte means that a `start` died with it in hand: init waits on.
+    /// Waits for `start`. An end of file without a byte means that a `start` died in between: init waits on.
     pub fn wait(&self) -> Result<()> {
         let mut byte = [0];
         loop {
             // ppoll(2) on every architecture: the filter is asked about it beforehand.
             match ppoll(&mut [PollFd::new(self.gate.as_fd(), PollFlags::POLLIN)], None, None) {
                 Ok(_) | Err(Errno::EINTR) => {}
-                // Forbidden by a filter that had to be loaded before.
+                // A filter that was loaded before forbids it.
                 Err(_) => crate::sys::process::nap(),
             }
             match nix::unistd::read(&self.gate, &mut byte) {
@@ -207,14 +207,14 @@ impl Waiting {
         (libc::SYS_write, [self.answer.as_raw_fd() as u64, 0, 1, 0, 0, 0])
     }
 
-    /// Tells the waiting `start` that execve is next. What then closes the answer is the program.
+    /// Tells the waiting `start` that execve is next, which closes the fifo.
     pub fn mark(&self) -> Result<()> {
         self.say(&[MARK]).context("reply to start")
     }
 
     /// Tells the waiting `start` why the program does not run.
     pub fn answer(&self, error: &Error) {
-        // Nobody may be listening any more; init ends either way.
+        // If `start` has died, nobody reads it; init exits either way.
         let _ = self.say(&error.encode());
     }
 

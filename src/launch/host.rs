@@ -1,4 +1,4 @@
-//! The host's half of `create`: what is done for the container's process from outside, step by step.
+//! The host's half of `create`: the steps that the runtime does for the container's process from outside.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,15 +27,15 @@ use super::gate::Waiting;
 use super::talk::{self, Attendant, Launched, Talk};
 use super::wire::{Message, Wire};
 
-/// What `create` needs beside the plan.
+/// The input of [`create`].
 pub struct Request<'a> {
-    /// The container, worked out.
+    /// The compiled configuration.
     pub plan: Plan,
-    /// Where hooks of the host run; absolute.
+    /// The working directory of the host's hooks; absolute.
     pub bundle: &'a Path,
     /// Its cgroup, when it has one of its own.
     pub cgroup: Option<&'a Cgroup>,
-    /// Where the container waits for `start`.
+    /// Init's side of the exec fifo.
     pub gate: Option<Waiting>,
     /// The socket that gets the terminal.
     pub console: Option<OwnedFd>,
@@ -45,7 +45,7 @@ pub struct Request<'a> {
     pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
 }
 
-/// What the host holds open for the container until its process is born.
+/// What the host keeps open until the fork.
 struct Parts {
     /// Namespaces to join.
     entries: Vec<Entry>,
@@ -59,11 +59,11 @@ struct Parts {
 }
 
 impl Request<'_> {
-    /// Opens what has to be taken on the host.
+    /// Opens namespaces, root and mount sources on the host.
     fn open(&mut self) -> Result<Parts> {
         let plan = &mut self.plan;
         let entries = plan.namespaces.open().phase("namespaces")?;
-        // systemd makes a cgroup around a process that is there; the namespace that starts at it comes after that.
+        // systemd makes the cgroup for an existing process, and the cgroup namespace has to start there.
         let late = if self.cgroup.is_some_and(Cgroup::is_unit) { ns::Flags::CGROUP } else { ns::Flags::empty() };
         let new = plan.namespaces.clone_flags() & !late;
         let network = network_to_fill(&plan.namespaces, &entries)?;
@@ -74,7 +74,7 @@ impl Request<'_> {
         }
         let paths = match self.cgroup.map(Cgroup::location) {
             Some(place) => Some(CgroupPaths { mount: place.mount().into(), cgroup: place.directory().into() }),
-            // It goes on without one, and stays in ours.
+            // A rootless container without a cgroup stays in the runtime's.
             None if plan.cgroup.is_some() => {
                 cgroup::own().map(|(mount, cgroup)| CgroupPaths { mount: mount.into(), cgroup: cgroup.into() })
             }
@@ -92,8 +92,8 @@ impl Request<'_> {
         Ok(Parts { entries, network, rootfs, new, mount_sources })
     }
 
-    /// Whether the host has a part in the hooks before the new root: it runs them, or has to know that createContainer
-    /// hooks begin, since poststop hooks follow if anything fails after that.
+    /// Whether [`Message::Hooks`] is needed: the host has hooks to run, or has to know that createContainer hooks begin, after
+    /// which every failure is followed by poststop hooks.
     fn has_host_hooks(&self) -> bool {
         let (hooks, kept) = (&self.plan.hooks, &self.plan.kept);
         !hooks.prestart.is_empty()
@@ -127,7 +127,7 @@ impl Request<'_> {
             domain_name: plan.domain_name,
         };
         let (process, seccomp, start_container) = (plan.process, plan.seccomp, plan.hooks.start_container);
-        // An intermediate process knows of nothing else that the host has to do.
+        // After an intermediate process the host writes the record again.
         let (announces, awaited) = (true, seat.is_some());
         let script = Script {
             process,
@@ -148,7 +148,7 @@ impl Request<'_> {
     }
 }
 
-/// Makes the container's first process and sees it through to the gate, or to its program when there is none.
+/// Starts init, and returns when it waits at the exec fifo, or without one when its program runs.
 pub fn create(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<Launched> {
     let (wire, child_wire) = Wire::pair()?;
     let mut parts = request.open()?;
@@ -165,7 +165,7 @@ pub fn create(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result
     let outside = seat.is_some();
     let notifies = request.plan.seccomp.as_ref().is_some_and(Program::notifies);
     let mut talk = Talk::new(wire, Launched::new(pid, pidfd, seat), attendant, notifies);
-    // The container's half has these; ours would keep its ends open.
+    // Copies of the container's descriptors, which would hide the end of its sockets.
     let waits = request.gate.take().is_some();
     drop((child_wire, request.console.take()));
     if outside {
@@ -175,21 +175,21 @@ pub fn create(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result
     finish::last_word(slate.as_ref(), host.see_through(parts, outside, waits))
 }
 
-/// The steps of `create` around the conversation.
+/// The steps of `create` around the handshake.
 struct Host<'a> {
     request: &'a Request<'a>,
     talk: Talk<'a>,
-    /// Whether nothing has to be done between the mounts and the last steps: the container's half then finds the word to
-    /// go on when it gets there, and neither half wakes the other up in between.
+    /// Whether the last `Go` is sent before it is asked for, because the host has nothing to do after the mounts: neither half
+    /// then wakes up the other one.
     ahead: bool,
     /// Whether the hooks of the host have still to run.
     hooks_to_run: bool,
-    /// Whether the container's half has said that all which may need the host is done.
+    /// Whether [`Message::Ready`] has arrived.
     ready: bool,
 }
 
 impl Host<'_> {
-    /// Sees the process through, from its birth on.
+    /// Drives the handshake, from the fork on.
     fn see_through(mut self, parts: Parts, outside: bool, waits: bool) -> Result<Launched> {
         self.join_up(parts)?;
         self.enter_record()?;
@@ -209,8 +209,8 @@ impl Host<'_> {
         let pid = self.talk.pid();
         let wire = &self.talk.wire;
         let steps = || {
-            // First: it is the container's root who owns the files in /proc of a process that has changed its ids. An
-            // intermediate process does it by itself, before that.
+            // First: after a change of ids the container's root owns the files in /proc. An intermediate process does this
+            // itself, before its change.
             if !fork::joins(&parts.entries, ns::Flags::PID) {
                 plan.process.adopt(pid).phase("process")?;
             }
@@ -237,8 +237,8 @@ impl Host<'_> {
         self.talk.blame(outcome)
     }
 
-    /// All this while the container mounts. Limits and device rules must hold before the first hook and program, not
-    /// before; the record before the container may outlive us.
+    /// While the container mounts: limits and device rules have to hold only before the first hook or program, and the record
+    /// has to exist before the container may outlive the runtime.
     fn enter_record(&mut self) -> Result<()> {
         let outcome = self.talk.attendant.record(self.talk.launched.pid);
         self.talk.blame(outcome)?;
@@ -252,7 +252,7 @@ impl Host<'_> {
         let pid = self.talk.pid();
         let steps = || {
             cgroup.apply(request)?;
-            // systemd has those on that it was asked for.
+            // systemd enables only the controllers that its properties need.
             if cgroup.is_unit() && plan.steers_cgroups {
                 cgroup.offer_controllers();
             }
@@ -265,7 +265,7 @@ impl Host<'_> {
         Ok(())
     }
 
-    /// Whether nothing is to be done once all but the last steps have succeeded.
+    /// Whether the host has nothing to do between `Ready` and its `Go`.
     fn needs_no_word(&self, outside: bool) -> bool {
         self.request.plan.process.limits_nothing() && (outside || !self.request.settle_first)
     }
@@ -274,7 +274,7 @@ impl Host<'_> {
         if so { self.talk.wire.let_go() } else { Ok(()) }
     }
 
-    /// Sees the container's first process through.
+    /// Drives the handshake with init to its end.
     fn finish(mut self, waits: bool) -> Result<Launched> {
         loop {
             match self.talk.hear()? {
@@ -297,7 +297,7 @@ impl Host<'_> {
         }
     }
 
-    /// Sees the intermediate process through, then the process that it made.
+    /// Drives the handshake with the intermediate process, then with the process that it cloned.
     fn finish_outside(mut self, waits: bool) -> Result<Launched> {
         loop {
             match self.talk.hear()? {
@@ -324,7 +324,7 @@ impl Host<'_> {
         if !waits {
             return self.talk.until_program(true);
         }
-        // Its filter may still have to be loaded, and with that its program to be found.
+        // It may still have to load its filter and find its program.
         talk::expect(&mut self.talk, &Message::Done)?;
         ::log::trace!("container waits at the exec fifo");
         Ok(self.talk.launched)
@@ -344,7 +344,7 @@ impl Host<'_> {
         self.talk.wire.let_go()
     }
 
-    /// What the caller wants to be told, and the last word on stderr before the program runs.
+    /// Reports to the caller, after the last output to stderr before the program runs.
     fn settle(&mut self, waits: bool) -> Result<()> {
         if !waits {
             log::lend_stderr();
@@ -373,7 +373,7 @@ fn own_network(pid: Pid) -> Result<OwnedFd> {
     Ok(File::open(&path).with_context(|| format!("open {path}"))?.into())
 }
 
-/// Forks into the cgroup; where its kind refuses processes and can be changed, it is, and the fork tried once more.
+/// Forks into the cgroup. If that refuses processes because of its type, the type is changed and the fork tried again.
 fn fork_into(parts: &mut Parts, request: &Request<'_>) -> Result<Side> {
     let offsets: Option<&Offsets> = request.plan.namespaces.offsets().filter(|_| request.plan.namespaces.joins_user());
     let dir = request.cgroup.and_then(Cgroup::clone_target);

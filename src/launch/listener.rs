@@ -1,11 +1,11 @@
-//! How the listener of a seccomp filter gets from the process that loads the filter to the host, who has the agent's
-//! socket.
+//! How the notify descriptor ("listener") of a seccomp filter gets from the process that loads the filter to the host, which
+//! has the agent's socket.
 //!
-//! From the load on, each call of that process may wait for the agent, and the agent knows nothing yet. So either the one
-//! call by which a descriptor is sent passes the filter, which is asked of the filter beforehand, or the process makes no
-//! call at all: the host takes the descriptor away, under a number told before. Which other calls are notified is then
-//! of no account, the agent being there to answer. An agent that leaves before this process has let go of its own copy of
-//! the listener leaves it waiting only in that call, and only if every call that can let go of it is notified.
+//! Once the filter is loaded, every call of that process may wait for an agent that does not have the descriptor yet. So
+//! there are two ways. If the filter, evaluated beforehand, allows sendmsg(2), the process sends the descriptor. Otherwise it
+//! makes no call: the host fetches the descriptor with pidfd_getfd(2), by a number that the process has sent before. After
+//! that the agent can answer. If the agent exits before the process has closed its own copy, the process can hang in that
+//! close alone, and only if the filter notifies every call that could close it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::seccomp::Program;
 use crate::sys::{self, Errno, seccomp, socket};
 
-/// The container's half: loads the filter, and returns when the host has its listener or soon will.
+/// The container's half: loads the filter, and returns when the host has the descriptor or can receive it.
 pub fn load(filter: &Program, wire: &Wire) -> Result<()> {
     let wire_end = wire.as_fd();
     if filter.passes(libc::SYS_sendmsg, [wire_end.as_raw_fd() as u64, 0, socket::SEND.bits() as u64, 0, 0, 0]) {
@@ -29,13 +29,13 @@ pub fn load(filter: &Program, wire: &Wire) -> Result<()> {
     }
     wire.send(&Message::Listening(Some(next_number(wire_end)?)))?;
     let listener = filter.load_with_listener()?;
-    // Without this the agent's end would not be known as long as our own copy of the listener is open.
+    // The copy is closed: while it is open, the kernel does not notice that the agent has gone.
     wire.wait_go()?;
     let_go(listener, filter, wire_end)
 }
 
-/// Closes a listener by a call that nobody is asked about, if there is one: an agent that has left answers none, and the
-/// kernel knows that it has left only when this copy is gone.
+/// Closes the copy with a call that is not notified, if there is one: an agent that has exited answers none, and the kernel
+/// notices its exit only when this copy is closed.
 fn let_go(mut listener: OwnedFd, filter: &Program, any: BorrowedFd<'_>) -> Result<()> {
     let number = listener.as_raw_fd() as u64;
     let flags = OFlag::O_CLOEXEC;
@@ -61,11 +61,10 @@ fn send(wire_end: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Result<()> {
         .map(drop)
 }
 
-/// The host's half: the listener that the other half has announced, or `None` when that speaks of something else or ends
-/// before.
+/// The host's half: the descriptor that the other half has announced, or `None` if another message or its end comes first.
 pub fn take(wire: &Wire, number: Option<u32>, pidfd: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let Some(number) = number else { return receive(wire) };
-    // No call of the other half may tell that the filter is loaded, so it is looked at. The load comes next there.
+    // The other half can make no call that tells of the load, which is its next step. So the host polls.
     const PAUSE: Duration = Duration::from_micros(100);
     let began = Instant::now();
     while !wire.has_word_within(PAUSE)? {
@@ -90,7 +89,7 @@ fn missing() -> Error {
     Error::new("the seccomp notify descriptor did not arrive").field("/linux/seccomp")
 }
 
-/// Looks at the next packet first: without a descriptor it is a message like any other.
+/// Peeks at the next packet: without a descriptor it is an ordinary message.
 fn receive(wire: &Wire) -> Result<Option<OwnedFd>> {
     let receive = |flags| -> Result<Option<OwnedFd>> {
         let (_, fds) = loop {
@@ -101,7 +100,7 @@ fn receive(wire: &Wire) -> Result<Option<OwnedFd>> {
         };
         Ok(fds.into_iter().next())
     };
-    // It comes when the filter is loaded. Whoever has only announced it is not waited for.
+    // It comes right after the load. A process that only announces it must not block the host.
     if !wire.has_word_within(LIMIT)? {
         return Err(missing());
     }

@@ -1,4 +1,4 @@
-//! The host's end of the conversation, and the guard of the process that it is about.
+//! The host's end of the handshake, and the guard that kills the process if it fails.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -15,56 +15,56 @@ use super::fork::{self, Seat};
 use super::listener;
 use super::wire::{Event, Last, Message, Wire};
 
-/// How many warnings and marks are taken; one more is an error.
+/// How many warnings and marks are accepted; one more is an error.
 const MOST_WORDS: usize = 1000;
 
-/// How often whoever waits asks whether there is a reason to go on waiting.
+/// How often the host, while it waits, checks whether it should give up.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long, in milliseconds, a process that is killed, or has closed its end of the wire, may take to be dead.
+/// Milliseconds in which a process that was killed, or has closed its end of the wire, has to be dead.
 const DEATH_MS: u16 = 10_000;
 
-/// How long a process that somebody has stopped is waited for.
+/// How long the host waits for a process that was stopped by a signal.
 const STOPPED_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the caller of `create` or `exec` does at certain points of the making of a process.
+/// What the caller of `create` or `exec` does at certain points of a start.
 pub trait Attendant {
-    /// Puts the container's first process on record as soon as it exists, or the intermediate process in its place.
+    /// Records init as soon as it exists, or the intermediate process in its place.
     fn record(&mut self, _pid: Pid) -> Result<()> {
         Ok(())
     }
 
-    /// Puts the process that an intermediate one has made on record in its place.
+    /// Records the process that the intermediate process has cloned.
     fn record_successor(&mut self, _pid: Pid) -> Result<()> {
         Ok(())
     }
 
-    /// Learns that hooks are about to run: from here on poststop hooks have something to undo.
+    /// Hooks are about to run, so a failure from here on is followed by poststop hooks.
     fn begin_hooks(&mut self) {}
 
-    /// Tells of the process and takes its terminal, once all but the last steps have succeeded.
+    /// Reports the process to the caller and receives its terminal, once all but the last steps have succeeded.
     fn settle(&mut self, pid: Pid) -> Result<()>;
 
-    /// Gives the listener of the process' seccomp filter to the agent.
+    /// Sends the notify descriptor of the seccomp filter to the agent.
     fn tell_agent(&mut self, pid: Pid, listener: BorrowedFd<'_>) -> Result<()>;
 
-    /// Why the process died, by SIGKILL or otherwise, if it was out of memory.
+    /// The error if the process died because its cgroup was out of memory. `killed`: it died of SIGKILL.
     fn out_of_memory(&self, _killed: bool) -> Option<Error> {
         None
     }
 
-    /// Why nothing has happened for so long, if that is a reason to give up.
+    /// The error if the host should not wait any longer.
     fn gives_up(&self, _waited: Duration) -> Option<Error> {
         None
     }
 }
 
-/// A process of a container. Dropping it ends the process, unless it was kept.
+/// A process of a container. Dropping it kills the process, unless [`Launched::keep`] was called.
 pub struct Launched {
     /// Its pid.
     pub pid: Pid,
     pidfd: Option<OwnedFd>,
-    /// While this is an intermediate process: the place of the one that it makes.
+    /// For an intermediate process: where the pid of its successor appears.
     seat: Option<Seat>,
 }
 
@@ -73,12 +73,12 @@ impl Launched {
         Launched { pid, pidfd: Some(pidfd), seat }
     }
 
-    /// Its handle.
+    /// Its pidfd.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_ref().expect("it is only taken at the end").as_fd()
     }
 
-    /// Lets the process live.
+    /// Keeps the process alive.
     pub fn keep(mut self) -> OwnedFd {
         self.pidfd.take().expect("it is only taken here")
     }
@@ -87,7 +87,7 @@ impl Launched {
 impl Drop for Launched {
     fn drop(&mut self) {
         self.pidfd.take().iter().for_each(end);
-        // After the one that made it. As our child that nobody has reaped it still has its pid.
+        // After its maker. It is a child that was not reaped, so the pid is still its own.
         if let Some(pid) = self.seat.take().and_then(|seat| seat.taken()) {
             let _ = kill(pid, Signal::SIGKILL);
             sys::pid::open(pid).iter().for_each(end);
@@ -95,7 +95,7 @@ impl Drop for Launched {
     }
 }
 
-/// Kills a child and reaps it. It may be dead already; one that somebody traces is not ours to reap before that one lets go.
+/// Kills a child and reaps it. It may be dead already; while a tracer is attached, only that one can reap it.
 fn end(pidfd: &OwnedFd) {
     let _ = sys::pid::signal(pidfd.as_fd(), libc::SIGKILL);
     if sys::pid::ended_within(pidfd.as_fd(), DEATH_MS).unwrap_or(false) {
@@ -103,33 +103,33 @@ fn end(pidfd: &OwnedFd) {
     }
 }
 
-/// The conversation with the container's half.
+/// The handshake with the container's half.
 pub(super) struct Talk<'a> {
     pub(super) wire: Wire,
     pub(super) launched: Launched,
     pub(super) attendant: &'a mut dyn Attendant,
-    /// A listener that the agent was not given yet.
+    /// A notify descriptor that was not sent to the agent yet.
     listener: Option<OwnedFd>,
-    /// Whether a listener is still to come.
+    /// Whether a notify descriptor is still expected.
     notifies: bool,
     words_left: usize,
-    /// Whether the process may have executed its program, and so ended the wire.
+    /// Whether the end of the wire may be execve.
     may_execute: bool,
 }
 
 impl<'a> Talk<'a> {
-    /// `notifies`: the process has a filter with a listener.
+    /// `notifies`: the filter of the process has a notify descriptor.
     pub(super) fn new(wire: Wire, launched: Launched, attendant: &'a mut dyn Attendant, notifies: bool) -> Talk<'a> {
         Talk { wire, launched, attendant, listener: None, notifies, words_left: MOST_WORDS, may_execute: false }
     }
 
-    /// The pid of the process that is talked with.
+    /// The pid of the process at the other end.
     pub(super) fn pid(&self) -> Pid {
         self.launched.pid
     }
 
-    /// What of ours fails on a process that has failed or died is only a sign of that: its reason, or else its death, is the
-    /// error then.
+    /// Replaces an error of the host by that of the process if the process has failed or died: then the host's is only a
+    /// consequence.
     pub(super) fn blame<T>(&mut self, outcome: Result<T>) -> Result<T> {
         outcome.map_err(|error| match self.wire.last_word() {
             Last::Failed(reason) => Error::decode(&reason),
@@ -138,15 +138,15 @@ impl<'a> Talk<'a> {
         })
     }
 
-    /// Whether the end of the wire is that of the process, which comes right after it, and not its execve.
+    /// Whether the wire ended by the death of the process, which follows at once, and not by execve.
     fn has_died(&self) -> bool {
         const SOON: u16 = 100;
         let pidfd = self.launched.pidfd.as_ref().map(AsFd::as_fd);
         !self.may_execute || pidfd.is_none_or(|pidfd| sys::pid::ended_within(pidfd, SOON) != Ok(false))
     }
 
-    /// The next message that is for the script to answer; `None` at the end of the wire, or when the process has ended, or
-    /// has executed its program, and nothing is left of what it said. The wire alone may be held open by somebody else.
+    /// The next message that needs a reply. `None` at the end of the wire, and also if the process has ended or executed its
+    /// program and no message is left: somebody else may hold the wire open.
     pub(super) fn hear(&mut self) -> Result<Option<Message>> {
         loop {
             if self.wait()? == Event::Ended {
@@ -158,7 +158,7 @@ impl<'a> Talk<'a> {
                 Some(Message::Mark(line)) => self.word(|| trace::write(&line))?,
                 Some(Message::Listening(number)) if self.notifies => {
                     self.notifies = false;
-                    // It is the word of the process that was made, which may come before the end of its maker is seen.
+                    // It may be from the successor, before the exit of the intermediate process is seen.
                     let successor = self.launched.seat.as_ref().is_some_and(|seat| seat.taken().is_some());
                     if successor {
                         self.succeed()?;
@@ -188,8 +188,8 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// Waits until the process says something or has ended. A call of an intermediate one that its filter has notified waits
-    /// for the agent, who then cannot wait for the process to come.
+    /// Waits for a message or the end. If a call of an intermediate process is notified, the agent gets the descriptor at
+    /// once, since the successor would never come.
     fn wait(&mut self) -> Result<Event> {
         let begin = Instant::now();
         loop {
@@ -206,7 +206,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Whether what the process runs is not the runtime any more.
+    /// Whether the process runs another program than the runtime.
     fn has_executed(&self) -> bool {
         let program = |process: &str| {
             let file = std::fs::metadata(format!("/proc/{process}/exe")).ok()?;
@@ -224,13 +224,13 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// Sleeps until the other half has ended or executed, for a while at most, without being woken up for each word, which
-    /// the other half pays for.
+    /// Sleeps until the other half has ended or executed, for a limited time. Messages do not wake it up, which would cost the
+    /// other half time.
     pub(super) fn sleep_till_end(&self) -> Result<()> {
         self.wire.has_ended_within(PATIENCE).map(drop)
     }
 
-    /// Takes the listener of the filter. The agent is to know the pid of the process that stays.
+    /// Fetches the notify descriptor. It is sent to the agent later, with the pid of the process that stays.
     fn take_listener(&mut self, number: Option<u32>) -> Result<()> {
         let Some(listener) = listener::take(&self.wire, number, self.launched.pidfd()).phase("seccomp")? else {
             return Ok(());
@@ -241,12 +241,12 @@ impl<'a> Talk<'a> {
 
     fn tell_agent(&mut self) -> Result<()> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        // The successor may make a call of which the filter notifies before the end of its maker is seen.
+        // A call of the successor may be notified before the exit of the intermediate process is seen.
         let successor = self.launched.seat.as_ref().and_then(Seat::taken);
         self.attendant.tell_agent(successor.unwrap_or(self.launched.pid), listener.as_fd()).phase("seccomp")
     }
 
-    /// The intermediate process has ended, or is about to: goes on with the process that it made.
+    /// Waits for the exit of the intermediate process, and continues with its successor.
     pub(super) fn succeed(&mut self) -> Result<()> {
         if self.launched.seat.is_none() {
             return Ok(());
@@ -270,13 +270,13 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// Gives the agent the listener of the process that stays, once that is on record.
+    /// Sends the agent the notify descriptor, once the process that stays is recorded.
     pub(super) fn deliver(&mut self) -> Result<()> {
         let outcome = self.tell_agent();
         self.blame(outcome)
     }
 
-    /// Hears an intermediate process out, which has nothing to ask, and goes on with the one that it made.
+    /// Receives until the intermediate process exits, and continues with its successor.
     pub(super) fn until_successor(&mut self) -> Result<()> {
         match self.hear()? {
             Some(message) => Err(out_of_turn(&message)),
@@ -284,7 +284,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Hears until the program runs, which is when the wire ends: it closes on exec.
+    /// Receives until the program runs: execve closes the wire.
     pub(super) fn until_program(mut self, mut done: bool) -> Result<Launched> {
         loop {
             match self.hear()? {
@@ -299,7 +299,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Says how the process died without a word of its own.
+    /// The error for a process that ended without sending one.
     pub(super) fn explain(&mut self) -> Error {
         let Some(pidfd) = self.launched.pidfd.as_ref() else { return Error::new("the container process has ended") };
         if sys::pid::ended_within(pidfd.as_fd(), DEATH_MS) == Ok(false) {
@@ -317,12 +317,12 @@ impl<'a> Talk<'a> {
     }
 }
 
-/// A message that the script does not expect where it came.
+/// The error for a message that is not expected here.
 pub(super) fn out_of_turn(message: &Message) -> Error {
     Error::new(format!("unexpected message {message:?} on the sync socket"))
 }
 
-/// A message that has to come next.
+/// Receives a message that has to be this one.
 pub(super) fn expect(talk: &mut Talk<'_>, wanted: &Message) -> Result<()> {
     match talk.hear()? {
         Some(message) if message == *wanted => Ok(()),

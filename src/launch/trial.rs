@@ -1,8 +1,8 @@
-//! A process that is made as the container's would be, and ends at once: what the kernel says to its namespaces, id maps,
-//! limits, parameters, labels, user, capabilities and filter is learnt from the kernel, by the code that `create` has.
+//! The dry run of a start: a process is made as `create` makes it, with the same code, so that the kernel itself accepts or
+//! refuses namespaces, id maps, limits, sysctls, labels, user, capabilities and filter. Then it exits.
 //!
-//! It is in no cgroup of its own, mounts nothing, opens no file of the container, runs no hook and no program. Nothing is
-//! left of it.
+//! It stays in the runtime's cgroup, mounts nothing, opens no file of the container, and runs neither hooks nor a program.
+//! It leaves nothing behind.
 
 use std::os::fd::AsFd;
 
@@ -24,7 +24,7 @@ use super::fork::{self, Side};
 use super::host;
 use super::wire::{Message, Wire};
 
-/// Makes the process and tells all that fails. Its warnings are given here. `gated`: the container would wait for `start`.
+/// Runs it, passes all errors to `tell`, and logs its warnings. `gated`: the container would wait for `start`.
 pub fn run(plan: &Plan, gated: bool, tell: &mut dyn FnMut(Error)) {
     let namespaces = &plan.namespaces;
     let Some(mut entries) = namespaces.preflight(&mut |error| tell(error.phase("namespaces"))) else { return };
@@ -40,12 +40,12 @@ pub fn run(plan: &Plan, gated: bool, tell: &mut dyn FnMut(Error)) {
         .unwrap_or_else(tell);
 }
 
-/// Without no_new_privs the filter is in place when the container waits at its gate, whatever it forbids.
+/// Without no_new_privs the filter is loaded before init waits for `start`, whatever it forbids.
 fn ensure_passes_gate(plan: &Plan, filter: &Program) -> Result<()> {
     if plan.process.no_new_privs() || filter.notifies() {
         return Ok(());
     }
-    // The descriptors are others then; that a rule looks at them is not to be expected.
+    // Descriptor 3 stands for the real ones, on which hardly a rule depends.
     let waits = filter.passes(libc::SYS_read, [3, 0, 1, 0, 0, 0]) && !filter.kills(libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]);
     match waits {
         true => Ok(()),
@@ -94,7 +94,7 @@ fn attempt(plan: &Plan, entries: &mut Vec<Entry>, tell: &mut dyn FnMut(Error)) -
     }
 }
 
-/// The calls that are left to the runtime when the filter is loaded, and end it there, in words.
+/// The names of calls that `create` makes after the filter is loaded, and that the filter kills.
 fn fatal_calls(filter: &Program) -> Option<String> {
     let fatal = finish::CALLS.iter().filter(|(_, call)| filter.kills(*call, [0; 6]));
     let names: Vec<&str> = fatal.map(|(name, _)| *name).collect();
@@ -103,9 +103,9 @@ fn fatal_calls(filter: &Program) -> Option<String> {
 
 /// How the process ended.
 enum End {
-    /// After all that it had to say.
+    /// After its last message.
     Told,
-    /// Without a word.
+    /// Before its last message.
     Silent,
 }
 
@@ -114,7 +114,7 @@ fn from_outside(plan: &Plan, outside: bool, pid: Pid, wire: &Wire, tell: &mut dy
         match wire.receive()? {
             Some(Message::Entered) => {}
             Some(Message::Failed(error)) => return Err(Error::decode(&error)),
-            // That it has died is told by who waits for its next word.
+            // The next receive reports its death.
             _ => return Ok(()),
         }
     }
@@ -129,7 +129,7 @@ fn from_outside(plan: &Plan, outside: bool, pid: Pid, wire: &Wire, tell: &mut dy
 
 fn listen(plan: &Plan, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Result<End> {
     let mut done = false;
-    // After the last of its words it may be ended by its own filter.
+    // After its last message its own filter may kill it.
     loop {
         match wire.receive()? {
             Some(Message::Warning(warning)) => log::warn(Error::decode(warning.as_bytes())),
@@ -146,9 +146,9 @@ fn listen(plan: &Plan, pid: Pid, wire: &Wire, tell: &mut dyn FnMut(Error)) -> Re
     }
 }
 
-/// The other side. It says [`Message::Hooks`] when its end is no failure any more, and [`Message::Done`] if it can.
+/// The child. After [`Message::Hooks`] its end is no failure any more; [`Message::Done`] is sent if the filter allows it.
 fn container(plan: &Plan, entries: Vec<Entry>, slate: Option<&Slate>, wire: &Wire) -> ! {
-    // A panic must end this copy of the process here: the frames below are the host's.
+    // Exit here: unwinding would run the caller's frames in a second process.
     let told = wire.of_a_panic();
     std::panic::set_hook(Box::new(move |info| {
         told(&Error::new(format!("internal error: the check panicked: {info}")));
@@ -180,7 +180,7 @@ fn pass_warnings(wire: &Wire) {
 fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     child::end_with_host()?;
     let joins_nothing = entries.is_empty();
-    // A procfs is made for the pid namespace that we are in, by who has power over that.
+    // A procfs shows the pid namespace of its maker, who needs CAP_SYS_ADMIN in the user namespace that owns it.
     let outside = fork::joins(&entries, ns::Flags::PID);
     let wanted = !plan.sysctls.is_empty() || plan.process.needs_proc();
     let early = if wanted && outside { Procfs::open().ok() } else { None };
@@ -192,10 +192,10 @@ fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     };
     let proc = procfs.as_ref().map(Procfs::dir);
     plan.process.start_session(proc).phase("process")?;
-    // Namespaces that are joined are somebody else's.
+    // What is joined must not be changed.
     let own = |flag| plan.namespaces.origin(flag) == Origin::New;
     if let Some(procfs) = procfs.as_ref().filter(|_| joins_nothing) {
-        // Interfaces are moved here, or made by hooks.
+        // Interfaces that are moved here, or that hooks make, are missing.
         let hooks = &plan.hooks;
         let alone =
             [&hooks.prestart, &hooks.create_runtime, &hooks.create_container].iter().all(|list| list.is_empty());
@@ -222,7 +222,7 @@ fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     if plan.process.no_new_privs() {
         tell(plan.process.try_user().phase("process"));
         pass_warnings(wire);
-        // By then `create` has done its part: what the filter does to this process does not matter.
+        // `create` would be finished by now: what the filter does to this process does not matter.
         wire.send(&Message::Hooks)?;
         return load();
     }
@@ -236,8 +236,8 @@ fn try_all(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     }
 }
 
-/// As the container's half enters its namespaces, but for what only mounts need. In a pid namespace that is joined nothing
-/// is born: that its children may be is enough.
+/// Enters namespaces as the container's half does, except for what only mounts need. Nothing is cloned into a pid namespace
+/// that is joined: that setns(2) succeeds is enough.
 fn enter(plan: &Plan, entries: Vec<Entry>, wire: &Wire) -> Result<()> {
     let planned = &plan.namespaces;
     let (new, instead) = (planned.clone_flags(), plan.process.ids());

@@ -1,7 +1,7 @@
-//! The conversation of the two halves while a process is made: one SEQPACKET socket, a few small messages.
+//! The handshake of the two halves of a start, on the sync socket: one SEQPACKET pair, a few small messages.
 //!
-//! The container's half speaks from left to right, the host's half answers. What stands in brackets is there only where it
-//! is needed. Warnings may come at any time, and a failure ends it at any time.
+//! Most messages of the container's half wait for `Go` of the host. Steps in brackets are left out if they are not needed.
+//! Warnings may come at any time; a failure ends the handshake at any time.
 //!
 //! A container in a new pid namespace, or in the runtime's own; the child is its first process:
 //!
@@ -13,7 +13,7 @@
 //!   record written                                   mounts
 //!   [init is in its unit]         -- Go ->           [cgroup namespace]
 //!   limits, device rules
-//!   Go ahead, if nothing is to be done below         mounts
+//!   Go is sent early, if no step is left below       mounts
 //!   [hooks of the host]          <- Hooks --  Go ->  [createContainer hooks]
 //!                                                    new root, masks
 //!   rlimits, terminal, pid file  <- Ready --  Go ->
@@ -53,9 +53,8 @@
 //!                                                              <- end of the wire          execve
 //! ```
 //!
-//! Whoever may trace a process of the container may speak in its place once it exists. So the host's half takes each
-//! message only where it is expected, so many warnings and no more, and nothing in them as true but a warning or the
-//! reason of a failure.
+//! A process that may trace one of the container can send messages in its name. So the host's half accepts each message only
+//! where it is expected, limits the number of warnings, and uses their content only as text of warnings and errors.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -70,10 +69,10 @@ use crate::sys::Errno;
 /// The longest message; an error's sentence is cut to it.
 const LIMIT: usize = 8 * 1024;
 
-/// Messages up to this length are received without further ado.
+/// Messages up to this length fit in a buffer on the stack.
 const SHORT: usize = 16;
 
-/// How a message is looked at before it is taken.
+/// Flags to get the length of a message before it is received.
 const LOOK: MsgFlags = MsgFlags::MSG_PEEK.union(MsgFlags::MSG_TRUNC);
 
 /// The flags of recvfrom(2) in [`Wire::receive`], and of sendto(2) in [`Wire::send`], for a filter.
@@ -86,7 +85,7 @@ const DONE: u8 = b'd';
 /// The first byte of [`Message::Failed`].
 const FAILED: u8 = b'f';
 
-/// What one half tells the other.
+/// A message of the handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message {
     /// Host: go on.
@@ -97,22 +96,22 @@ pub enum Message {
     Hooks,
     /// Container: all that may need the host is done.
     Ready,
-    /// Container: nothing but the gate and the program are left.
+    /// Container: only the exec fifo and execve are left.
     Done,
-    /// Container: it loads a seccomp filter whose listener comes in the next packet, or is to be taken under this number.
+    /// Container: it loads a seccomp filter. The notify descriptor comes in the next packet, or is to be fetched by this number.
     Listening(Option<u32>),
-    /// Container: a warning for the log. One that finds the socket full is lost: it must not wait for a host's half that
-    /// listens later.
+    /// Container: a warning for the log. It is dropped if the socket is full: the sender must not wait for a host that receives
+    /// later.
     Warning(String),
-    /// Container: a step has ended, for who asked for all of them. Lost like a warning.
+    /// Container: a step has ended, for `--debug`. Dropped like a warning.
     Step(String),
-    /// Container: a line for the trace, which it may not write any more. Lost like a warning.
+    /// Container: a line for the trace, whose file it has closed. Dropped like a warning.
     Mark(String),
     /// Container: it failed; an encoded [`Error`].
     Failed(Vec<u8>),
 }
 
-/// What the host's half waits for beside a message.
+/// What the host's half waits for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// There is something to receive.
@@ -123,16 +122,16 @@ pub enum Event {
     Notified,
 }
 
-/// What is left to be heard of the other half.
+/// What the other half has sent last.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Last {
-    /// It may say more.
+    /// The wire is still open.
     StillOpen,
-    /// It has done its part. The end of the stream after that may be its execve.
+    /// [`Message::Done`]. The end of the stream after that may be execve.
     Done,
-    /// It has said why it failed: an encoded [`Error`].
+    /// It has failed: an encoded [`Error`].
     Failed(Vec<u8>),
-    /// The stream ended without a reason.
+    /// The stream ended without an error.
     End,
 }
 
@@ -152,13 +151,13 @@ impl Wire {
         self.0.as_fd()
     }
 
-    /// From here on messages are sent by write(2), since a filter forbids sendto(2). Then a dead other half is SIGPIPE.
+    /// Sends messages by write(2) from here on, since a filter forbids sendto(2). A dead other half is then SIGPIPE.
     pub fn send_by_write(&self) {
         self.1.set(true);
     }
 
-    /// The host's half lets the other one go on. That it is dead is no error here: [`Wire::receive`] tells, after what it
-    /// may have said before its end.
+    /// The host lets the other half continue. It is no error here if that has died: [`Wire::receive`] reports it, after the
+    /// messages that are left.
     pub fn let_go(&self) -> Result<()> {
         match self.send(&Message::Go) {
             Err(error) if matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET)) => Ok(()),
@@ -166,7 +165,7 @@ impl Wire {
         }
     }
 
-    /// What the other half has said last, if something of ours has failed meanwhile. Never waits.
+    /// What the other half has sent last, after a failure of the host. Never waits.
     pub fn last_word(&self) -> Last {
         loop {
             if !self.has_word_within(Duration::ZERO).unwrap_or(false) {
@@ -219,21 +218,21 @@ impl Wire {
         }
     }
 
-    /// Sends the error of a panic, for a hook, which outlives every borrow: the descriptor has to stay open.
+    /// A sender for a panic hook, which outlives every borrow: the descriptor has to stay open.
     pub fn of_a_panic(&self) -> impl Fn(&Error) + Send + Sync + use<> {
         let fd = self.0.as_raw_fd();
         move |error| {
             let mut packet = vec![FAILED];
             packet.extend(error.encode());
             packet.truncate(LIMIT);
-            // Whether anybody is there to hear it does not matter any more.
+            // If nobody receives it, the exit status remains.
             let _ = send(fd, &packet, MsgFlags::MSG_NOSIGNAL);
         }
     }
 
     /// Waits for a message; `None` at the end of the stream.
     pub fn receive(&self) -> Result<Option<Message>> {
-        // Most are one byte. Room for the longest costs three pages, which are copied or cleared.
+        // Most are one byte. A buffer for the longest would cost three pages to clear.
         let mut short = [0; SHORT];
         let length = self.take(&mut short, LOOK)?.min(LIMIT);
         let mut long = vec![0; if length > SHORT { length } else { 0 }];
@@ -261,15 +260,15 @@ impl Wire {
         loop {
             match recv(self.0.as_raw_fd(), packet, flags) {
                 Ok(length) => return Ok(length),
-                // The other half has ended with a message of ours unread. That is told once, before what it may have said.
+                // The other half ended with a message unread. The kernel reports that once, before its own messages.
                 Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(errno) => return Err(errno).context("read from the sync socket"),
             }
         }
     }
 
-    /// Waits for what comes first: a word of the other half or its end, the end of the process behind `pidfd`, a
-    /// notification for `listener`. `None`: nothing within this time.
+    /// Waits for a message or the end of the wire, the end of the process behind `pidfd`, or a notification on `listener`,
+    /// whichever comes first. `None`: nothing within this time.
     pub fn wait_for(
         &self,
         pidfd: BorrowedFd<'_>,
@@ -284,7 +283,7 @@ impl Wire {
         }
         let happened = |at: usize| fds.get(at).is_some_and(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
         Ok(match (happened(0), happened(1), happened(2)) {
-            // It may have spoken after the one was looked at and before the other was.
+            // A message may have come between the checks of the two descriptors.
             (_, true, _) if self.is_silent()? => Some(Event::Ended),
             (true, ..) | (_, true, _) => Some(Event::Word),
             (.., true) => Some(Event::Notified),
@@ -292,20 +291,20 @@ impl Wire {
         })
     }
 
-    /// Whether nothing is left to be received but the end.
+    /// Whether no message is left.
     fn is_silent(&self) -> Result<bool> {
         loop {
             match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
                 Ok(0) | Err(Errno::EAGAIN) => return Ok(true),
                 Ok(_) => return Ok(false),
-                // Whoever took these for a word would wait for it.
+                // Neither is a message that could be received.
                 Err(Errno::ECONNRESET | Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context("read from the sync socket"),
             }
         }
     }
 
-    /// Waits until the other half has ended or executed, for this time at most; its words can be heard after that.
+    /// Waits until the other half has ended or executed, for this time at most. Its messages can be received after that.
     pub fn has_ended_within(&self, time: Duration) -> Result<bool> {
         // With no event asked for, a message does not wake the poll: unix(7) wakes readers by POLLIN alone.
         match ppoll(&mut [PollFd::new(self.as_fd(), PollFlags::empty())], Some(time.into()), None) {
@@ -315,7 +314,7 @@ impl Wire {
         }
     }
 
-    /// Whether the other half says something, or ends, within this time.
+    /// Whether a message or the end comes within this time.
     pub fn has_word_within(&self, time: Duration) -> Result<bool> {
         match ppoll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], Some(time.into()), None) {
             Ok(ready) => Ok(ready > 0),
@@ -324,7 +323,7 @@ impl Wire {
         }
     }
 
-    /// The container's half makes sure that the host's half is still there.
+    /// Fails in the container's half if the runtime has died.
     pub fn ensure_heard(&self) -> Result<()> {
         match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
             Ok(0) => Err(gone()),
@@ -333,7 +332,7 @@ impl Wire {
         }
     }
 
-    /// The container's half waits to be told to go on; the end of the stream means that the host's half is dead.
+    /// The container's half waits for `Go`. The end of the stream means that the runtime has died.
     pub fn wait_go(&self) -> Result<()> {
         match self.receive()? {
             Some(Message::Go) => Ok(()),
