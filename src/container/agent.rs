@@ -1,4 +1,5 @@
-//! The seccomp agent: who decides on the calls of which a container's filter notifies, and how it learns of a process.
+//! The seccomp agent: the process outside that answers the calls that a container's filter notifies, and how it gets the
+//! notify descriptor.
 
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,10 +16,10 @@ use crate::sys::socket;
 use super::record::Record;
 use super::state::State;
 
-/// What is done, in words that are searched for.
+/// The context of its errors; callers search for runc's words.
 pub const CALLING: &str = "failed to connect with seccomp agent at";
 
-/// The only descriptor that is sent, by its name in the standard.
+/// The name of the only descriptor that is sent (runtime-spec, "The Container Process State").
 const LISTENER: &str = "seccompFd";
 
 /// Sends one "container process state" with the listener of the process `pid` (runtime-spec, config-linux.md, "The
@@ -49,7 +50,7 @@ pub fn tell(record: &Record, (status, init): (&str, i32), pid: Pid, listener: Bo
         let connected = console::connect(&agent.path, CALLING)?;
         let sent = socket::send(connected.as_fd(), &document, &[listener], MsgFlags::empty(), None);
         let sent = sent.context("send the notify descriptor to the seccomp agent")?;
-        // A document that is longer than the socket's buffer: the descriptor went with its first part.
+        // The document is longer than the socket's buffer; the descriptor went with its first part.
         UnixStream::from(connected)
             .write_all(&document[sent..])
             .context("send the notify descriptor to the seccomp agent")

@@ -1,4 +1,4 @@
-//! `checkpoint`: the container's processes go into images, and end, or run on.
+//! `checkpoint`: CRIU writes the container's processes to images; then they are killed or run on.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::AsRawFd;
@@ -17,29 +17,28 @@ use crate::sys;
 use super::store::replace;
 use super::{Container, Status, delete};
 
-/// What `checkpoint` is asked for.
+/// The input of `checkpoint`.
 pub struct Request {
     /// Where images go; absolute.
     pub image_path: PathBuf,
     /// Where the log goes; absolute. `None`: below the container's state directory.
     pub work_path: Option<PathBuf>,
-    /// A descriptor of the caller's that is told when pages are served.
+    /// A descriptor of the caller, to which CRIU writes when its page server is ready.
     pub status_fd: Option<u32>,
-    /// What CRIU is told.
+    /// The options for CRIU.
     pub flags: dump::Flags,
 }
 
 /// The mode of the directories: memory may hold secrets.
 const PRIVATE: u32 = 0o700;
 
-/// The targets of the standard streams, for whoever restores: the only thing that is not in CRIU's images.
+/// The targets of the standard streams, for `restore`: the only thing that CRIU's images lack.
 pub(super) const DESCRIPTORS: &str = "descriptors.json";
 
-/// The file of options where no annotation names one, which is runc's.
+/// The file with options for CRIU if no annotation names one; the path is runc's.
 const CONFIG_FILE: &str = "/etc/criu/runc.conf";
 
-/// Checkpoints a running container. One that fails leaves it running as it was. After one that succeeds it is gone, unless
-/// it was to run on.
+/// Checkpoints a running container. A failure leaves it running. After success it is removed, unless it was to run on.
 pub fn checkpoint(container: Container, request: &Request) -> Result<()> {
     match container.status()? {
         Status::Running | Status::Paused => {}
@@ -62,7 +61,7 @@ pub fn checkpoint(container: Container, request: &Request) -> Result<()> {
     if request.flags.leave_running || request.flags.pre_dump { Ok(()) } else { delete::destroy(container) }
 }
 
-/// What CRIU cannot take along: it would be gone after the restore, and nobody would know.
+/// Refuses what CRIU does not save: a restore would lose it silently.
 fn refuse(container: &Container) -> Result<()> {
     let record = &container.record;
     if record.annotations.get(LANDLOCK).is_some_and(|value| !value.is_empty()) {
@@ -102,7 +101,7 @@ fn dump(criu: &mut Criu, request: &Request, facts: dump::Facts, images: &Images)
     criu.ask(kind, &options, &mut notified).map(drop).map_err(|failure| checkpoint::explain(kind, failure, &log))
 }
 
-/// Refuses what this kernel cannot do before anything is stopped for it.
+/// Refuses what this kernel cannot do, before a process is stopped.
 fn ensure_features(criu: &mut Criu, flags: &dump::Flags) -> Result<()> {
     let wanted = Features { mem_track: flags.pre_dump || flags.parent_path.is_some(), lazy_pages: flags.lazy_pages };
     if wanted == Features::default() {
@@ -148,7 +147,7 @@ pub(super) fn make(path: &Path) -> Result<File> {
     make().with_context(|| format!("make the directory {}", path.display()))
 }
 
-/// CRIU finds it beside the images, as a relative link.
+/// CRIU follows a relative link beside the images.
 fn ensure_parent(images: &Path, parent: &Path) -> Result<()> {
     let wrong = |sentence: String| Err(Error::new(sentence).field("--parent-path"));
     if parent.is_absolute() {
@@ -197,7 +196,7 @@ fn has_devices(table: &str) -> bool {
     table.lines().skip(2).filter_map(|line| line.split(':').next()).any(|name| name.trim() != "lo")
 }
 
-/// Writes down what the standard streams are. One that cannot be read is `/dev/null` to whoever restores.
+/// Records the targets of the standard streams; `/dev/null` for one that cannot be read.
 fn write_descriptors(pid: Pid, images: &Path) -> Result<()> {
     let target = |number: u32| match fs::read_link(format!("/proc/{pid}/fd/{number}")) {
         Ok(target) => target.to_string_lossy().into_owned(),

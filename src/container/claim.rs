@@ -1,32 +1,32 @@
-//! Whether the cgroup at the place on record still is the container's.
+//! Whether the cgroup at the recorded path is still the container's.
 
 use super::Container;
 use crate::cgroup::{Handle, Holder, Location};
 use crate::error::{Error, Result};
 use crate::host;
 
-/// What a container may do to the cgroup at its place.
+/// What a container may do to the cgroup at its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It is its own, with all that is in it.
+    /// It is the container's, with all processes in it.
     Own,
-    /// That is not known, but none of the processes in it can be its own: it may be taken away if there are none.
+    /// Unknown, but no process in it can be the container's: it may be removed if it is empty.
     Empty,
-    /// It is another's.
+    /// It belongs to another container.
     None,
 }
 
 impl Container {
-    /// Whose the cgroup is. To be asked before init is ended, since a living one tells.
+    /// Finds the owner of the cgroup. To be called before init is killed: a living init in it proves ownership.
     pub fn claim(&self, cgroup: &Location) -> Result<Claim> {
         let holder = Handle::of(cgroup).holder()?;
-        // Nobody takes a cgroup with a process in it, whatever the mark is: without privilege, that can be changed by who
-        // was given the cgroup.
+        // No container takes over a cgroup with a process in it. The mark proves less: in a delegated cgroup its owner can
+        // change it.
         if holder == Holder::Own || self.lives_in(cgroup)? {
             return Ok(Claim::Own);
         }
         Ok(match holder {
-            // Of a container in its pid namespace nobody outlives init. In a shared one, what is left has to be ended.
+            // With its own pid namespace no process outlives init. With a shared one, what is left has to be killed.
             Holder::Unknown if self.owns_pid_namespace() => Claim::Empty,
             Holder::Unknown => Claim::Own,
             // Its creator was killed between making the directory and marking it, when nobody was in it yet.

@@ -1,4 +1,4 @@
-//! `create`: from a plan to a container that waits at its gate, with an undo for every step.
+//! `create`: from a plan to a container that waits at the exec fifo, with an undo for every step.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,21 +31,21 @@ use super::record::{Record, VERSION};
 use super::store::{Directory, Reserved, Store, replace};
 use super::{Container, agent, delete, start, state};
 
-/// What `create` and `run` are asked for.
+/// The input of `create` and `run`.
 pub struct Request {
     /// The container's id.
     pub id: Id,
     /// Absolute.
     pub bundle: PathBuf,
-    /// The container, worked out.
+    /// The compiled configuration.
     pub plan: Plan,
     /// Where the terminal goes.
     pub console: Console,
     /// Absolute.
     pub pid_file: Option<PathBuf>,
-    /// A socket for the handle of the first process; absolute.
+    /// A socket for the pidfd of init; absolute.
     pub pidfd_socket: Option<PathBuf>,
-    /// The service manager's socket, for whose sake the plan has a mount of [`notify::place`].
+    /// The service manager's socket; the plan mounts [`notify::place`] for it.
     pub notify: Option<OsString>,
 }
 
@@ -53,7 +53,7 @@ pub struct Request {
 pub enum Console {
     /// It has none.
     None,
-    /// To whoever listens on this socket.
+    /// Its master side is sent to this socket.
     Socket(PathBuf),
     /// To this process, which relays it.
     Foreground,
@@ -77,15 +77,15 @@ impl Console {
     }
 }
 
-/// A container just made, with what would undo it.
+/// A container that was just created, with what undoes it.
 pub struct Made {
-    /// On record.
+    /// With its record.
     pub record: Record,
-    /// Its first process.
+    /// Its init.
     pub launched: Launched,
     /// The container's terminal, when this process relays it.
     pub terminal: Option<Terminal>,
-    /// Where it says that it is ready, unless a `start` is to make that.
+    /// Its notify socket, unless `start` makes it.
     pub relay: Option<Relay>,
     pieces: Pieces,
 }
@@ -97,18 +97,18 @@ impl Made {
     }
 }
 
-/// What exists of a container beside its process. Dropped, it is taken away, the record last: what resists stays on it,
-/// for `delete`.
+/// What exists of a container besides its processes. Drop removes it, the record last: if something cannot be removed, the
+/// record stays, for `delete`.
 pub(super) struct Pieces {
     reserved: Option<Reserved>,
     pub(super) cgroup: Option<Cgroup>,
     resctrl: Option<resctrl::Group>,
-    /// What is mounted where there is no mount namespace, and on which rootfs.
+    /// Mounts on the rootfs of a container without a mount namespace.
     guest: Option<(Guest, PathBuf)>,
 }
 
 impl Pieces {
-    /// Makes what a container has beside its process, and its record, which is there before anything else.
+    /// Makes the record, before anything else, then the cgroup and the resctrl group.
     pub(super) fn make(id: &Id, bundle: PathBuf, plan: &Plan, store: &Store) -> Result<(Pieces, Record)> {
         let place = |request: &cgroup::Request| or_none(request, cgroup::Mount::find().and_then(|m| request.place(m)));
         let mut place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
@@ -127,7 +127,7 @@ impl Pieces {
             pieces.resctrl = Some(group.clone());
         }
         if let Some(guest) = &mut record.guest {
-            // Half made, it is found by what is on record.
+            // `delete` finds it by the record even if this fails half-way.
             let half = pieces.guest.insert((guest.clone(), record.rootfs.clone()));
             guest.mount(&record.rootfs).phase("mounts")?;
             half.0 = guest.clone();
@@ -145,14 +145,14 @@ impl Pieces {
         self.reserved.take().expect("it is only taken when the pieces end").keep()
     }
 
-    /// Takes them away, and says whether all of them are gone. What is not is left to `delete`, and so are poststop hooks.
+    /// Removes all, and returns whether that succeeded. Otherwise `delete` has to remove the rest and run poststop hooks.
     pub(super) fn remove(mut self) -> bool {
         let gone = self.undo();
         self.reserved = None;
         gone
     }
 
-    /// Takes away all but the record, which is kept if something resists.
+    /// Removes all but the record, which stays if something cannot be removed.
     fn undo(&mut self) -> bool {
         let resctrl = self.resctrl.take().map_or(Ok(()), |group| group.remove());
         let guest = self.guest.take().map_or(Ok(()), |(guest, rootfs)| guest.take_off(&rootfs));
@@ -190,12 +190,11 @@ pub fn run_detached(request: Request, store: &Store, protected: Protected) -> Re
     relay.map_or(Ok(()), |relay| relay.until_ready(pidfd.as_fd(), container.record.pid))
 }
 
-/// Makes a container: with a gate for `create`, without one for `run`. What fails undoes all that came before it, in
-/// reverse order, by the guards' drops; poststop hooks are last, if hooks before them have begun (runtime-spec 1.3,
-/// "Lifecycle").
+/// Creates a container: with an exec fifo for `create`, without one for `run`. A failure undoes all steps in reverse order,
+/// by the drops of the guards; at last it runs poststop hooks, if other hooks have begun (runtime-spec 1.3, "Lifecycle").
 pub fn make(request: Request, store: &Store, gated: bool, _: Protected) -> Result<Made> {
     let Request { id, bundle, plan, console, pid_file, pidfd_socket, notify } = request;
-    // Whatever the caller leaked into this process reaches no hook.
+    // Hooks must not inherit descriptors that the caller leaked.
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let (socket, controller) = open_console(console).phase("terminal")?;
     let handle = pidfd_socket.map(|path| console::connect(&path, console::TO_PIDFD)).transpose()?;
@@ -204,8 +203,8 @@ pub fn make(request: Request, store: &Store, gated: bool, _: Protected) -> Resul
     let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
     let gate = gated.then(|| Gate::make(pieces.directory().path(), plan.seccomp.as_ref())).transpose()?;
     log::trace!("cgroup and exec fifo created");
-    // The program is to find the terminal as it stays; and once it runs it is too late to learn that its pid can be
-    // written nowhere.
+    // First: the program has to see the final size of its terminal; and once it runs it is too late for an error about
+    // the pid file.
     let settle_first = controller.is_some() || (!gated && (pid_file.is_some() || handle.is_some()));
     let hooks_record = record.clone();
     let mut making = Making {
@@ -249,12 +248,12 @@ pub fn make(request: Request, store: &Store, gated: bool, _: Protected) -> Resul
     }
 }
 
-/// A container whose first process is being made.
+/// The callbacks while init is started.
 struct Making<'a> {
     record: Record,
-    /// The seccomp filter that goes on record.
+    /// The seccomp filter to record.
     filter: Option<Vec<u8>>,
-    /// Bytes that its memory is limited to.
+    /// Its memory limit in bytes.
     memory_limit: Option<u64>,
     pieces: &'a Pieces,
     /// Where its terminal comes from.
@@ -269,7 +268,7 @@ struct Making<'a> {
 }
 
 impl Attendant for Making<'_> {
-    /// While the container's half mounts. The lock tells everybody that it is not done yet.
+    /// Runs while the container's half mounts. The lock on the directory still means "creating".
     fn record(&mut self, pid: Pid) -> Result<()> {
         self.record.resctrl.as_ref().map_or(Ok(()), |group| group.add(pid)).phase("cgroup")?;
         self.filter.take().map_or(Ok(()), |filter| self.pieces.directory().keep_seccomp(&filter))?;
@@ -280,7 +279,7 @@ impl Attendant for Making<'_> {
     }
 
     fn record_successor(&mut self, pid: Pid) -> Result<()> {
-        // Our child has its pid until it is reaped. Of one that is dead already the wire is to tell, not we.
+        // A child keeps its pid until it is reaped. If it is dead already, the handshake reports why.
         let pidfd = sys::pid::open(pid).with_context(|| format!("open a pidfd of init, process {pid}"))?;
         self.record.take_init(pid, pidfd.as_fd())?;
         self.pieces.directory().write(&self.record)
@@ -307,25 +306,25 @@ impl Attendant for Making<'_> {
     }
 }
 
-/// The place where the container says that it is ready; of one that waits for `start`, that listens.
+/// The notify socket of the container; if it waits for `start`, that command opens the socket.
 fn make_relay(directory: &Directory, outer: OsString, gated: bool) -> Result<Option<Relay>> {
     notify::prepare(directory)?;
     if gated { Ok(None) } else { Relay::listen(directory, &outer).map(Some) }
 }
 
-/// None where the container goes on without a cgroup.
+/// `None` if the container may run without a cgroup (rootless).
 fn or_none<T>(request: &cgroup::Request, outcome: Result<T>) -> Result<Option<T>> {
     outcome.map(Some).or_else(|error| request.allow_none(error).map(|()| None))
 }
 
-/// Removes what the container's root left on the host and needs no longer.
+/// Removes what the rootfs left on the host: the work directory of an overlay.
 pub(super) fn sweep(record: &Record) {
     if let Some(overlay) = record.annotations.get(rootfs::OVERLAY) {
         rootfs::sweep(overlay, &record.bundle, &record.id);
     }
 }
 
-/// The record of what is about to be made.
+/// The record of a container that does not exist yet.
 fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location>) -> Record {
     let kept = &plan.kept;
     Record {
@@ -357,7 +356,7 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
     }
 }
 
-/// The socket that the container's half sends its terminal to, and our end when we relay it ourselves.
+/// The socket to which the container's half sends its terminal, and the other end if the runtime relays it.
 pub fn open_console(console: Console) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
     match console {
         Console::None => Ok((None, None)),
@@ -369,14 +368,14 @@ pub fn open_console(console: Console) -> Result<(Option<OwnedFd>, Option<OwnedFd
     }
 }
 
-/// Sends the handle of our child, dead or alive, to whoever asked for it.
+/// Sends the pidfd of the child, dead or alive, over `--pidfd-socket`.
 pub fn send_pidfd(socket: OwnedFd, exec: bool, pid: Pid) -> Result<()> {
     let pidfd = sys::pid::open(pid).with_context(|| format!("open process {pid}"))?;
     console::send_pidfd(socket.as_fd(), exec, pidfd.as_fd())
 }
 
-/// A pid file just written; dropping it removes it, or its number would be taken for a container's. Empty: there is
-/// nothing to be removed.
+/// A pid file that was just written. Drop removes it: its number must not be taken for a container's. Empty: nothing to
+/// remove.
 pub(super) struct PidFile(PathBuf);
 
 impl PidFile {
@@ -393,14 +392,14 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if !self.0.as_os_str().is_empty() {
-            // There is another error to tell.
+            // The command fails with another error already.
             let _ = std::fs::remove_file(&self.0);
         }
     }
 }
 
-/// The pid file: the digits, no newline (go-runc reads it with Atoi), in one step. A FIFO or a character device that is
-/// there is written to, and no other file but a regular one or a link is replaced. Whether it was made.
+/// Writes the pid file in one step: the digits without a newline (go-runc reads it with Atoi). It writes to an existing FIFO
+/// or character device, replaces a regular file or a link, and refuses other files. Returns whether it made the file.
 pub fn write_pid(path: &Path, pid: Pid) -> Result<bool> {
     let digits = pid.to_string();
     let what = "write the pid file";

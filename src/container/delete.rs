@@ -1,4 +1,4 @@
-//! `delete`: what `create` made is undone, whatever state it is in.
+//! `delete`: undoes `create`, in every state of the container.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -16,14 +16,14 @@ use super::salvage::Remains;
 use super::store::{Directory, Store};
 use super::{Container, Status, id::Id, state};
 
-/// How long a killed init may take to be gone.
+/// How long a killed init may take to exit.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the process of a killed `create`, which nobody has to kill, may take to be gone.
+/// How long the child of a killed `create` may take to exit by its parent death signal.
 const DYING: Duration = Duration::from_secs(1);
 
-/// Deletes a container. Only a stopped one goes without `force`, and a created one, which engines rely on. With
-/// `force` a missing container is no error, and one whose record is broken goes with all that is found of it.
+/// Deletes a container. Without `force` it has to be stopped or created; engines rely on the latter. With `force` a missing
+/// container is no error, and of one with a broken record everything that is found is removed.
 pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let id = Id::new(id)?;
     let directory = store.directory(&id);
@@ -57,7 +57,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     destroy(container)
 }
 
-/// Deletes what has no record: mostly nothing but the directory, of a `create` that was killed before it wrote one. The
+/// Deletes a container without a record: mostly just the directory of a `create` that was killed before it wrote one. The
 /// lock keeps away a `create` that has only made the directory yet.
 fn delete_unrecorded(store: &Store, directory: Directory, id: &Id, force: bool, _lock: File) -> Result<()> {
     let remains = Remains::find(directory, id)?;
@@ -70,8 +70,8 @@ fn delete_unrecorded(store: &Store, directory: Directory, id: &Id, force: bool, 
     if nothing && !force { Err(store.does_not_exist(id.as_str())) } else { Ok(()) }
 }
 
-/// Ends and removes a container. Goes on after a failure, so that one broken part keeps no other alive, and tells the
-/// first; the record stays then, for another try.
+/// Kills and removes a container. After a failure it removes the other parts, too, and returns the first error; the record
+/// then stays for another `delete`.
 pub fn destroy(container: Container) -> Result<()> {
     let Container { directory, record } = &container;
     let claim = record.cgroup.as_ref().map(|cgroup| Ok((cgroup, container.claim(cgroup)?)));
@@ -89,7 +89,7 @@ pub fn destroy(container: Container) -> Result<()> {
     Ok(())
 }
 
-/// Destroys a container because of an error, which is the one to tell. What resists stays on record, for another delete.
+/// Destroys a container because of an error, and returns that error. If it fails, the record stays for another `delete`.
 pub fn destroy_for(container: Container, error: Error) -> Error {
     if let Err(other) = destroy(container) {
         log::warn!("{other}");
@@ -97,7 +97,7 @@ pub fn destroy_for(container: Container, error: Error) -> Error {
     error
 }
 
-/// Runs the poststop hooks of a container that is gone.
+/// Runs the poststop hooks of a removed container.
 pub(super) fn run_poststop(record: &Record) {
     if record.poststop.is_empty() {
         return;
@@ -108,7 +108,7 @@ pub(super) fn run_poststop(record: &Record) {
     log::trace!("poststop hooks run");
 }
 
-/// Kills init and waits until it is gone.
+/// Kills init and waits for its exit.
 fn end(container: &Container) -> Result<()> {
     let Some((_, pidfd)) = container.living_init()? else { return Ok(()) };
     match sys::pid::signal(pidfd.as_fd(), libc::SIGKILL) {
@@ -121,8 +121,8 @@ fn end(container: &Container) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroup, killing what is still in it: processes of a shared pid namespace, or moved there by others. One
-/// that is another container's by now is left to that.
+/// Removes the cgroup and kills the processes that are left in it: of a shared pid namespace, or moved there by others. A
+/// cgroup that belongs to another container by now is not touched.
 fn remove_cgroup(location: &Location, claim: Claim) -> Result<()> {
     let cgroup = Handle::of(location);
     let own = match claim {
@@ -134,7 +134,7 @@ fn remove_cgroup(location: &Location, claim: Claim) -> Result<()> {
         log::warn!("cgroup {cgroup} is not removed: it may belong to another container");
         return Ok(());
     }
-    // Mostly one rmdir; processes that are left are killed, but only once it is known that there are any.
+    // Mostly one rmdir(2); only EBUSY means that processes have to be killed.
     let removed = cgroup.remove(Duration::ZERO);
     if removed.is_ok() || claim != Claim::Own {
         return removed;

@@ -1,4 +1,4 @@
-//! `events`: what a container uses, again and again, and each time that the kernel kills because it is out of memory.
+//! `events`: whatwhat a container uses, again and again, and each time that the kernel kills because it is out of memory.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -41,13 +41,13 @@ impl Stats {
 /// The statistics now.
 pub fn stats(container: &Container) -> Result<Event<'_>> {
     let record = &container.record;
-    // An ended container is told apart before its cgroup is looked for.
+    // A container that has ended has its own error, not one about its cgroup.
     living(container)?;
     let data = Stats::read(container.cgroup("look at")?, record.resctrl.as_ref())?;
     Ok(Event { kind: "stats", id: &record.id, data: Some(data) })
 }
 
-/// Tells the statistics every `interval` and each out of memory when it happens, until the container ends.
+/// Emits statistics every `interval` and each out-of-memory kill when it happens, until the container ends.
 pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&Event) -> Result<()>) -> Result<()> {
     living(container)?;
     let (cgroup, record) = (container.cgroup("look at")?, &container.record);
@@ -56,12 +56,12 @@ pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&E
     if memory.is_none() {
         log::warn!("out-of-memory kills are not reported: cgroup {cgroup} has no memory.events");
     }
-    // None beyond what the clock can count.
+    // `None`: beyond the range of the clock.
     let mut next = Instant::now().checked_add(interval);
     loop {
         let patience = next.map_or(Duration::MAX, |moment| moment.saturating_duration_since(Instant::now()));
         let ended = MemoryEvents::wait(memory.as_ref(), init.as_fd(), patience)?;
-        // Also after the end, which may have come of it.
+        // Also after the end: the kill may have caused it.
         if memory.as_mut().is_some_and(MemoryEvents::has_killed) {
             tell(&Event { kind: "oom", id: &record.id, data: None })?;
         }
@@ -69,7 +69,7 @@ pub fn follow(container: &Container, interval: Duration, mut tell: impl FnMut(&E
             return Ok(());
         }
         if let Some(moment) = next.filter(|&moment| Instant::now() >= moment) {
-            // What was missed, by a process that was stopped or on a machine that slept, is not made up for.
+            // Intervals that were missed, while this process was stopped or the machine slept, are skipped.
             let missed = moment.elapsed() > interval;
             next = if missed { Instant::now() } else { moment }.checked_add(interval);
             match Stats::read(cgroup, record.resctrl.as_ref()) {

@@ -1,4 +1,4 @@
-//! `exec`: another program in a container that runs.
+//! `exec`: another program in a running container.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -25,12 +25,12 @@ use super::claim::Claim;
 use super::create::{Console, open_console, send_pidfd, write_pid};
 use super::{Container, Status, agent};
 
-/// How long a container that freezes itself, or is frozen by somebody else, holds an exec up.
+/// How long an exec waits while the container is frozen, by itself or somebody else.
 const FROZEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// What `exec` is asked for.
+/// The input of `exec`.
 pub struct Request {
-    /// The program, worked out.
+    /// The compiled process.
     pub process: Process,
     /// Where the terminal goes.
     pub console: Console,
@@ -38,11 +38,11 @@ pub struct Request {
     pub detach: bool,
     /// Absolute.
     pub pid_file: Option<PathBuf>,
-    /// A socket for the handle of the program; absolute.
+    /// A socket for the pidfd of the process; absolute.
     pub pidfd_socket: Option<PathBuf>,
     /// A cgroup below the container's, to be born in.
     pub cgroup: Option<PathBuf>,
-    /// Whether a frozen container will do: the program starts when it is thawed.
+    /// Whether the container may be frozen: the program then starts when it is thawed.
     pub ignore_paused: bool,
 }
 
@@ -72,7 +72,7 @@ pub fn exec(container: &Container, request: Request, _: Protected) -> Result<u8>
         regain_stderr();
     }
     success();
-    // Only now: whoever finds the file takes the exit code for the program's own.
+    // Late: once the file exists, callers take the exit code for that of the program.
     if let Some(file) = &request.pid_file {
         write_pid(file, launched.pid)?;
     }
@@ -82,7 +82,7 @@ pub fn exec(container: &Container, request: Request, _: Protected) -> Result<u8>
     };
     let pidfd = launched.pidfd();
     let forward = |signal: i32| {
-        // It may have ended a moment ago; that is what we wait for.
+        // It may be dead already: the wait returns at once.
         let _ = sys::pid::signal(pidfd, signal);
     };
     let ended = foreground.run(launched.pid, pidfd, terminal, forward, None).context("wait for the program")?;
@@ -92,17 +92,17 @@ pub fn exec(container: &Container, request: Request, _: Protected) -> Result<u8>
     Ok(ended.exit_code())
 }
 
-/// A program on its way into a container.
+/// The callbacks while the process is started.
 struct Entering<'a> {
     container: &'a Container,
-    /// The container's first process.
+    /// The container's init.
     init_pid: Pid,
     /// Where its terminal comes from.
     controller: Option<OwnedFd>,
     /// Who gets the pidfd.
     handle: Option<OwnedFd>,
     terminal: Option<Terminal>,
-    /// Whether it is to wait as long as the container is frozen.
+    /// Whether to wait as long as the container is frozen.
     waits_for_thaw: bool,
 }
 
@@ -146,7 +146,7 @@ fn launch(
     let cgroup = cgroup_dir(container, pid, below)?;
     let where_init_is = || container.cgroup("run a program")?.open_that_of(pid);
     if let Some(group) = &record.resctrl {
-        // Ourselves, so that the program is born there.
+        // The runtime itself moves there, so that the program is born there.
         group.add(nix::unistd::getpid()).phase("cgroup")?;
     }
     let unit = record.cgroup.as_ref().filter(|cgroup| cgroup.unit().is_some()).map(Handle::of);
@@ -166,9 +166,9 @@ fn launch(
     exec::exec(request, entering)
 }
 
-/// The cgroup to be born in: the one named below the container's, else the container's own. Systemd and nested runtimes
-/// move their processes to a child and give their controllers away, after which that takes none; where init was put into
-/// a cgroup below, it stays free for that.
+/// The cgroup to be born in: the named one below the container's, else the container's. systemd and nested runtimes move
+/// their processes to a child and enable controllers; the container's cgroup then takes no processes. If init was put into
+/// a cgroup below, the container's stays empty for that.
 fn cgroup_dir(container: &Container, init: Pid, below: Option<&Path>) -> Result<Option<OwnedFd>> {
     if let Some(below) = below {
         let open = || container.cgroup("run a program below")?.open_below(below);
@@ -176,7 +176,7 @@ fn cgroup_dir(container: &Container, init: Pid, below: Option<&Path>) -> Result<
     }
     let Some(cgroup) = &container.record.cgroup else { return Ok(None) };
     let init_is_below = container.record.annotations.get(INNER_CGROUP).is_some_and(|name| !name.is_empty());
-    // Without one of its own any more, where init is, too.
+    // If its own is lost, the cgroup of init.
     let init_is_below = init_is_below || container.claim(cgroup)? == Claim::None;
     let cgroup = Handle::of(cgroup);
     if init_is_below { cgroup.open_that_of(init) } else { cgroup.open_for(init) }.map(Some)

@@ -21,10 +21,10 @@ pub fn run(request: Request, store: &Store, keep: bool, protected: Protected) ->
     let pid = made.launched.pid;
     let (container, pidfd) = made.keep();
     let forward = |signal: i32| {
-        // It may have ended a moment ago; that is what we wait for.
+        // It may be dead already: the wait returns at once.
         let _ = sys::pid::signal(pidfd.as_fd(), signal);
     };
-    // We are the service then, and end as the container does.
+    // This process is then the main process of the service, and exits as the container does.
     let mut tell = relay.as_ref().map(|relay| || relay.turn(std::process::id() as i32));
     let aside = relay.as_ref().zip(tell.as_mut()).map(|(relay, act)| Aside { fd: relay.fd(), act });
     let wait = || foreground.run(pid, pidfd.as_fd(), terminal, forward, aside).context("wait for the container");

@@ -15,7 +15,7 @@ pub fn pause(container: &Container) -> Result<()> {
     }
 }
 
-/// Thaws a paused container, and one whose pause was cut short.
+/// Thaws a paused container, also one whose `pause` was killed half-way.
 pub fn resume(container: &Container) -> Result<()> {
     match container.status()? {
         Status::Paused => container.cgroup(PURPOSE)?.thaw(),

@@ -1,4 +1,4 @@
-//! A container's processes: those of its cgroup, or without one what its pid namespace and its descent tell.
+//! The processes of a container: those of its cgroup, or without one those of its pid namespace, or the descendants of init.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
@@ -10,9 +10,8 @@ use crate::sys;
 
 use super::Container;
 
-/// The processes of a container, as this process sees them, in order. Without a cgroup they are those of a pid namespace
-/// of its own, and their descendants (who may have nested ones); in a shared one only init and its descendants can be
-/// told from others.
+/// The processes of a container, by pid in the caller's namespace, sorted. Without a cgroup they are those of its own pid
+/// namespace, and their descendants (in nested ones); in a shared pid namespace, init and its descendants.
 pub fn pids(container: &Container) -> Result<Vec<Pid>> {
     if let Some(cgroup) = container.own_cgroup()? {
         return cgroup.pids();
@@ -42,13 +41,13 @@ fn children(parents: &BTreeMap<Pid, Pid>, members: &BTreeSet<Pid>) -> Vec<Pid> {
     parents.iter().filter(child).map(|(pid, _)| *pid).collect()
 }
 
-/// What tells a pid namespace from others; `None` when the process is gone, or is not ours to look at.
+/// The identity of a pid namespace; `None` if the process has ended, or may not be read.
 pub(super) fn pid_namespace(pid: Pid) -> Option<(u64, u64)> {
     let file = std::fs::metadata(format!("/proc/{pid}/ns/pid")).ok()?;
     Some((file.dev(), file.ino()))
 }
 
-/// Every process that can be seen from here.
+/// All processes of /proc.
 pub(super) fn everybody() -> Result<BTreeSet<Pid>> {
     let entries = std::fs::read_dir("/proc").context("list /proc")?;
     let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();

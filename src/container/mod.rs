@@ -1,4 +1,4 @@
-//! The life cycle on the host, one verb per file, and what a container on record is.
+//! The life cycle on the host, one command per file, and the recorded container.
 
 mod agent;
 pub mod check;
@@ -38,18 +38,18 @@ use crate::sys;
 use record::Record;
 use store::Directory;
 
-/// Where a container stands. It is worked out anew each time and never stored.
+/// The status of a container. It is derived each time and never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Another process is making it.
+    /// A `create` is still at work on it.
     Creating,
-    /// Its first process waits to be started.
+    /// Init waits for `start`.
     Created,
     /// Its program runs.
     Running,
     /// Its cgroup is frozen.
     Paused,
-    /// Its first process is gone.
+    /// Init has ended.
     Stopped,
 }
 
@@ -66,17 +66,17 @@ impl Status {
     }
 }
 
-/// A container on record, opened.
+/// A recorded container.
 pub struct Container {
     /// Its state directory.
     pub directory: Directory,
-    /// What was written down about it.
+    /// Its record.
     pub record: Record,
 }
 
 impl Container {
-    /// Works out the status: no live init that is the one on record is stopped (a later process may have the same
-    /// pid); one whose creator is still at work is creating; a gate still there is created; a frozen cgroup is paused.
+    /// Derives the status. Stopped: init, identified by pid and start time, does not live. Creating: its `create` holds the
+    /// lock. Created: the exec fifo exists. Paused: the cgroup is frozen.
     pub fn status(&self) -> Result<Status> {
         if self.record.init().is_none() {
             return Ok(if self.directory.is_locked()? { Status::Creating } else { Status::Stopped });
@@ -84,11 +84,11 @@ impl Container {
         if self.living_init()?.is_some() {
             return self.status_of_living();
         }
-        // An intermediate process has ended, and the one that it has made is not on record yet.
+        // An intermediate process has ended, and its successor is not recorded yet.
         Ok(if self.directory.is_locked()? { Status::Creating } else { Status::Stopped })
     }
 
-    /// [`Container::status`] of one whose init was just seen to live.
+    /// [`Container::status`], if init is known to live.
     pub fn status_of_living(&self) -> Result<Status> {
         if self.directory.is_locked()? {
             return Ok(Status::Creating);
@@ -101,13 +101,13 @@ impl Container {
 
     /// Whether the container's own cgroup is frozen; a cgroup that just vanished is not.
     fn is_frozen(&self) -> bool {
-        // Whose it is is asked only then: it would be a call more for every look at a container.
+        // The owner is checked only for a frozen cgroup: it costs a system call.
         self.record.cgroup.as_ref().is_some_and(|cgroup| Handle::of(cgroup).is_frozen().unwrap_or(false))
             && self.own_cgroup().is_ok_and(|cgroup| cgroup.is_some())
     }
 
-    /// A handle of init; `None` when it has ended. The start time is compared after the handle is open, so that it cannot
-    /// be another process that has got the pid meanwhile; and what the kernel has to tell processes of one clock tick apart.
+    /// A pidfd of init; `None` if it has ended. The start time is compared after the pidfd is open, so that a reused pid is
+    /// noticed; so is the identity, for processes of the same clock tick.
     pub fn living_init(&self) -> Result<Option<(Pid, OwnedFd)>> {
         let Some(pid) = self.record.init() else { return Ok(None) };
         let pidfd = sys::pid::find(pid).with_context(|| format!("open a pidfd of init, process {pid}"))?;
@@ -118,12 +118,12 @@ impl Container {
         Ok(is_init.then_some((pid, pidfd)))
     }
 
-    /// A handle of the living init.
+    /// A pidfd of the living init.
     pub fn init(&self) -> Result<(Pid, OwnedFd)> {
         self.living_init()?.ok_or_else(|| Error::new("container not running"))
     }
 
-    /// Whether the container has a pid namespace of its own, so that its init takes all others with it.
+    /// Whether the container has its own pid namespace, so that the death of init kills all its processes.
     pub fn owns_pid_namespace(&self) -> bool {
         self.record.own_pid_namespace
     }

@@ -1,6 +1,6 @@
-//! `mounts add` and `mounts remove`: what is mounted in a container that runs, all or nothing.
+//! `mounts add` and `mounts remove`: change the mounts of a running container, all or nothing.
 //!
-//! Nothing of it is recorded, as in crun: the mounts end with the container's mount namespace.
+//! They are not recorded, as in crun: the mounts end with the container's mount namespace.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -18,7 +18,7 @@ use crate::rootfs::{Additions, HostHandles, Isolation, Namespaces, Removals, Sho
 use crate::selfexe::Protected;
 use crate::sys::{self, Errno, ns};
 
-/// Mounts what the list has in the container, or nothing of it. Relative sources start at the bundle.
+/// Mounts all of the list in the container, or nothing. Relative sources start at the bundle.
 pub fn add(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
     let place = Place::of(container)?;
     let isolation = |flag| if place.kinds.contains(flag) { Isolation::Joined } else { Isolation::None };
@@ -55,18 +55,18 @@ pub fn remove(container: &Container, list: &[Mount], _: Protected) -> Result<()>
     place.act(|outside| removals.apply(&outside)).phase("mounts")
 }
 
-/// The namespaces of a container that lives.
+/// The namespaces of a running container.
 struct Place {
     init: OwnedFd,
     /// Those that are not the host's.
     kinds: ns::Flags,
-    /// The user namespace, if it is the container's and we may open it: not before its program runs, without privilege.
+    /// The user namespace, if the container has one and it may be opened: without privilege only once the program runs.
     user: Option<OwnedFd>,
     /// Its pid namespace, if that is not the host's.
     processes: Option<OwnedFd>,
     /// Whether the network namespace belongs to the user namespace.
     owns_network: bool,
-    /// Who acts where its user namespace has no root.
+    /// The ids to take if its user namespace maps no root.
     instead: Ids,
 }
 
@@ -91,7 +91,7 @@ impl Place {
         let (user, network) =
             if kinds.contains(ns::Flags::USER) { (open("user")?, open("net")?) } else { (None, None) };
         let processes = if kinds.contains(ns::Flags::PID) { open("pid")? } else { None };
-        // Alive afterwards: nothing else has got its pid meanwhile.
+        // It lives after the open, so the pid was not reused.
         if sys::pid::signal(init.as_fd(), 0).is_err() {
             bail!("container not running");
         }
@@ -105,8 +105,8 @@ impl Place {
         self.init.as_fd()
     }
 
-    /// Does something in a process that is in all namespaces of the container but that of pids, where nobody of the
-    /// container sees it. It `pack`s what it needs of the host before it goes.
+    /// Runs `work` in a helper process in all namespaces of the container but the pid namespace, so that the container does
+    /// not see it. Before it joins them, the helper `pack`s what it needs of the host.
     fn inside<T>(
         &self,
         pack: impl FnOnce() -> Result<T>,
@@ -117,7 +117,7 @@ impl Place {
 
     /// Does something that gives nothing back.
     fn act(&self, work: impl FnOnce(HostHandles) -> Result<()>) -> Result<()> {
-        // The directory of descriptors is to be that of the process which acts, so it is opened there, still on the host.
+        // /proc/self/fd has to be that of the helper, and of the host's procfs: opened there, before the join.
         self.inside(HostHandles::open, |outside| work(outside).map(|()| Vec::new())).map(drop)
     }
 }

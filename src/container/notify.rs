@@ -1,12 +1,12 @@
-//! Readiness of a service: what the container says to the socket in its `NOTIFY_SOCKET`, passed on to that of the service
-//! manager, sd_notify(3).
+//! Readiness of a service, sd_notify(3): forwards what the container sends to its `NOTIFY_SOCKET` to the socket of the
+//! service manager.
 //!
-//! The container never sees the manager's own socket: it gets one of ours, in a directory that is mounted read-only, and
-//! of all that it sends only `READY=1` goes on, with the pid that the manager is to watch. A container may not name that
-//! pid itself, nor ask for anything else.
+//! The container never sees the manager's socket. It gets one of the runtime's, in a directory that is mounted read-only.
+//! Only `READY=1` is forwarded, with the pid that the manager has to watch: a container may not choose that pid, nor send
+//! other requests.
 //!
-//! Any user of the container may write to the socket, so its mode keeps nobody away. On the host the state directory
-//! above it does, which others cannot pass; who is in the container does not come that way, but by the mount.
+//! Every user of the container may write to the socket, so its mode is open. On the host the private state directory
+//! above it keeps others away; the container reaches it by the mount.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
@@ -27,10 +27,10 @@ use crate::sys::socket::{self, Address};
 
 use super::store::Directory;
 
-/// How long the manager may take to have read what was sent.
+/// How long the manager may take to read its socket.
 const BARRIER_MS: u16 = 30_000;
 
-/// The socket that the container writes to, and where its word goes.
+/// The socket to which the container writes, and the address of the manager.
 pub struct Relay {
     inner: OwnedFd,
     outer: OsString,
@@ -46,7 +46,7 @@ pub fn prepare(directory: &Directory) -> Result<()> {
     let place = place(directory);
     let make = || {
         fs::create_dir(&place)?;
-        // Whatever the umask: the container's user has to pass, as nobody else can (the directory above is private).
+        // Regardless of the umask: the container's user has to pass. Others cannot, as the directory above is private.
         fs::set_permissions(&place, Permissions::from_mode(0o755))
     };
     make().with_context(|| format!("make the directory {}", place.display()))
@@ -62,7 +62,7 @@ impl Relay {
             let inner = unix_socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                // Of a start that was killed.
+                // Left by a `start` that was killed.
                 _ => {}
             }
             socket::bind(inner.as_fd(), &path)?;
@@ -73,15 +73,15 @@ impl Relay {
         Ok(Relay { inner, outer: outer.to_owned() })
     }
 
-    /// What becomes readable when the container has said something.
+    /// The descriptor that becomes readable when the container has sent something.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
     }
 
-    /// Reads what the container has said; true when it is ready, and the manager was told.
+    /// Reads what the container has sent. True if it is ready and the manager was notified.
     pub fn turn(&self, main: i32) -> bool {
         let mut bytes = [0; 4096];
-        // What does not come is no word of readiness; an error of ours would not end the container either.
+        // An error means "not ready": it is no reason to end the container.
         let length = recv(self.inner.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).unwrap_or(0);
         let ready = says_ready(&bytes[..length]);
         if ready && let Err(error) = self.tell(main) {
@@ -90,8 +90,8 @@ impl Relay {
         ready
     }
 
-    /// Waits until the container is ready or its init has ended. Then for the manager to have read that we told it, since
-    /// it finds out who we are while we live.
+    /// Waits until the container is ready or init has ended, and then until the manager has read the notification: it
+    /// identifies the sender by a process that has to live.
     pub fn until_ready(&self, init: BorrowedFd<'_>, main: i32) -> Result<()> {
         loop {
             let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN), PollFd::new(init, PollFlags::POLLIN)];
@@ -100,7 +100,7 @@ impl Relay {
                 Err(errno) => return Err(errno).context("wait for the container to be ready"),
             }
             let has_come = |fd: &PollFd<'_>| fd.any() == Some(true);
-            // Its last words first.
+            // First what it sent before its end.
             if has_come(&fds[0]) {
                 if self.turn(main) {
                     if let Err(error) = self.wait_for_manager() {

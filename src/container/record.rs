@@ -1,4 +1,4 @@
-//! What is kept on disk about a container: only what cannot be found out again.
+//! The record of a container on disk: only what cannot be derived again.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -22,16 +22,16 @@ fn identity(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Option<u64>> {
     sys::pid::identity(pidfd).with_context(|| format!("read the status of init, process {pid}"))
 }
 
-/// What no other boot has, random(4).
+/// The id of this boot, random(4).
 fn boot() -> Option<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
 }
 
-/// The form of the record; a higher number is refused.
+/// The version of the record; a higher one is refused.
 pub const VERSION: u32 = 1;
 
-/// A container's record. Its first version is an intent, written before anything exists outside the state directory,
-/// so that whatever a killed `create` leaves can be found and removed.
+/// The record of a container. It is first written as an intent, before anything exists outside the state directory, so
+/// that `delete` can find and remove what a killed `create` leaves.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// [`VERSION`].
@@ -50,10 +50,10 @@ pub struct Record {
     pub pid: i32,
     /// Clock ticks since boot, field 22 of proc_pid_stat(5).
     pub start_time: u64,
-    /// [`sys::pid::identity`], where the kernel has such.
+    /// [`sys::pid::identity`], if the kernel has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<u64>,
-    /// Where it has not: the boot in which the start time counts.
+    /// Otherwise the boot to which the start time belongs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
     /// `None` when the container has no cgroup of its own.
@@ -61,22 +61,22 @@ pub struct Record {
     /// The number of its device rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_rules: Option<u64>,
-    /// Its share of caches and memory bandwidth.
+    /// Its resctrl group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<resctrl::Group>,
-    /// What is mounted on the rootfs, in the caller's mount namespace.
+    /// Mounts on the rootfs in the caller's mount namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<Guest>,
     /// Names below `/proc/PID/ns` that an exec must enter.
     pub namespaces: Vec<String>,
-    /// Those of them that were there before, for a checkpoint.
+    /// Those of them that were joined, for a checkpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joined: Vec<String>,
-    /// Whether init takes all its processes with it.
+    /// Whether the death of init kills all processes (its own pid namespace).
     pub own_pid_namespace: bool,
-    /// Whether a seccomp filter lies beside the record, for execs.
+    /// Whether a seccomp filter is stored beside the record, for execs.
     pub seccomp: bool,
-    /// Who decides on the calls of which that filter notifies.
+    /// The agent that answers the calls that the filter notifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seccomp_agent: Option<Listener>,
     /// The config's `process`, the base of an exec; `None` in an intent.
@@ -96,8 +96,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// What can be read of a record that is broken off, of a newer form, or no record at all: every member that is
-    /// understood by itself. What is not there is as in an intent, of a container with nothing of its own.
+    /// Reads what it can of a record that is truncated, of a newer version, or none at all: every member that parses by
+    /// itself. Missing members are those of an intent.
     pub fn salvage(bytes: &[u8], id: &str) -> Record {
         let blank = Record {
             version: VERSION,
@@ -127,7 +127,7 @@ impl Record {
             annotations: BTreeMap::new(),
         };
         let members = members(bytes);
-        // One that was copied from elsewhere tells nothing about this container.
+        // A record with another id says nothing about this container.
         if members.get("id").is_some_and(|other| other != id) {
             return blank;
         }
@@ -140,12 +140,12 @@ impl Record {
         })
     }
 
-    /// The pid of the first process; `None` in an intent.
+    /// The pid of init; `None` in an intent.
     pub fn init(&self) -> Option<Pid> {
         (self.pid > 0).then(|| Pid::from_raw(self.pid))
     }
 
-    /// Puts the first process on record, by its pid and its handle; it may be dead already.
+    /// Records init by its pid and pidfd; it may be dead already.
     pub fn take_init(&mut self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<()> {
         self.pid = pid.as_raw();
         let start_time =
@@ -156,14 +156,14 @@ impl Record {
         Ok(())
     }
 
-    /// Whether the process behind a handle, which has the pid and the start time on record, is the one on record and not
-    /// another that got both of them.
+    /// Whether the process behind a pidfd, with the recorded pid and start time, is the recorded one, and not another in the
+    /// same clock tick.
     pub fn is_of(&self, pid: Pid, pidfd: BorrowedFd<'_>) -> Result<bool> {
         Ok(match (self.identity, &self.boot) {
-            // That it cannot be asked for is not that it is another one.
+            // An identity that cannot be read proves nothing.
             (Some(known), _) => identity(pid, pidfd)? == Some(known),
             (None, Some(boot)) => self::boot().is_none_or(|now| now == *boot),
-            // Of an older corten.
+            // A record of an older corten.
             (None, None) => true,
         })
     }
@@ -175,7 +175,7 @@ impl Record {
     }
 }
 
-/// The members of a JSON object, of which the end may be missing.
+/// The members of a JSON object that may be truncated.
 fn members(bytes: &[u8]) -> Map<String, Value> {
     let whole = |bytes: &[u8]| serde_json::from_slice(bytes).ok();
     whole(bytes).or_else(|| whole(&up_to_last_member(bytes)?)).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `restore`: a container is made of the images of a checkpoint, with an undo for every step.
+//! `restore`: makes a container from the images of a checkpoint, with an undo for every step.
 
 mod verify;
 
@@ -30,13 +30,13 @@ use super::store::Store;
 use super::{Container, delete, start, state};
 use verify::{Expected, tree};
 
-/// What `restore` is asked for.
+/// The input of `restore`.
 pub struct Request {
     /// The container's id.
     pub id: Id,
     /// Absolute.
     pub bundle: PathBuf,
-    /// The container, worked out.
+    /// The compiled configuration.
     pub plan: Plan,
     /// Where the terminal goes.
     pub console: Console,
@@ -46,14 +46,14 @@ pub struct Request {
     pub image_path: PathBuf,
     /// Where the log goes; absolute. `None`: beside the images.
     pub work_path: Option<PathBuf>,
-    /// What CRIU is told.
+    /// The options for CRIU.
     pub flags: restore::Flags,
 }
 
 /// Where the root is mounted for CRIU.
 const CRIU_ROOT: &str = "criu-root";
 
-/// How long a process that was killed may take to be gone, in milliseconds.
+/// How long a killed process may take to exit, in milliseconds.
 const DEATH_MS: u16 = 10_000;
 
 /// Restores a container, and leaves it running.
@@ -67,7 +67,7 @@ pub fn foreground(request: Request, store: &Store) -> Result<u8> {
     let foreground = Foreground::block_signals().context("block signals")?;
     let (container, pidfd, terminal) = make(request, store)?;
     let forward = |signal: i32| {
-        // It may have ended a moment ago; that is what we wait for.
+        // It may be dead already: the wait returns at once.
         let _ = sys::pid::signal(pidfd.as_fd(), signal);
     };
     let pid = Pid::from_raw(container.record.pid);
@@ -78,7 +78,7 @@ pub fn foreground(request: Request, store: &Store) -> Result<u8> {
     }
 }
 
-/// Makes the container. What fails undoes all that came before it.
+/// Makes the container. A failure undoes all steps.
 fn make(mut request: Request, store: &Store) -> Result<(Container, OwnedFd, Option<Terminal>)> {
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let program = checkpoint::find()?;
@@ -132,7 +132,7 @@ fn make(mut request: Request, store: &Store) -> Result<(Container, OwnedFd, Opti
     }
 }
 
-/// What would not come back as the configuration says.
+/// Refuses what CRIU would not restore as the configuration says.
 fn refuse(plan: &Plan) -> Result<()> {
     if plan.kept.annotations.get(LANDLOCK).is_some_and(|value| !value.is_empty()) {
         return Err(Error::new(
@@ -172,10 +172,10 @@ fn facts(
         let path = request.plan.namespaces.joined_path(entry.kind).map(Path::to_owned).unwrap_or_default();
         (entry.kind.file, path, entry.fd.as_raw_fd())
     };
-    // What they are here, they are there.
+    // The standard streams of this process become those of the container.
     let (directories, files) = masked.into_iter().partition(|path| Path::new(path).is_dir());
     let descriptors = request.image_path.join(DESCRIPTORS);
-    // The images may come from anywhere: what is read of them must not be able to block.
+    // The images are not trusted: a FIFO among them must not block this process.
     let streams = match input::read_regular(&descriptors) {
         Ok(text) => restore::streams(&text)?,
         Err(error) if error.errno() == Some(Errno::ENOENT) => Vec::new(),
@@ -220,10 +220,10 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// Has CRIU restore it; the handle of its first process. What fails has ended every process.
+    /// Has CRIU restore it, and returns the pidfd of init. A failure kills every process.
     fn restore(&mut self, program: &Path, facts: restore::Facts, work: &Path) -> Result<OwnedFd> {
         let outcome = self.ask(program, facts, work);
-        // Empty here: what is mounted there is in CRIU's namespace alone.
+        // It is empty here: the mount is only in CRIU's mount namespace.
         let _ = fs::remove_dir(self.pieces.directory().file(CRIU_ROOT));
         if outcome.is_err() {
             self.end();
@@ -245,7 +245,7 @@ impl Making<'_> {
         let outcome = outcome.and_then(|()| criu.ask(Kind::Restore, &options, &mut |told| self.notified(told)));
         match &outcome {
             Err(failure) if failure.step.as_deref() == Some(PRE_RESUME) => {
-                // The kernel lets init end when all others are reaped, which CRIU, who traces them, does not do.
+                // Init ends only when all others are reaped; CRIU, their tracer, does not reap them.
                 self.kill();
                 criu.abandon();
             }
@@ -254,13 +254,13 @@ impl Making<'_> {
         outcome.map(drop).map_err(|failure| checkpoint::explain(Kind::Restore, failure, &work.join(restore::LOG)))
     }
 
-    /// Starts CRIU, with all that it is given open in its own mount namespace.
+    /// Starts CRIU in its own mount namespace, with the descriptors that it needs.
     fn start(&self, program: &Path, facts: restore::Facts, work: &Path) -> Result<(Criu, checkpoint::Options)> {
         let root = &self.request.plan.root_path;
         let pass: Vec<BorrowedFd<'_>> = self.entries.iter().map(|entry| entry.fd.as_fd()).collect();
         let cgroup = self.pieces.cgroup.as_ref();
         let procs = cgroup.filter(|cgroup| !cgroup.is_unit()).map(|cgroup| procs(cgroup.location())).transpose()?;
-        // Before any process of the container is there.
+        // Before any process of the container exists.
         self.limit_early()?;
         let private = sys::criu::PrivateMounts::enter(root, &facts.root);
         let private = private.with_context(|| format!("mount {} for criu", root.display())).phase("criu")?;
@@ -333,8 +333,8 @@ impl Making<'_> {
         }
     }
 
-    /// Compares what was restored with the configuration. All of it is stopped by CRIU's ptrace and has executed no
-    /// instruction of its own; then it is told of.
+    /// Compares the restored processes with the configuration. They are still stopped by CRIU and have executed no instruction
+    /// of their own. Then it records init.
     fn verify(&mut self) -> Result<()> {
         let init = Pid::from_raw(self.record.pid);
         // What the images say of cgroups that were there may have been restored, too.
@@ -350,7 +350,7 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// Kills what was restored: the cgroup, and the first process with its pid namespace.
+    /// Kills the restored processes: the cgroup, and init with its pid namespace.
     fn kill(&self) {
         if let Some(init) = &self.init {
             let _ = sys::pid::signal(init.as_fd(), libc::SIGKILL);
@@ -362,7 +362,7 @@ impl Making<'_> {
         }
     }
 
-    /// Kills what was restored, and reaps the first process, which is our child.
+    /// Kills the restored processes, and reaps init, which is a child.
     fn end(&mut self) {
         let Some(_) = &self.init else { return };
         self.kill();

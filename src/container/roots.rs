@@ -1,9 +1,9 @@
-//! The state roots of engines: where a container may be that is not in ours.
+//! The state roots of engines, where a container may be that is not in the given one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where engines have this runtime keep its state, and whose that is. `*` is any name.
+/// The state roots that engines pass, and the name of the engine. `*` is any name.
 const KNOWN: [(&str, &str); 7] = [
     ("/run/corten", "the default, and Podman's"),
     ("/run/user/*/corten", "a user's default, and Podman's"),
@@ -44,7 +44,7 @@ fn expand(pattern: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Where a container of this id, or with one that begins so, is known to be if it is not in `root`: advice.
+/// A hint for an id that is not in `root`: the state roots that have it, or an id that begins with it.
 pub fn advice(id: &str, root: &Path) -> String {
     /// As few letters of an id as people give.
     const SHORT: usize = 4;

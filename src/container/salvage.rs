@@ -1,5 +1,5 @@
-//! What is left of a container whose record is lost, broken, or of a newer form: found by its cgroup's mark, and by the
-//! gate that its first process waits at.
+//! What is left of a container whose record is lost, broken, or of a newer version: found by the mark of its cgroup, and by
+//! the exec fifo at which init waits.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What was found of a container.
 pub struct Remains {
-    /// The container, with as much of its record as is known.
+    /// The container, with what could be read of its record.
     pub container: Container,
     /// Further cgroups with its mark.
     others: Vec<Location>,
@@ -38,7 +38,7 @@ impl Remains {
         match others.iter().position(|found| Some(found.directory()) == recorded) {
             Some(known) => drop(others.swap_remove(known)),
             None if others.is_empty() => {}
-            // The mark knows better than what is left of a record.
+            // The mark is more reliable than a broken record.
             None => record.cgroup = Some(others.swap_remove(0)),
         }
         let mut container = Container { directory, record };
@@ -55,7 +55,7 @@ impl Remains {
         Ok(self.container.record.cgroup.is_none() && self.container.living_init()?.is_none())
     }
 
-    /// Empties and removes the further cgroups; then the container is one as others are.
+    /// Kills and removes the further cgroups, which leaves an ordinary container to delete.
     pub fn reduce(self) -> Result<Container> {
         for location in self.others {
             let cgroup = Handle::of(&location);
@@ -66,19 +66,19 @@ impl Remains {
     }
 }
 
-/// The process that waits at the gate of a container, and its start time. Without a cgroup nothing else leads there.
+/// The process that waits at the exec fifo of a container, and its start time: the only trace without a cgroup.
 fn waiting_at(directory: &Path) -> Option<(Pid, u64)> {
     let gate = fs::metadata(Gate::path(directory)).ok().map(|meta| (meta.dev(), meta.ino()))?;
     let holds = |pid: &Pid| {
         let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         fds.map(|fd| fd.path()).any(|fd| {
-            // Who has it open for writing is a `start`, proc_pid_fd(5).
+            // A process that has it open for writing is a `start`, proc_pid_fd(5).
             let reads = fs::symlink_metadata(&fd).is_ok_and(|link| link.mode() & 0o200 == 0);
             reads && fs::metadata(&fd).is_ok_and(|meta| (meta.dev(), meta.ino()) == gate)
         })
     };
     super::members::everybody().ok()?.into_iter().find_map(|pid| {
-        // Before and after: in between it may have become another's number.
+        // Compared before and after: the pid may have been reused.
         let start_time = sys::pid::start_time(pid).ok()??;
         (holds(&pid) && sys::pid::start_time(pid) == Ok(Some(start_time))).then_some((pid, start_time))
     })

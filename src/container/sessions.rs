@@ -1,9 +1,9 @@
-//! Exec sessions: what `exec` has put into a container and still lives there.
+//! Sessions of `exec`: its processes that still run in a container.
 //!
-//! Nothing is written down about them, so that an exec pays nothing: the kernel knows them. In a pid namespace all
-//! orphans go to its init (or to a subreaper in it), so that a process whose parent lies outside has come from outside.
-//! Where the container shares the runtime's own pid namespace that tells nothing; there, a session is whatever leads a
-//! session in the kernel's sense and has no parent in the container's cgroup, be it an exec or a daemon of the container.
+//! They are not recorded, so that an exec costs nothing more. In a pid namespace all orphans are re-parented to its init (or
+//! to a subreaper in it), so a process with a parent outside was put there by an exec. In a shared pid namespace that does
+//! not hold: there a session is a session leader (setsid(2)) without a parent in the container's cgroup, which may also be
+//! a daemon of the container.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -18,7 +18,7 @@ use crate::sys::{self, Errno};
 use super::Container;
 use super::members::{everybody, pid_namespace};
 
-/// An exec'd process that lives.
+/// A running process of an exec.
 #[derive(Debug, Serialize)]
 pub struct Session {
     /// [`id`].
@@ -50,7 +50,7 @@ pub fn kill(container: &Container, session: &str, number: i32) -> Result<()> {
     let digits = session.split_once('-').map_or(session, |(pid, _)| pid);
     let pid = digits.parse().ok().filter(|&pid: &i32| pid > 0).map(Pid::from_raw).ok_or_else(none)?;
     let what = || format!("signal session {session}");
-    // Before it is looked at: the handle then is that of the process seen, or of one that ended before it.
+    // The pidfd first: then the check that follows is about this process, or it has ended.
     let pidfd = sys::pid::find(pid).with_context(what)?.ok_or_else(none)?;
     let named =
         |&(found, stat): &(Pid, Stat)| found == pid && (session == digits || session == id(pid, stat.start_time));
@@ -86,7 +86,7 @@ fn find(container: &Container) -> Result<Vec<(Pid, Stat)>> {
     let shared = pid_namespace(Pid::this()) == Some(inside);
     let members: BTreeSet<Pid> = match container.own_cgroup()? {
         Some(cgroup) => cgroup.pids()?.into_iter().collect(),
-        // In a namespace of several containers the inits of the others have come from outside as well.
+        // In a pid namespace shared by containers, other inits have parents outside, too.
         None if !container.owns_pid_namespace() => {
             bail!(
                 "the container has neither a cgroup nor a pid namespace of its own, so its sessions cannot be told from other processes"
@@ -96,14 +96,14 @@ fn find(container: &Container) -> Result<Vec<(Pid, Stat)>> {
     };
     let from_outside = |pid: Pid, stat: &Stat| match shared {
         true => stat.session == pid.as_raw() && !members.contains(&Pid::from_raw(stat.parent)),
-        // A process of a nested container is for whoever runs that one.
+        // A process of a nested container belongs to the runtime of that one.
         false => pid_namespace(pid) == Some(inside) && pid_namespace(Pid::from_raw(stat.parent)) != Some(inside),
     };
     let mut found = Vec::new();
     for &pid in members.iter().filter(|&&pid| pid != init) {
         let what = || format!("read the status of process {pid}");
         let Some(stat) = sys::pid::stat(pid).with_context(what)? else { continue };
-        // Twice: a parent that ends while it is looked at is found nowhere, and the process has another by then.
+        // Twice: if the parent ends during the check, it is not found, and the process has a new one.
         if from_outside(pid, &stat)
             && sys::pid::stat(pid).with_context(what)?.is_some_and(|now| from_outside(pid, &now))
         {

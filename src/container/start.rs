@@ -1,4 +1,4 @@
-//! `start`: the gate opens, the program runs.
+//! `start`: lets init continue, and waits until the program runs.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -12,7 +12,7 @@ use super::notify::{self, Relay};
 use super::store::Store;
 use super::{Container, Status, delete, state};
 
-/// How long a `create` that is at work may take to come to its end.
+/// How long `start` waits for a `create` that is still at work.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts a created container and runs its poststart hooks. A program that cannot be run is this call's error; a
@@ -30,10 +30,10 @@ pub fn start(store: &Store, id: &str, notify: Option<&OsStr>) -> Result<()> {
         }
         Status::Paused => bail!("cannot start a container in the paused status"),
     }
-    // A container made without a manager in mind has no place for it.
+    // If `create` had no manager, there is no directory for the socket.
     let notify = notify.filter(|_| notify::place(&container.directory).is_dir());
     let relay = notify.map(|outer| Relay::listen(&container.directory, outer)).transpose()?;
-    // Before init can end, or its handle might be that of another.
+    // Before init may end: later its pid could be that of another process.
     let init = relay.is_some().then(|| container.init()).transpose()?;
     Gate::open(container.directory.path()).phase("start")?;
     log::trace!("program runs");
@@ -42,8 +42,8 @@ pub fn start(store: &Store, id: &str, notify: Option<&OsStr>) -> Result<()> {
     relay.until_ready(pidfd.as_fd(), pid.as_raw())
 }
 
-/// Opens a container, once the `create` is over that is at work on it: who has learned by `state` that it is there need
-/// not know when that is.
+/// Opens a container when its `create` has ended: a caller that has seen "created" in `state` need not know that it
+/// still runs.
 fn open_made(store: &Store, id: &str) -> Result<(Container, Status)> {
     let begin = Instant::now();
     loop {
@@ -55,7 +55,7 @@ fn open_made(store: &Store, id: &str) -> Result<(Container, Status)> {
     }
 }
 
-/// [`after`]; a container whose poststart hook fails is gone when this returns.
+/// [`after`], and destroys the container if a poststart hook fails.
 pub fn after_or_destroy(container: Container) -> Result<Container> {
     match after(&container) {
         Ok(()) => Ok(container),
@@ -63,7 +63,7 @@ pub fn after_or_destroy(container: Container) -> Result<Container> {
     }
 }
 
-/// The hooks that run once the program does. What their failure does to the container is for the caller.
+/// Runs the poststart hooks. The caller decides what a failure does to the container.
 pub fn after(container: &Container) -> Result<()> {
     let record = &container.record;
     if record.poststart.is_empty() {

@@ -29,7 +29,7 @@ pub struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    /// What is on record, with what is not.
+    /// The recorded members, and the derived ones.
     pub fn of(record: &'a Record, status: &'a str, pid: Option<i32>) -> State<'a> {
         State {
             oci_version: &record.oci_version,
@@ -61,7 +61,7 @@ pub struct Shown<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
     owner: String,
-    // How a stopped one has ended, where the kernel still knows: keys that runc has not.
+    // How it has ended, if the kernel still knows: keys that runc does not have.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,9 +73,9 @@ pub struct Shown<'a> {
 /// How a stopped container has ended.
 #[derive(Default)]
 struct End {
-    /// The wait status of its first process, until its parent has asked.
+    /// The wait status of init, until its parent reaps it.
     status: Option<i32>,
-    /// Whether the kernel has killed in it because it was out of memory.
+    /// Whether the kernel has killed a process because the container was out of memory.
     out_of_memory: bool,
 }
 
@@ -90,7 +90,7 @@ impl End {
             record.is_of(pid, pidfd.as_fd()).is_ok_and(|is_it| is_it).then_some(status)
         };
         let status = record.init().and_then(zombie);
-        // Those who may not look are told 0.
+        // 0 for those who may not read it.
         End {
             status: status.filter(|&status| status != 0 || geteuid().is_root()),
             out_of_memory: cgroup.is_some_and(|cgroup| container.claim(cgroup).is_ok_and(|claim| claim != Claim::None)),
@@ -99,7 +99,7 @@ impl End {
 }
 
 impl<'a> Shown<'a> {
-    /// Looks at a container now. A stopped one has the pid 0.
+    /// The present state of a container. The pid of a stopped one is 0.
     pub fn of(container: &'a Container, owner: String) -> Result<Shown<'a>> {
         let status = container.status()?;
         let record = &container.record;

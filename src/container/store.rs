@@ -1,7 +1,7 @@
-//! The state root: one directory a container, whose making is the lock on its id.
+//! The state root: one directory per container. mkdir(2) reserves the id.
 //!
-//! Nobody but the owner passes a container's directory, whatever the root is: some of what is below has to be open to any
-//! user of the container, who gets there by a mount of his own.
+//! The directory of a container is private, whatever the mode of the root: some files below are open to every user of the
+//! container, who reaches them by a mount.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -34,7 +34,7 @@ const PRIVATE: u32 = 0o700;
 /// The state root.
 pub struct Store {
     root: PathBuf,
-    /// Whether `--root` named it; a default root that is not there is simply empty.
+    /// Whether `--root` named it. A default root that does not exist counts as empty.
     named: bool,
 }
 
@@ -50,10 +50,10 @@ pub struct Directory {
     path: PathBuf,
 }
 
-/// A directory that `create` has just made and still holds; dropping it removes it again.
+/// A directory that `create` has just made and locked. Drop removes it.
 pub struct Reserved {
     directory: Option<Directory>,
-    /// Held while the container is being made: tells a container in the making from what a killed `create` left.
+    /// The lock while the container is being created. Without it, a directory is what a killed `create` left.
     _lock: File,
 }
 
@@ -73,7 +73,7 @@ impl Store {
         Ok(Store { root, named: false })
     }
 
-    /// Makes the directory of a new container, with its intent on record: what that is depends on which directory it is.
+    /// Makes the directory of a new container with its intent, which depends on the identity of the directory.
     pub fn reserve(&self, id: &Id, intent: impl FnOnce(Home) -> Record) -> Result<(Reserved, Record)> {
         let directory = self.directory(id);
         self.make_directory(id)?;
@@ -111,14 +111,12 @@ impl Store {
         })
     }
 
-    /// Refuses an id that is taken, before anything else about the new container is looked at. It is [`Store::reserve`]
-    /// that decides.
+    /// Refuses an id that is in use, as an early check. [`Store::reserve`] decides.
     pub fn ensure_free(&self, id: &Id) -> Result<()> {
         if self.directory(id).exists() { Err(is_taken(id)) } else { Ok(()) }
     }
 
-    /// Whether a directory can be made here, as far as that can be seen: the root, or what there is of its path, can be
-    /// written to.
+    /// Whether a directory can be made here, without making it: the root, or the part of its path that exists, is writable.
     pub fn preflight(&self, id: &Id) -> Result<()> {
         let writable = |path: &Path| nix::unistd::access(path, nix::unistd::AccessFlags::W_OK);
         let there = self.root.ancestors().find(|path| path.exists()).unwrap_or(&self.root);
@@ -136,13 +134,13 @@ impl Store {
         Ok(Container { directory, record })
     }
 
-    /// Opens a container that [`Store::ids`] names. `None`: it is gone by now, or it is only being made.
+    /// Opens a container that [`Store::ids`] lists. `None`: it was deleted meanwhile, or has no record yet.
     pub fn look_up(&self, id: &Id) -> Result<Option<Container>> {
         let directory = self.directory(id);
         match directory.read()? {
             Some(record) => Ok(Some(Container { directory, record })),
             None if !directory.exists() || directory.is_locked()? => Ok(None),
-            // Between the first look and the second its creator may have come to its end.
+            // Again: its `create` may have ended between the two checks.
             None => match directory.read()? {
                 Some(record) => Ok(Some(Container { directory, record })),
                 None if !directory.exists() => Ok(None),
@@ -151,7 +149,7 @@ impl Store {
         }
     }
 
-    /// The directory of a container, which need not be there.
+    /// The directory of a container, which need not exist.
     pub fn directory(&self, id: &Id) -> Directory {
         Directory { path: self.root.join(id.as_str()) }
     }
@@ -174,7 +172,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// The error for an id that has no container, in the words engines search for, and where there may be one.
+    /// The error for an unknown id, in the words that engines search for, with a hint where it may be.
     pub fn does_not_exist(&self, id: &str) -> Error {
         Error::new(format!("container does not exist: {id}")).hint(roots::advice(id, &self.root))
     }
@@ -221,7 +219,7 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// Whether it is there.
+    /// Whether it exists.
     pub fn exists(&self) -> bool {
         self.path.is_dir()
     }
@@ -250,9 +248,9 @@ impl Directory {
         Ok(record)
     }
 
-    /// The bytes of the record, whatever they are.
+    /// The bytes of the record, unchecked.
     fn read_bytes(&self) -> std::io::Result<Vec<u8>> {
-        // Nobody is waited for: there may be a FIFO in its place.
+        // O_NONBLOCK: there may be a FIFO in its place.
         let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.file(RECORD))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -264,7 +262,7 @@ impl Directory {
         Record::salvage(&self.read_bytes().unwrap_or_default(), id.as_str())
     }
 
-    /// Which directory it is; `None` when it is not there.
+    /// The identity of the directory; `None` if it does not exist.
     pub fn home(&self) -> Option<Home> {
         fs::metadata(&self.path).ok().map(|meta| (meta.dev(), meta.ino()))
     }
@@ -276,7 +274,7 @@ impl Directory {
         replace(&self.file(RECORD), &bytes, 0o600).context("write the record")
     }
 
-    /// Keeps the seccomp filter for execs.
+    /// Stores the seccomp filter for execs.
     pub fn keep_seccomp(&self, filter: &[u8]) -> Result<()> {
         let path = self.file(SECCOMP);
         let write = || {
@@ -285,13 +283,13 @@ impl Directory {
         write().with_context(|| format!("write {}", path.display()))
     }
 
-    /// The seccomp filter that was kept.
+    /// The stored seccomp filter.
     pub fn seccomp(&self) -> Result<Vec<u8>> {
         let path = self.file(SECCOMP);
         fs::read(&path).with_context(|| format!("read {}", path.display()))
     }
 
-    /// Removes it with all it holds, or what lies in its place; a missing one is fine.
+    /// Removes it with its content, or what lies in its place. A missing one is no error.
     pub fn remove(&self) -> Result<()> {
         let removed = fs::remove_dir_all(&self.path).or_else(|error| match error.kind() {
             ErrorKind::NotADirectory => fs::remove_file(&self.path),
@@ -337,7 +335,7 @@ impl Directory {
 }
 
 impl Reserved {
-    /// Keeps the directory: the container is made.
+    /// Keeps the directory: the container exists.
     pub fn keep(mut self) -> Directory {
         self.directory.take().expect("it is only taken here")
     }
@@ -359,13 +357,13 @@ impl Drop for Reserved {
     }
 }
 
-/// How many names are tried for a draft; whoever may write to its directory can take the first, and would have to guess
-/// the others.
+/// How many names are tried for a draft. A user who may write to its directory can occupy the first, and would have to
+/// guess the others.
 const DRAFTS: usize = 16;
 
-/// Writes a file beside its place and renames it there: no reader sees a part of it, no old digits stay behind, and nothing
-/// that was put in the way is written to (the directory may be a user's): a draft is always new (O_EXCL, which follows no
-/// link), and a link at the place itself is replaced. The directory is held, so that it stays the same one.
+/// Replaces a file by rename(2): a reader sees the old or the new one. As the directory may be writable for others, the
+/// draft is a new file (O_EXCL, which follows no link), and a link with the name of the file is replaced. All names are
+/// relative to one open directory.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let (Some(name), parent) = (path.file_name(), path.parent()) else {
         bail!("{} is not the name of a file", path.display())
@@ -389,7 +387,7 @@ fn make_draft(directory: &OwnedFd, name: &OsStr, mode: Mode) -> Result<(OsString
     for _ in 0..DRAFTS {
         let draft: OsString = [OsStr::new("."), name, OsStr::new(&end)].into_iter().collect();
         match openat(directory, draft.as_os_str(), flags, mode) {
-            // Left by a process that was killed, or put there.
+            // Left by a killed process, or put there by another user.
             Err(Errno::EEXIST) => end = format!(".{:016x}", RandomState::new().build_hasher().finish()),
             made => return made.map(|file| (draft, file)),
         }

@@ -1,4 +1,4 @@
-//! `update`: other limits for a container, all or nothing.
+//! `update`: changes limits of a container, all or nothing.
 
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 
@@ -8,7 +8,7 @@ use crate::error::{Context, Error, Result, bail};
 use super::record::Record;
 use super::{Container, Status};
 
-/// What is to change.
+/// The limits to change.
 #[derive(Default)]
 pub struct Request {
     /// As in `linux.resources`; what is not named stays.
@@ -17,8 +17,8 @@ pub struct Request {
     pub resctrl: Option<LinuxIntelRdt>,
 }
 
-/// Gives a created, running or paused container other limits, and other device rules if it has not got these. A paused
-/// one stays paused: nothing has to stand still for it, since device programs are replaced in one step.
+/// Changes limits, and device rules if they differ, of a created, running or paused container. It needs no freeze, since a
+/// device program is replaced in one step; a paused one stays paused.
 pub fn update(container: &Container, request: &Request) -> Result<()> {
     match container.status()? {
         Status::Created | Status::Running | Status::Paused => {}
@@ -34,7 +34,7 @@ pub fn update(container: &Container, request: &Request) -> Result<()> {
     let cgroup = container.cgroup("limit")?.location();
     let change = Change::plan(&request.resources, cgroup)?;
     let applied = change.apply(cgroup)?;
-    // A step that fails undoes itself, and `applied`, dropped, what comes before it.
+    // A failed step undoes itself; the drop of `applied` undoes those before.
     resctrl.map_or(Ok(()), |(wanted, group)| group.change(wanted)).phase("cgroup")?;
     let rules = change.device_rules().filter(|rules| record.device_rules != Some(*rules));
     if let Some(rules) = rules {
