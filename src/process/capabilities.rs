@@ -79,7 +79,7 @@ impl Set {
         Set(list.iter().flatten().map(bit).fold(0, u64::bitor))
     }
 
-    /// Of the kernel's number.
+    /// From the kernel's bits.
     pub(super) fn of_bits(bits: u64) -> Set {
         Set(bits)
     }
@@ -140,7 +140,7 @@ pub(super) struct Capabilities {
 }
 
 impl Capabilities {
-    /// Reads the sets and takes out, with a warning, what no kernel would grant.
+    /// Reads the sets and drops, with a warning, what no kernel would grant.
     pub(super) fn plan(wanted: Option<&spec::LinuxCapabilities>) -> Capabilities {
         let Some(wanted) = wanted else { return Capabilities::default() };
         let mut sets = Capabilities {
@@ -157,12 +157,12 @@ impl Capabilities {
         sets
     }
 
-    /// Do any sets outlive the change from root to another user only with `PR_SET_KEEPCAPS`?
+    /// Whether the change from root to another user needs `PR_SET_KEEPCAPS`, as sets other than bounding are not empty.
     pub(super) fn outlive_root(&self) -> bool {
         !(self.permitted | self.inheritable).is_empty()
     }
 
-    /// Whether files may be used whatever their modes say, and whether directories may at least be searched.
+    /// Whether file modes are ignored (CAP_DAC_OVERRIDE), and whether directories may be searched (CAP_DAC_READ_SEARCH).
     pub(super) fn pass_by_modes(&self) -> (bool, bool) {
         const OVERRIDE: u32 = 1;
         const READ_SEARCH: u32 = 2;
@@ -170,7 +170,7 @@ impl Capabilities {
         (all, all || self.effective.has(READ_SEARCH))
     }
 
-    /// Drops from the bounding set all that is not asked for, also what this table does not know yet.
+    /// Drops from the bounding set all that the config does not have, also capabilities that this table does not know.
     pub(super) fn bound(&self) -> Result<()> {
         for number in (0..64).filter(|&number| !self.bounding.has(number)) {
             match prctl::bounding_drop(number) {
@@ -194,7 +194,7 @@ impl Capabilities {
             Err(Errno::EPERM) => self.set_grantable()?,
             Err(errno) => return Err(errno).context("set capabilities").field(|| "/process/capabilities"),
         };
-        // What the caller had in ambient survives capset only where permitted and inheritable still hold it.
+        // capset(2) keeps an ambient capability of the caller only while permitted and inheritable have it.
         if !(sets.permitted & sets.inheritable & !sets.ambient).is_empty() {
             prctl::ambient_clear().context("clear the ambient capabilities")?;
         }
@@ -214,8 +214,8 @@ impl Capabilities {
         })
     }
 
-    /// Says what will not be granted, as long as there is somebody to hear it: [`Capabilities::apply`] may stand behind a
-    /// filter of system calls.
+    /// Warns of what will not be granted, while messages can be sent: at [`Capabilities::apply`] a seccomp filter may be
+    /// loaded.
     pub(super) fn foretell(&self) -> Result<()> {
         if (self.bounding | self.permitted | self.inheritable).is_empty() {
             return Ok(());
@@ -224,7 +224,7 @@ impl Capabilities {
         if !missing.is_empty() {
             warn!("the container does not get {}: the runtime itself lacks it", missing.words());
         }
-        // What is asked for in the bounding set alone is the one thing that capset does not tell us about.
+        // capset(2) does not check capabilities that are in the bounding set alone.
         for number in (self.bounding & !self.permitted & !missing).numbers() {
             if prctl::bounding_has(number) == Ok(false) {
                 warn!("the container does not get {}: the bounding set of the runtime lacks it", word(number));

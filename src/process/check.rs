@@ -1,4 +1,4 @@
-//! A process that is not made: what would become of it, as far as that can be told or tried without its files.
+//! The dry run of a process: what can be checked or tried without its files.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -11,29 +11,29 @@ use nix::unistd::chdir;
 
 pub use super::program::Files;
 
-/// How many interpreters may stand behind one another (`exec_binprm`).
+/// How deep interpreters may be nested (`exec_binprm`).
 const DEPTH: usize = 5;
 
-/// The ids and the power with which a program is looked for, as the container names them.
+/// The credentials with which the program is looked up, as ids of the container.
 pub struct Rights<'a> {
     /// Its user.
     pub user: u32,
     /// Its groups; `None` where they are the caller's.
     pub groups: Option<Vec<u32>>,
-    /// It passes by modes (CAP_DAC_OVERRIDE); it at least searches directories (CAP_DAC_READ_SEARCH).
+    /// Whether it has CAP_DAC_OVERRIDE; whether it may search all directories (CAP_DAC_READ_SEARCH).
     pub overrides: (bool, bool),
-    /// Where the walk of a relative path begins.
+    /// The directory at which relative paths start.
     pub directory: &'a Path,
 }
 
 impl Process {
-    /// Who looks for the program.
+    /// The credentials of the process.
     pub fn rights(&self) -> Rights<'_> {
         let (user, groups) = self.user.as_numbers();
         Rights { user, groups, overrides: self.capabilities.pass_by_modes(), directory: &self.cwd }
     }
 
-    /// That it cannot enter its working directory.
+    /// The error of a working directory that cannot be entered.
     ///
     /// # Errors
     /// Always.
@@ -41,7 +41,7 @@ impl Process {
         Err(self.no_cwd(errno))
     }
 
-    /// Finds the program among these files; what `create` would say.
+    /// Finds the program among these files, as `create` does.
     ///
     /// # Errors
     /// Those of `become_user`.
@@ -49,7 +49,7 @@ impl Process {
         program::find_in(files, &self.args[0], self.environment.value("PATH"))
     }
 
-    /// Looks whether a program that was found can be executed; what `start` would say.
+    /// Checks whether the program can be executed, as `start` does.
     ///
     /// # Errors
     /// Those of `execute`.
@@ -68,7 +68,7 @@ impl Process {
             match files.judge(&needed) {
                 Ok(()) if script => path = needed,
                 Ok(()) => return Ok(()),
-                // execve(2) has no word of its own for a directory.
+                // execve(2) returns EACCES for a directory.
                 Err(errno) => {
                     let errno = if errno == Errno::EISDIR { Errno::EACCES } else { errno };
                     return Err(program::refused(files, found, errno));
@@ -78,7 +78,7 @@ impl Process {
         Err(program::refused(files, found, Errno::ELOOP))
     }
 
-    /// Looks whether the paths of the Landlock rules are there.
+    /// Checks whether the paths of the Landlock rules exist.
     ///
     /// # Errors
     /// Those of `prepare`.
@@ -86,7 +86,7 @@ impl Process {
         self.landlock.as_ref().map_or(Ok(()), |landlock| landlock.preflight(is_there))
     }
 
-    /// In a process that is to end at once: becomes the container's user with its capabilities, and that is all.
+    /// In a process that exits afterwards: sets the credentials of the container's user, and nothing else.
     ///
     /// # Errors
     /// Those of `become_user`.
@@ -96,8 +96,8 @@ impl Process {
         self.capabilities.apply()
     }
 
-    /// The same with a seccomp filter in place: each call is made that `become_user` makes, with arguments that differ in
-    /// nothing that a filter can look at.
+    /// The same with a seccomp filter loaded: it makes each call of `become_user`, with arguments that are the same to a
+    /// filter.
     ///
     /// # Errors
     /// Those of `become_user`.

@@ -1,4 +1,4 @@
-//! The terminal of a container: a pty of the container's own devpts, and the way of its controller to whoever asked.
+//! The terminal of a container: a pty of the container's devpts, whose master side goes to the caller.
 //!
 //! Nothing is opened by a path that the container could have changed: the directory is verified to be the root of a
 //! devpts, its ptmx is opened without links or mounts in between, and the replica comes from the controller
@@ -38,14 +38,14 @@ pub struct Pty {
 /// The name that goes with the controller over a console socket, as runc sends it.
 const NAME: &[u8] = b"/dev/ptmx";
 
-/// Opens the container's `/dev/pts`; to be called with the container's root as ours.
+/// Opens `/dev/pts`; to be called after the change of root.
 pub fn devpts() -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat2(AT_FDCWD, "/dev/pts", OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS))
         .or_else(no_devpts)
 }
 
-/// That the container's `/dev/pts` cannot be opened.
+/// The error of a `/dev/pts` that cannot be opened.
 ///
 /// # Errors
 /// Always.
@@ -67,7 +67,7 @@ impl Pty {
         }
         if owner != 0 {
             match fchown(&pty.replica, Some(Uid::from_raw(owner)), None) {
-                // Its group is not mapped in our user namespace. The program has it open, which is enough for it.
+                // Its group is not mapped in the user namespace. The program gets it open, which suffices.
                 Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("chown the terminal to user {owner}")),
             }
@@ -112,7 +112,7 @@ impl Pty {
 pub fn control() -> Result<()> {
     tty::set_controlling(process::stdio()[0]).context("make the terminal the controlling terminal")
 }
-/// Seconds for which a listener may be busy: to take a connection, and what is sent over it.
+/// Seconds within which the caller has to accept the connection and what is sent.
 const PATIENCE: i64 = 10;
 
 /// What [`connect`] does for `--console-socket`.
@@ -124,14 +124,14 @@ pub const TO_PIDFD: &str = "connect to pidfd socket";
 /// may be longer than a socket address.
 pub fn connect(path: &Path, doing: &str) -> Result<OwnedFd> {
     let socket = match connect_to(path) {
-        // The queue of its listener has been full all the time (unix(7)).
+        // The backlog of the socket was full all the time (unix(7)).
         Err(Errno::EAGAIN) => Err(Errno::ETIMEDOUT),
         done => done,
     };
     socket.with_context(|| connecting(path, doing))
 }
 
-/// What [`connect`] would say, but that nobody listens, without a word to who does.
+/// The errors of [`connect`] without connecting, so it misses that nobody listens.
 pub fn preflight(path: &Path, doing: &str) -> Result<()> {
     let outcome = match stat(path) {
         // What connect(2) says of any other file.
@@ -159,7 +159,7 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
         .context("create a socket pair for the terminal")
 }
 
-/// Takes the controller that [`send`] sent.
+/// Receives the controller that [`send`] sent.
 pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut name = [0; 64];
     let (_, fds) = receive_message(socket, &mut name, MsgFlags::empty()).context("receive the terminal")?;
@@ -171,13 +171,12 @@ pub fn send(socket: BorrowedFd<'_>, pty: &Pty) -> Result<()> {
     send_named(socket, NAME, pty.controller.as_fd()).context("send the terminal over the console socket")
 }
 
-/// Sends a controller that somebody else has made.
+/// Sends a controller that was received before.
 pub fn forward(socket: BorrowedFd<'_>, controller: BorrowedFd<'_>) -> Result<()> {
     send_named(socket, NAME, controller).context("send the terminal over the console socket")
 }
 
-/// Sends the handle of a process over a pidfd socket. runc's names for it: that of an init is `standard`, that of an exec
-/// `setns`.
+/// Sends a pidfd over a pidfd socket, with runc's names: `standard` for init, `setns` for an exec.
 pub fn send_pidfd(socket: BorrowedFd<'_>, exec: bool, pidfd: BorrowedFd<'_>) -> Result<()> {
     let name: &[u8] = if exec { b"setns" } else { b"standard" };
     send_named(socket, name, pidfd).context("send the pidfd over the pidfd socket")

@@ -13,14 +13,14 @@ use crate::sys::{Errno, process, tty};
 
 pub use crate::sys::process::Ended;
 
-/// Signals that are about us and not about the container: the end of a child, the size of our terminal (handled
-/// here), a reader of our output that left, and the one that runtimes and shims written in Go send themselves.
+/// Signals that are not forwarded: SIGCHLD; SIGWINCH, which is handled here; SIGPIPE of the own output; and SIGURG, which Go
+/// programs send to themselves.
 const OURS: [i32; 4] = [libc::SIGCHLD, libc::SIGWINCH, libc::SIGPIPE, libc::SIGURG];
 
-/// Signals with which a user says "enough" when the container is gone but its output can't be delivered.
+/// Signals that end the runtime when the container has ended, but its output cannot be delivered.
 const ENOUGH: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
-/// How long a terminal that nobody in the container has open is left alone before it is looked at again.
+/// How long to wait before a terminal is read again that no process of the container has open.
 const HUNG_UP_MS: u16 = 100;
 
 /// The signals of a runtime that stays with its container.
@@ -29,14 +29,14 @@ pub struct Foreground {
     signals: OwnedFd,
 }
 
-/// Our own terminal joined with a container's; dropping it puts our own back as it was.
+/// The caller's terminal connected with a container's. Drop restores the settings of the caller's.
 #[derive(Debug)]
 pub struct Terminal {
     controller: OwnedFd,
     /// Which of our standard streams is a terminal, for its size.
     own: Option<BorrowedFd<'static>>,
     raw: Option<Raw>,
-    /// Whether our shell has us in the background, so that its terminal is not ours to read or to change.
+    /// Whether the runtime is in the background, and must not read or change the terminal.
     background: bool,
     input: Buffer,
     output: Buffer,
@@ -44,8 +44,7 @@ pub struct Terminal {
     drained: bool,
 }
 
-/// How often a runtime in the background looks whether it still is: a shell need not tell it (bash signals stopped jobs
-/// alone).
+/// How often a runtime in the background checks whether it still is: bash sends SIGCONT only to stopped jobs.
 const BACKGROUND_MS: u16 = 200;
 
 /// Whether the terminal is another process group's, so that reading it is SIGTTIN, or EIO where that is blocked (tty_ioctl(4),
@@ -63,8 +62,8 @@ struct Raw {
 }
 
 impl Raw {
-    /// Keystrokes go to the container as they are; our output keeps its newline handling, since that of the container
-    /// is off.
+    /// Keystrokes go to the container unchanged. The output keeps its newline handling, since that of the container's
+    /// terminal is off.
     fn enter(terminal: BorrowedFd<'static>) -> Result<Option<Raw>> {
         let Ok(before) = tcgetattr(terminal) else { return Ok(None) };
         let mut raw = before.clone();
@@ -84,7 +83,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         if in_background(self.terminal) {
-            // Whoever has it now has made it his own.
+            // The foreground process group has set it up for itself.
             return;
         }
         // A terminal that is gone needs no settings.
@@ -92,7 +91,7 @@ impl Drop for Raw {
     }
 }
 
-/// Something else to do meanwhile, whenever its descriptor is readable; until it says that it is done.
+/// Another source of the loop: `act` is called whenever `fd` is readable, until it returns true.
 pub struct Aside<'a> {
     /// What to wait for.
     pub fd: BorrowedFd<'a>,
@@ -100,7 +99,7 @@ pub struct Aside<'a> {
     pub act: &'a mut dyn FnMut() -> bool,
 }
 
-/// Bytes on their way; empty when `from` has reached `to`.
+/// Bytes that were read and not written; empty when `from` has reached `to`.
 #[derive(Debug)]
 struct Buffer {
     bytes: Box<[u8]>,
@@ -138,8 +137,8 @@ impl Buffer {
 }
 
 impl Terminal {
-    /// Joins our terminal with the container's. Call it after [`Foreground::block_signals`], or a runtime in the
-    /// background stops here (SIGTTOU), and before the program starts, so that it sees the right size at once.
+    /// Connects the caller's terminal with the container's. To be called after [`Foreground::block_signals`], or SIGTTOU stops
+    /// a runtime in the background; and before the program starts, so that it sees the right size at once.
     ///
     /// The container's terminal stops turning `\n` into `\r\n` (ONLCR), as runc has it: what is not a terminal on our
     /// side gets plain lines, and ours does it itself.
@@ -165,8 +164,8 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Looks whether we are in the background. Where we are not, the terminal is made ours once more: its mode and its size
-    /// are what the shell has left.
+    /// Checks whether the runtime is in the background. If not, it sets mode and size again, which the shell may have
+    /// changed.
     fn look_where_we_are(&mut self) -> Result<()> {
         let stdin = process::stdio()[0];
         self.background = in_background(stdin);
@@ -272,16 +271,15 @@ enum Source {
 }
 
 impl Foreground {
-    /// Takes over all signals of the runtime; before the fork, so that none is lost. They stay blocked, so that a
-    /// cleanup after the end of the container is not interrupted; [`super::Process::start_session`] lets them in
-    /// again in the child, as `std::process::Command` does in its children.
+    /// Blocks all signals, before the fork, so that none is lost. They stay blocked so that no signal interrupts the cleanup.
+    /// [`super::Process::start_session`] unblocks them in the child, as `std::process::Command` does in its children.
     pub fn block_signals() -> Result<Foreground> {
         process::block_signals().context("block signals")?;
         Ok(Foreground { signals: process::signal_fd().context("create a signalfd")? })
     }
 
-    /// Waits for the child `pid`, reaps whoever else becomes our child, and gives every signal that is meant for the
-    /// container to `forward`. Ends when the child has ended and all that it wrote to the terminal is delivered.
+    /// Waits for the child `pid`, reaps all other children, and passes signals for the container to `forward`. Returns when
+    /// the child has ended and its terminal output is delivered.
     pub fn run(
         &self,
         pid: Pid,
@@ -371,7 +369,7 @@ impl Foreground {
         while let Some(signal) = process::read_signal(self.signals.as_fd()).context("read a signal")? {
             enough |= ENOUGH.contains(&signal);
             if let (libc::SIGCONT, Some(terminal)) = (signal, &mut terminal) {
-                // We were stopped, and a shell had the terminal meanwhile.
+                // The runtime was stopped, and the shell had the terminal meanwhile.
                 terminal.look_where_we_are()?;
             }
             match &terminal {

@@ -1,7 +1,7 @@
-//! What a Linux security module is told about the program: the AppArmor profile and the SELinux label.
+//! Security labels of the program: AppArmor profile and SELinux label.
 //!
-//! A label that was asked for and can't be given is an error, never a silence. It is written to a procfs that only we
-//! have, since the container can put anything in place of its own (CVE-2019-16884, CVE-2025-52881).
+//! A label that cannot be set is an error, never ignored. It is written to a private procfs, since the container can mount
+//! anything over its own (CVE-2019-16884, CVE-2025-52881).
 
 use std::fs::File;
 use std::io::Write;
@@ -25,7 +25,7 @@ impl Labels {
     pub(super) fn plan(profile: Option<&str>, label: Option<&str>, apparmor: bool, selinux: bool) -> Result<Labels> {
         let profile = profile.filter(|profile| !profile.is_empty());
         let label = label.filter(|label| !label.is_empty());
-        // Where there is no AppArmor, everything is unconfined already.
+        // Without AppArmor every process is unconfined.
         let profile = profile.filter(|&profile| apparmor || profile != "unconfined");
         if let Some(profile) = profile {
             one_line(profile).field(|| "/process/apparmorProfile")?;
@@ -45,12 +45,12 @@ impl Labels {
         selinux.or(apparmor.map(|profile| (profile, "/process/apparmorProfile")))
     }
 
-    /// Must there be a procfs to write to?
+    /// Whether a procfs is needed.
     pub(super) fn any(&self) -> bool {
         self.apparmor.is_some() || self.selinux.is_some()
     }
 
-    /// Has the program labelled at its execve; we ourselves stay as we are until then.
+    /// Sets the label that takes effect at execve; until then the process keeps its own.
     pub(super) fn apply(&self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
         if let Some(profile) = &self.apparmor {
             let text = format!("exec {profile}");
@@ -64,7 +64,7 @@ impl Labels {
         Ok(())
     }
 
-    /// Gives keys that are made from here on the label of the program, or with `None` of the maker again.
+    /// Makes new keys get the label of the program, or with `on` false that of their maker again.
     pub(super) fn label_keys(&self, proc: Option<BorrowedFd<'_>>, on: bool) -> Result<()> {
         let Some(label) = &self.selinux else { return Ok(()) };
         write(proc, &["self/attr/keycreate"], if on { label } else { "" }).field(|| "/process/selinuxLabel")

@@ -1,8 +1,8 @@
-//! Landlock by annotation (`run.corten.landlock`): what a program may do to files, TCP ports and processes, whoever it is.
+//! Landlock by annotation (`run.corten.landlock`): restricts access to files, TCP ports and processes, also for root.
 //!
-//! The annotation holds a small JSON document after the open proposal for the runtime spec (its pull request 1241), with
-//! the names of the kernel. It only takes rights away. What this kernel's level of Landlock does not know is left out
-//! with a warning, or refused where the document asks for that.
+//! The annotation holds a small JSON document after the open proposal for the runtime-spec (pull request 1241), with the
+//! names of the kernel. It only takes rights away. Rights that the ABI version of this kernel lacks are left out with a
+//! warning, or refused if the document asks for that.
 
 use std::fmt::Display;
 use std::os::fd::AsFd;
@@ -23,7 +23,7 @@ const FIELD: &str = "/annotations/run.corten.landlock";
 /// The only version of the document.
 pub const VERSION: u64 = 1;
 
-/// A right by its name in the document, its bit, and the level at which the kernel got it.
+/// A right: its name in the document, its bit, and the first ABI version that has it.
 type Right = (&'static str, u64, u32);
 
 /// `LANDLOCK_ACCESS_FS_*`.
@@ -46,7 +46,7 @@ const FS: [Right; 16] = [
     ("ioctl_dev", 1 << 15, 5),
 ];
 
-/// Those that a file can have which is no directory: execute, write_file, read_file, truncate, ioctl_dev.
+/// Those that apply to files other than directories: execute, write_file, read_file, truncate, ioctl_dev.
 const OF_FILES: u64 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15;
 
 /// `LANDLOCK_ACCESS_NET_*`.
@@ -60,20 +60,20 @@ const SCOPES: [Right; 2] = [("abstract_unix_socket", 1 << 0, 6), ("signal", 1 <<
 pub(super) struct Landlock {
     strict: bool,
     handled: Handled,
-    /// What is allowed beneath a path of the container, and where the document says so.
+    /// Rights beneath a path of the container, and the JSON pointer of the rule.
     beneath: Vec<(u64, PathBuf, String)>,
     ports: Vec<(u64, u16)>,
 }
 
 impl Landlock {
-    /// Reads the document for a kernel of this level. `None` when nothing of it is left; each thing that is left out gives
-    /// one of the warnings. An error says where in the document.
+    /// Reads the document for a kernel with this ABI version. `None` if no right is left. Each right that is left out is one
+    /// of the warnings. An error names the place in the document.
     pub(super) fn plan(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
         read(text, level).context("read the Landlock rules").field(|| FIELD)
     }
 
-    /// Puts the rules on this process and all that it starts, for good. Needs no_new_privs or CAP_SYS_ADMIN. From here on no
-    /// mount can be made or changed (landlock(7)).
+    /// Restricts this process and its descendants for good. Needs no_new_privs or CAP_SYS_ADMIN. From here on no mount can be
+    /// made or changed (landlock(7)).
     pub(super) fn apply(&self) -> Result<()> {
         self.restrict().field(|| FIELD)
     }
@@ -97,7 +97,7 @@ impl Landlock {
         })
     }
 
-    /// What [`Landlock::apply`] would say of the paths.
+    /// The errors and warnings of [`Landlock::apply`] about paths.
     pub(super) fn preflight(&self, is_there: &dyn Fn(&Path) -> bool) -> Result<()> {
         for (_, path, place) in self.beneath.iter().filter(|(_, path, _)| !is_there(path)) {
             let absent = self.absent(path, Err::<(), _>(Errno::ENOENT));
@@ -106,7 +106,7 @@ impl Landlock {
         Ok(())
     }
 
-    /// A path that is not there is a warning, or an error where all has to be as it is written.
+    /// A missing path is a warning, or an error with `disableBestEffort`.
     fn absent<T>(&self, path: &Path, outcome: std::result::Result<T, Errno>) -> Result<Option<T>> {
         if matches!(outcome, Err(Errno::ENOENT)) && !self.strict {
             log::warn!("Landlock: {} does not exist: access to it stays denied if it is created later", path.display());
@@ -116,7 +116,7 @@ impl Landlock {
     }
 
     fn allow_beneath(&self, ruleset: std::os::fd::BorrowedFd<'_>, allowed: u64, path: &Path) -> Result<()> {
-        // Every link is followed, /dev/stdout as well: a rule opens no way to a file that the container cannot name.
+        // Links are followed, also /dev/stdout: a rule gives no access to a file that the container cannot name.
         let file = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
         let Some(file) = self.absent(path, file)? else { return Ok(()) };
         let kind = fstat(&file).with_context(|| format!("stat {}", path.display()))?.st_mode & SFlag::S_IFMT.bits();
@@ -125,7 +125,7 @@ impl Landlock {
             return Ok(());
         }
         match sys::allow_beneath(ruleset, allowed, file.as_fd()) {
-            // A pipe or a socket, which Landlock leaves alone.
+            // A pipe or a socket, which Landlock does not restrict.
             Err(Errno::EBADFD) => Ok(()),
             done => done,
         }
@@ -192,7 +192,7 @@ fn read(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
     Ok(((handled != Handled::default()).then_some(landlock), level.warnings))
 }
 
-/// What the kernel has, and what is to happen where that is too little.
+/// The ABI version of the kernel, and whether missing rights are an error.
 struct Level {
     level: u32,
     strict: bool,
@@ -200,7 +200,7 @@ struct Level {
 }
 
 impl Level {
-    /// The rights that the kernel knows.
+    /// The rights that the kernel has.
     fn keep(&mut self, ruleset: &Node<'_>, name: &'static str, asked: u64, table: &[Right]) -> Result<u64> {
         let mut kept = asked;
         for &(word, bit, since) in table.iter().filter(|&&(_, bit, since)| asked & bit != 0 && since > self.level) {
@@ -236,7 +236,7 @@ impl<'a> Node<'a> {
         self.value.as_object().map_or_else(|| self.wrong("is not an object"), Ok)
     }
 
-    /// An object with these members and no others, which would be rules that nobody follows.
+    /// Refuses other members of an object than these: they would have no effect.
     fn only(&self, names: &[&str]) -> Result<()> {
         match self.object()?.keys().find(|key| !names.contains(&key.as_str())) {
             Some(key) => self.wrong(format_args!("unknown key {key:?}, known are {}", names.join(", "))),

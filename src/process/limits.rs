@@ -1,6 +1,6 @@
 //! Resource limits and the out-of-memory score, set by the host on the child's pid.
 //!
-//! They are set from outside because inside a user namespace no hard limit can be raised and no score lowered.
+//! They are set from outside: in a user namespace no hard limit can be raised and no score lowered.
 
 use std::io::Write;
 
@@ -74,8 +74,8 @@ impl Limits {
 }
 
 impl Limits {
-    /// As [`Limits::apply`], but the number of processes stays as it is if that can be lowered later, by
-    /// [`Limits::apply_to_own_count`]: for a process that has still to make one, of a user who may be at the limit.
+    /// As [`Limits::apply`], without RLIMIT_NPROC if that can be lowered later by [`Limits::apply_to_own_count`]: a process
+    /// that has to clone could be refused at the limit of its user.
     pub(super) fn apply_but_count(&self, pid: Pid) -> Result<()> {
         let Some(count) = self.count() else { return self.apply(pid) };
         let (_, current) = process::limit(pid, libc::RLIMIT_NPROC).context("read RLIMIT_NPROC")?;
@@ -84,7 +84,7 @@ impl Limits {
             .apply(pid)
     }
 
-    /// What [`Limits::apply_but_count`] has left out, for the caller itself.
+    /// Sets the RLIMIT_NPROC of the calling process, which [`Limits::apply_but_count`] has left out.
     pub(super) fn apply_to_own_count(&self) -> Result<()> {
         let Some(Limit { name, resource, soft, hard }) = self.count() else { return Ok(()) };
         process::set_limit(Pid::from_raw(0), *resource, *soft, *hard).with_context(|| format!("set {name}"))

@@ -1,8 +1,8 @@
-//! What a container's process is, for init and for exec: compiled on the host from `process` of the config, limited
-//! by the host from outside, and executed by the child.
+//! A process of a container, init's or that of an exec: compiled on the host from `process` of the config, limited by the
+//! host from outside, and executed by the child.
 //!
-//! The order in which a child goes through it is the order of the methods of [`Process`]. The room refuses names of
-//! users and groups, and gives a program neither a descriptor nor a working directory that lies outside its root.
+//! A child calls the methods of [`Process`] in their order here. Names of users and groups are refused, and a program gets
+//! neither a descriptor nor a working directory outside of its root.
 
 mod capabilities;
 pub mod check;
@@ -40,10 +40,10 @@ pub use options::{Options, parse_user};
 pub use restored::Thread;
 pub use user::use_null_of;
 
-/// What the process depends on beside its own description.
+/// What the process depends on besides `process` of the config.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
-    /// It is an additional process of a container (exec), not its init.
+    /// It is the process of an exec, not init.
     pub exec: bool,
     /// The container has a user namespace of its own.
     pub user_namespace: bool,
@@ -60,9 +60,9 @@ pub struct Facts<'a> {
     pub keyring: Option<&'a str>,
     /// How many descriptors from 3 up the caller passes by socket activation (`LISTEN_FDS`).
     pub listen_fds: u32,
-    /// The numbers of those after them that it passes with `--preserve-fds`.
+    /// The numbers of the descriptors of `--preserve-fds`, which follow them.
     pub preserve_fds: &'a [u32],
-    /// Variables that the runtime adds, such as `NOTIFY_SOCKET=…`; they win over the config.
+    /// Variables that the runtime adds, such as `NOTIFY_SOCKET=…`; they override the config.
     pub env: Vec<String>,
     /// `linux.personality`.
     pub personality: Option<&'a spec::LinuxPersonality>,
@@ -72,8 +72,7 @@ pub struct Facts<'a> {
     pub landlock: Option<&'a str>,
 }
 
-/// A process, compiled: nothing of it is looked up or laid out any more after the fork, but for what only the
-/// container's own files can tell (its home directory, and where its program lies).
+/// A compiled process. After the fork only the container's files are read: for its home directory and its program.
 #[derive(Clone, Debug)]
 pub struct Process {
     args: Vec<CString>,
@@ -97,9 +96,9 @@ pub struct Process {
     listen_pid: bool,
     /// Descriptors from 3 up that the program gets.
     preserved: Vec<u32>,
-    /// Where the program lies; known once it was looked up.
+    /// The path of the program, once it was looked up.
     program: Option<CString>,
-    /// Nothing is open any more that is not the program's.
+    /// Whether all descriptors are closed that are not the program's.
     closed: bool,
 }
 
@@ -112,7 +111,7 @@ impl Process {
         let (profile, label) = (text(process.apparmor_profile()), text(process.selinux_label()));
         let mut extra = facts.env.clone();
         if facts.listen_fds > 0 {
-            // sd_listen_fds(3) wants to read its own pid, which is known to the program's process alone.
+            // sd_listen_fds(3) compares it with its own pid, which only the program's process knows.
             extra.extend([format!("LISTEN_FDS={}", facts.listen_fds), "LISTEN_PID=1".to_owned()]);
         }
         Ok(Process {
@@ -141,7 +140,7 @@ impl Process {
         })
     }
 
-    /// The working directory in the container; init's is made when it is missing, that of an exec has to be there.
+    /// The working directory in the container. Init's is made if it is missing; that of an exec has to exist.
     pub fn cwd(&self) -> &Path {
         &self.cwd
     }
@@ -156,7 +155,7 @@ impl Process {
         (self.user.uid, self.user.gid)
     }
 
-    /// The initial size of the terminal, when there is to be one; 0 × 0 is the kernel's own choice.
+    /// The initial size of the terminal, if there is one; 0 × 0 leaves that of the kernel.
     pub fn terminal(&self) -> Option<Size> {
         self.terminal
     }
@@ -166,7 +165,7 @@ impl Process {
         self.no_new_privs
     }
 
-    /// The variables that the program gets, as NAME=value; HOME among them once the user is become.
+    /// The variables of the program as NAME=value; HOME is set by [`Process::prepare`].
     pub fn environment(&self) -> Vec<String> {
         self.environment.entries().iter().map(|entry| entry.to_string_lossy().into_owned()).collect()
     }
@@ -183,22 +182,22 @@ impl Process {
         self.affinity.apply_initial()
     }
 
-    /// Right after the fork, the child being in its cgroup: out-of-memory score and CPU affinity. Early, because the
-    /// score's file belongs to the host's root once the child is not dumpable.
+    /// Right after the fork, when the child is in its cgroup: out-of-memory score and CPU affinity. Early, because the file of
+    /// the score belongs to the host's root once the child is non-dumpable.
     pub fn adopt(&self, pid: Pid) -> Result<()> {
         self.oom_score.apply(pid, self.rootless)?;
         self.affinity.apply(pid)
     }
 
-    /// When the child is ready, just before it confines itself: resource limits, scheduler and I/O priority. Late,
-    /// because the set-up itself must not run out of files or fail to fork.
+    /// When the child is ready, before it drops privileges: resource limits, scheduler and I/O priority. Late, because the
+    /// limits must not make its setup fail.
     pub fn limit(&self, pid: Pid) -> Result<()> {
         self.limits.apply(pid)?;
         self.schedule.apply(pid)
     }
 
-    /// As [`Process::limit`], for an intermediate process, from which the container's own process inherits. With
-    /// `but_count` the number of processes stays as it is, for [`Process::limit_own_count`].
+    /// As [`Process::limit`], for an intermediate process, from which the container's process inherits. With `but_count`
+    /// RLIMIT_NPROC is left to [`Process::limit_own_count`].
     pub fn limit_intermediate(&self, pid: Pid, but_count: bool) -> Result<()> {
         if but_count {
             self.limits.apply_but_count(pid)?
@@ -208,7 +207,7 @@ impl Process {
         self.schedule.apply_inherited(pid)
     }
 
-    /// What the process that an intermediate one made does not inherit.
+    /// Sets what the successor of an intermediate process does not inherit.
     pub fn limit_successor(&self, pid: Pid) -> Result<()> {
         self.schedule.apply_rest(pid)
     }
@@ -218,7 +217,7 @@ impl Process {
         self.schedule.is_not_inherited()
     }
 
-    /// The call by which [`Process::limit_own_count`] works, where there is a limit on the number of processes.
+    /// The system call of [`Process::limit_own_count`], if the config has RLIMIT_NPROC.
     pub fn count_call(&self) -> Option<(libc::c_long, [u64; 6])> {
         self.limits.has_count().then_some((libc::SYS_prlimit64, [0, libc::RLIMIT_NPROC.into(), 0, 0, 0, 0]))
     }
@@ -228,16 +227,16 @@ impl Process {
         self.limits.is_empty() && self.schedule.is_empty()
     }
 
-    /// Before a process that is in a user namespace, or joins one, becomes its user: gives it the streams that nobody in
-    /// there could give away. `owner` is asked for the id, as the runtime counts, of a user in there.
+    /// Before a process in a user namespace changes to its user: changes the owner of standard streams, which no process
+    /// inside could. `owner` maps a user of that namespace to an id of the runtime's.
     pub fn give_pipes(&self, owner: impl FnOnce(u32) -> Option<u32>) -> Result<()> {
         self.user.give_pipes(owner)
     }
 
     // The child's side, in this order.
 
-    /// As soon as the child is root of its namespaces: all signals let in, a session and a keyring of its own. The
-    /// procfs is only needed with an SELinux label. A terminal is made after this.
+    /// As soon as the child is root of its namespaces: signal mask and dispositions are reset, a session and a session
+    /// keyring are made. The procfs is only needed with an SELinux label. A terminal has to be opened after this.
     pub fn start_session(&self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
         session::start()?;
         let Some(keyring) = &self.keyring else { return Ok(()) };
@@ -249,20 +248,20 @@ impl Process {
     /// After the change of root, with all privileges: labels, `no_new_privs`, execution domain, memory policy, home,
     /// umask, Landlock.
     ///
-    /// `proc` is the root of a procfs that only we have, for a process with labels ([`Process::needs_proc`]).
+    /// `proc` is the root of a private procfs, for a process with labels ([`Process::needs_proc`]).
     pub fn prepare(&mut self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
         self.take_on(proc)?;
         if self.environment.lacks_home() {
             self.environment.set("HOME", &user::home(self.user.uid));
         }
-        // Last of all that makes files.
+        // After every step that makes files.
         self.user.set_umask();
-        // Last of all that opens files; before the limits, which may be of files, and before a seccomp filter, which may
+        // After every step that opens files; before the limits, which may be on files, and before a seccomp filter, which may
         // forbid it.
         self.landlock.as_ref().map_or(Ok(()), landlock::Landlock::apply)
     }
 
-    /// Of [`Process::prepare`] what has to do with no file of the container.
+    /// The part of [`Process::prepare`] that needs no file of the container.
     pub fn take_on(&self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
         self.capabilities.foretell()?;
         self.labels.apply(proc)?;
@@ -278,11 +277,11 @@ impl Process {
         Ok(())
     }
 
-    /// Becomes the container's user for good: working directory, groups, ids, capabilities. Then finds the
-    /// program with the rights that are left.
+    /// Drops privileges for good: working directory, groups, ids, capabilities. Then finds the program with the rights that
+    /// are left.
     pub fn become_user(&mut self) -> Result<()> {
-        // Now for a directory that only root may enter; later again for one that only the user may (NFS, user
-        // namespaces).
+        // Before the change of user for a directory that only root may enter; after it for one that only the user may enter
+        // (NFS, user namespaces).
         let entered = match chdir(&self.cwd) {
             Ok(()) => true,
             Err(Errno::EACCES | Errno::EPERM) => false,
@@ -305,7 +304,7 @@ impl Process {
         Error::from(errno).context(format!("chdir to cwd {}", self.cwd.display())).field("/process/cwd")
     }
 
-    /// A working directory can be reached through a descriptor of ours that lies outside (CVE-2024-21626).
+    /// The path can lead through a leaked descriptor to a directory outside of the root (CVE-2024-21626).
     fn ensure_inside(&self) -> Result<()> {
         if self.cwd == Path::new("/") {
             return Ok(());
@@ -320,13 +319,10 @@ impl Process {
             .field("/process/cwd"))
     }
 
-    /// Closes every descriptor that is neither the program's nor in `keep`. Before a seccomp filter is loaded last, so
-    /// that the filter has to allow no more than execve and what is done with the kept ones.
+    /// Closes every descriptor that is neither the program's nor in `keep`, before a seccomp filter that might forbid it.
     ///
-    /// Really closed: one that is only close-on-exec could still be executed, as `/proc/self/fd/N` (CVE-2024-21626).
-    /// What is kept must be close-on-exec, and should be closed before [`Process::execute`] but for the way to tell
-    /// the reason. Whoever owns one of the closed descriptors must not drop it any more: the only ways on are execve
-    /// and `_exit`.
+    /// Close-on-exec would not suffice: the program could be `/proc/self/fd/N` (CVE-2024-21626). The kept ones must be
+    /// close-on-exec. An owner of a closed descriptor must not be dropped any more: only execve and `_exit` may follow.
     pub fn close_descriptors(&mut self, keep: &[BorrowedFd<'_>]) -> Result<()> {
         for &number in &self.preserved {
             kernel::keep_over_exec(number)
@@ -337,21 +333,20 @@ impl Process {
         Ok(())
     }
 
-    /// In a process that is made when all the rest is done: the limit on the number of processes.
+    /// In the successor of an intermediate process: RLIMIT_NPROC.
     pub fn limit_own_count(&self) -> Result<()> {
         self.limits.apply_to_own_count()
     }
 
-    /// In a process that is made when all the rest is done: a session of its own.
+    /// In the successor of an intermediate process: setsid(2).
     pub fn lead_session(&self) -> Result<()> {
         session::lead()
     }
 
-    /// The calls that [`Process::execute`] makes to explain a failure, if it may.
+    /// The calls by which [`Process::execute`] finds the reason of a failure.
     pub const LOOKS: [libc::c_long; 3] = program::LOOKS;
 
-    /// Executes the program; returns only with the reason why not. Where it may not `look` for that, it makes no other
-    /// call.
+    /// Executes the program, and returns only on failure. Without `look` it makes no further call to find the reason.
     pub fn execute(&mut self, look: bool) -> Error {
         if self.listen_pid {
             self.environment.set("LISTEN_PID", getpid().to_string().as_bytes());
@@ -367,7 +362,7 @@ impl Process {
     }
 }
 
-/// Are all descriptors that a service manager passes (sd_listen_fds(3)) really there? To be asked before any is marked
+/// Checks that all descriptors of socket activation (sd_listen_fds(3)) are open. To be called before any is marked
 /// close-on-exec.
 pub fn check_preserved(count: u32) -> Result<()> {
     for number in 3..count.saturating_add(3) {
@@ -376,8 +371,8 @@ pub fn check_preserved(count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Which of the descriptors that the caller wants to pass on there are, of so many after the first ones. To be asked
-/// before any is marked close-on-exec.
+/// Which of the `count` descriptors of `--preserve-fds`, which follow the first `after`, are open. To be called before any
+/// is marked close-on-exec.
 pub fn preserved(after: u32, count: u32) -> Result<Vec<u32>> {
     let first = after.saturating_add(3);
     let wanted = first..first.saturating_add(count);

@@ -1,8 +1,8 @@
-//! Whether a process that was restored may be what it is: compared with the configuration, while it is stopped.
+//! Compares a restored process with the configuration, while it is stopped.
 //!
-//! A checkpoint is not trusted: it may have been written by hand, or by a container that had more (CVE-2026-92574,
-//! CVE-2026-18107). What a process may have become by itself since the start is allowed: it may have given up rights, and
-//! with CAP_SETUID and CAP_SETGID have become another user.
+//! A checkpoint is not trusted: it may be forged, or of a container with more rights (CVE-2026-92574, CVE-2026-18107).
+//! Changes that a process could have made itself are allowed: it may have dropped rights, and with CAP_SETUID and
+//! CAP_SETGID have changed its user.
 
 use super::capabilities::Set;
 use super::user::User;

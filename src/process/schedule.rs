@@ -103,7 +103,7 @@ impl Schedule {
     }
 }
 
-/// Which rule it is that a kernel means by its errno (sched_setattr(2), sched(7)).
+/// The rule that the errno stands for (sched_setattr(2), sched(7)).
 fn broken_rule(wanted: &sched::Attributes, errno: Errno) -> Option<String> {
     let is = |policy| wanted.policy == number(&POLICIES, policy);
     let clamps = number(&FLAGS, Flag::SchedFlagUtilClampMin) | number(&FLAGS, Flag::SchedFlagUtilClampMax);
@@ -138,7 +138,7 @@ fn broken_rule(wanted: &sched::Attributes, errno: Errno) -> Option<String> {
 fn check_deadline(wanted: &spec::Scheduler) -> Result<()> {
     /// The kernel counts in units of this many nanoseconds.
     const LEAST: u64 = 1024;
-    /// The first bit is taken for a sign.
+    /// The kernel refuses values with the highest bit.
     const MOST: u64 = (1 << 63) - 1;
     let says = |text: String, field: &'static str| Err(Error::new(format!("sched_setattr: {text}")).field(field));
     let (runtime_at, deadline_at) = ("/process/scheduler/runtime", "/process/scheduler/deadline");
@@ -228,7 +228,7 @@ enum Last {
 const ALL_CPUS: [u64; 128] = [u64::MAX; 128];
 
 impl Affinity {
-    /// A wish is checked always, and counts for an exec only.
+    /// Always checked, but used by exec only.
     pub(super) fn plan(wanted: Option<&spec::ExecCPUAffinity>, exec: bool) -> Result<Affinity> {
         let Some(wanted) = wanted else { return Ok(Affinity::default()) };
         let list = |text: &Option<String>, field: &'static str| {

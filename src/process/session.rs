@@ -1,4 +1,4 @@
-//! The session of the container: a keyring of its own, no controlling terminal, no signal held back.
+//! The session of the process: a session keyring, no controlling terminal, no blocked or ignored signal.
 
 use std::ffi::CString;
 
@@ -39,14 +39,14 @@ pub(super) fn join_keyring(name: &CString) -> Result<()> {
     }
 }
 
-/// Leaves the caller's session and lets all signals in, none of them ignored.
+/// Starts a session, resets the signal dispositions, and unblocks all signals.
 pub(super) fn start() -> Result<()> {
     process::mind_signals().context("reset signal dispositions")?;
     process::unblock_signals().context("unblock signals")?;
     lead()
 }
 
-/// Leaves the session of whoever made this process.
+/// Starts a session.
 pub(super) fn lead() -> Result<()> {
     match setsid() {
         // A process group leader is in a session of its own already.

@@ -1,4 +1,4 @@
-//! Who the process is: user, groups, umask, and the home directory that the container's `/etc/passwd` gives.
+//! The user of the process: ids, groups, umask, and the home directory from the container's `/etc/passwd`.
 //!
 //! Users and groups are numbers; a name is never looked up (CVE-2016-3697). A number is the whole string or it is
 //! refused (CVE-2026-30892).
@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Result, ensure};
 use crate::passwd;
 use crate::sys::{Errno, process};
 
-/// The id that the kernel takes for "leave it as it is", so it is nobody's.
+/// The id that the kernel takes for "leave unchanged", so no user can have it.
 const NOBODY: u32 = u32::MAX;
 
 /// The standard streams in words.
@@ -48,7 +48,7 @@ impl User {
         // As umask(2) does it.
         let umask = wanted.umask().unwrap_or(0o022) & 0o777;
         let mut groups: Vec<Gid> = Vec::new();
-        // As they are given: the kernel keeps what is there twice, and programs count them.
+        // Duplicates stay: the kernel keeps them, and programs count them.
         for (index, &group) in wanted.additional_gids().iter().flatten().enumerate() {
             valid(group).field(|| format!("/process/user/additionalGids/{index}"))?;
             groups.push(Gid::from_raw(group));
@@ -70,7 +70,7 @@ impl User {
         nix::sys::stat::umask(Mode::from_bits_truncate(self.umask));
     }
 
-    /// Becomes this user for good. With `keep_capabilities` the permitted set outlives the change from root.
+    /// Sets groups, gid and uid for good. With `keep_capabilities` the permitted set survives the change from root.
     pub(super) fn become_it(&self, keep_capabilities: bool, user_namespace: bool) -> Result<()> {
         self.set_groups(user_namespace)?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
@@ -100,18 +100,17 @@ impl User {
         }
     }
 
-    /// Whether the groups that the process has, beside its own, are none that its user namespace knows. That may be the
-    /// runtime's own namespace, when it is root of one.
+    /// Whether none of the supplementary groups of the process is mapped in its user namespace, which may be the runtime's
+    /// own.
     fn holds_no_other_group(&self) -> bool {
         let unknown = Gid::from_raw(65534);
         getgroups().is_ok_and(|held| held.iter().all(|&group| group == unknown || group.as_raw() == self.gid))
     }
 
-    /// Gives standard input, output and error to the user, so that `/dev/stderr` can be opened again.
+    /// Changes the owner of the standard streams to the user, so that `/dev/stderr` can be opened again. The group stays.
     ///
-    /// The group stays. Only what was made to be a stream is given away: what has a name on the host is somebody's, who
-    /// need not have meant more than to have it read (`run ID </etc/some.conf`). `/dev/null` is everybody's and is never
-    /// touched, wherever it came from (CVE-2026-88265).
+    /// Only pipes, sockets and terminals: a file of the host may be meant to be read only (`run ID </etc/some.conf`).
+    /// `/dev/null` is never changed (CVE-2026-88265).
     pub(super) fn own_stdio(&self) -> Result<()> {
         for (name, fd) in STREAMS.into_iter().zip(process::stdio()) {
             // A closed stream has no owner.
@@ -124,8 +123,8 @@ impl User {
         Ok(())
     }
 
-    /// The same for a user in another user namespace, from outside of it: there the owner of a pipe that the caller made has
-    /// no id, and what has no id nobody can give away. Pipes alone: a socket or terminal may be the caller's own still.
+    /// The same from outside of a user namespace, for pipes: inside, the owner of a pipe of the caller is not mapped, and no
+    /// process may change an unmapped owner. Sockets and terminals may still be in use by the caller.
     pub(super) fn give_pipes(&self, owner: impl FnOnce(u32) -> Option<u32>) -> Result<()> {
         let is_pipe = |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO);
         let streams = STREAMS.into_iter().zip(process::stdio());
@@ -138,14 +137,14 @@ impl User {
 /// Changes the owner of a stream.
 fn give(name: &str, fd: BorrowedFd<'_>, owner: u32) -> Result<()> {
     match fchown(fd, Some(Uid::from_raw(owner)), None) {
-        // Not ours to give away: an unmapped owner, a read-only or an odd file system.
+        // An unmapped owner, a read-only file system, or one without owners.
         Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(()),
         Err(errno) => Err(errno).with_context(|| format!("chown standard {name} to the user")),
     }
 }
 
-/// Makes those of our standard streams that are `/dev/null` be the container's own. One that it does not have is no
-/// reason to fail; `open` verifies what it opens (CVE-2026-88265).
+/// Replaces standard streams that are the host's `/dev/null` by the container's. A container without one is no error;
+/// `open` verifies what it opens (CVE-2026-88265).
 pub fn use_null_of(open: impl FnOnce() -> Result<OwnedFd>) {
     let null = |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| is_null(&stat));
     let ours: Vec<_> = process::stdio().into_iter().filter(null).collect();
@@ -198,7 +197,7 @@ pub fn parse_id(text: &str) -> Result<u32> {
     Ok(id)
 }
 
-/// More of a container's passwd file is not read.
+/// How much of a container's passwd file is read.
 const PASSWD_LIMIT: u64 = 8 << 20;
 
 /// The home directory of a user in the container, to be asked after the change of root: `/` when nothing says more.
