@@ -1,10 +1,9 @@
-//! The binary that runs is one that no container can write.
+//! The runtime executes from a file that no container can write.
 //!
-//! While a process of ours is in a container's namespaces, `/proc/PID/exe` shows it to the container's root, who could
-//! open it for writing and replace the runtime of the host (CVE-2019-5736). So the commands that enter a container run
-//! from a read-only, detached mount of the binary, which is on no path and cannot be remounted; where that is not
-//! allowed, from a sealed copy in memory. The kernel lets a privileged program change over to the mount as it runs;
-//! any other executes itself anew from there.
+//! While a process of the runtime is in the container's namespaces, the container's root can open `/proc/PID/exe` for
+//! writing and replace the binary on the host (CVE-2019-5736). So commands that enter a container run from a read-only
+//! detached mount of the binary, which has no path and cannot be remounted; or, without the right to mount, from a sealed
+//! memfd. A privileged process switches its own exe link to the mount (PR_SET_MM_MAP); otherwise it re-executes from there.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -65,7 +64,7 @@ impl Protection {
     }
 }
 
-/// Goes on from a protected view of the binary, or runs the program anew from there, unless it already does.
+/// Switches to a protected view of the binary, or re-executes from one, unless it already runs from one.
 fn protect() -> Result<Protected> {
     try_to_protect().context("protect the runtime's binary").map(|()| Protected(()))
 }

@@ -1,4 +1,4 @@
-//! The file that this program runs from: a read-only view of it, and when that is closed.
+//! The file thatthat this program runs from: a read-only view of it, and when that is closed.
 
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use super::Result;
 use super::mount::{self, Attr, Change};
 
-/// A detached, read-only mount whose root is our own binary, open_tree(2) and mount_setattr(2). No path leads to it, and
-/// it cannot be made writable, since it is in no mount namespace. Needs CAP_SYS_ADMIN.
+/// A detached, read-only mount whose root is the runtime's binary, by open_tree(2) and mount_setattr(2). It has no path, and
+/// cannot be remounted, since it is in no mount namespace. Needs CAP_SYS_ADMIN.
 pub fn read_only_clone() -> Result<OwnedFd> {
     let mount = mount::clone_path(c"/proc/self/exe", false)?;
     mount::change(&mount, false, Change::set(Attr::RDONLY))?;
@@ -17,8 +17,8 @@ pub fn read_only_clone() -> Result<OwnedFd> {
 /// The number of the descriptor that [`hold`] keeps; -1 for none.
 static HELD: AtomicI32 = AtomicI32::new(-1);
 
-/// Keeps a mount open until [`let_go`]. To close the last descriptor of a detached mount takes 50 to 100 µs, in which the
-/// kernel waits for all processors: that is for a time when nobody waits for us.
+/// Keeps a mount open until [`let_go`]. Closing the last descriptor of a detached mount takes 50 to 100 µs, while the kernel
+/// waits for all processors (RCU), so it is deferred until nobody waits for the runtime.
 pub fn hold(mount: OwnedFd) {
     HELD.store(mount.into_raw_fd(), Ordering::Relaxed);
 }

@@ -29,14 +29,14 @@ impl Ended {
     }
 }
 
-/// Makes the program of a command end (SIGKILL) when this process does, prctl(2), PR_SET_PDEATHSIG. One that gains
-/// privileges by its execve is let off by the kernel.
+/// Makes the kernel kill the program of a command when this process dies (PR_SET_PDEATHSIG(2const)), unless the program
+/// gains privileges by its execve.
 pub fn end_with_us(command: &mut Command) {
     let us = Pid::this();
     let bind = move || {
-        // Only a filter of system calls can refuse it, which is no reason not to run.
+        // Only a seccomp filter can refuse it, which is no reason to fail.
         let bound = set_pdeathsig(Signal::SIGKILL).is_ok();
-        // We may have ended before that; the child has another parent then.
+        // The runtime may have died before; the child then has another parent.
         if bound && getppid() != us { Err(Errno::ESRCH.into()) } else { Ok(()) }
     };
     // SAFETY: between fork and exec only two system calls are made and integers compared; nothing is allocated: an io::Error
@@ -65,12 +65,12 @@ pub fn limit(pid: Pid, resource: u32) -> Result<(u64, u64)> {
 /// The size of the kernel's signal sets in bytes.
 const SIGSET: usize = 8;
 
-/// Lets every signal through.
+/// Unblocks all signals.
 pub fn unblock_signals() -> Result<()> {
     set_mask(0)
 }
 
-/// Holds every signal back, the ones that the C library keeps for itself included.
+/// Blocks all signals, including those that the C library reserves.
 pub fn block_signals() -> Result<()> {
     set_mask(u64::MAX)
 }
@@ -83,8 +83,8 @@ fn set_mask(mask: u64) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
-/// Gives every signal its default action, but SIGPIPE (see [`mind_broken_pipes`]): what a caller ignores, as nohup or a
-/// shell does for what it starts, would be passed on over execve (signal(7)).
+/// Resets all signal dispositions to the default, except SIGPIPE (see [`mind_broken_pipes`]): signals that the caller
+/// ignores (nohup, shells) would stay ignored over execve (signal(7)).
 pub fn mind_signals() -> Result<()> {
     /// `struct sigaction` of the kernel: SIG_DFL, no flags, nothing blocked.
     const DEFAULT: [u64; 4] = [0; 4];
@@ -103,8 +103,8 @@ pub fn mind_signals() -> Result<()> {
 /// The signals by which users and service managers end a process.
 const ENDS: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
-/// Until its execve these signals end this process, the first of its pid namespace, with 128 and their number: of those with
-/// a default action the kernel lets it have none (pid_namespaces(7)).
+/// Makes these signals end this process with 128 and their number, until execve. The kernel does not deliver signals with
+/// the default action to pid 1 of a namespace (pid_namespaces(7)).
 pub fn end_by_signals() -> Result<()> {
     extern "C" fn end(signal: libc::c_int) {
         // SAFETY: _exit(2) may be called in a handler, and does not return.
@@ -118,7 +118,7 @@ pub fn end_by_signals() -> Result<()> {
     Ok(())
 }
 
-/// SIGPIPE ends this process again: Rust's start-up ignores it, and a program would inherit that over execve.
+/// Resets SIGPIPE to the default: it is ignored since the entry point, and a program would inherit that.
 pub fn mind_broken_pipes() -> Result<()> {
     // SAFETY: the default action is no function of ours that could run in a signal handler.
     Errno::result(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } as isize).map(drop)
@@ -145,7 +145,7 @@ pub fn read_signal(signals: BorrowedFd<'_>) -> Result<Option<i32>> {
     }
 }
 
-/// Takes the end of any child without waiting; `None` when all that are left still run. ECHILD: there is none left.
+/// Reaps any child that has ended, without waiting; `None` if all still run. ECHILD: there is no child.
 pub fn reap_any() -> Result<Option<(Pid, Ended)>> {
     // Children that do not send SIGCHLD count as well.
     const FLAGS: libc::c_int = libc::WEXITED | libc::WNOHANG | libc::__WALL;
@@ -205,21 +205,21 @@ pub fn replace(stream: BorrowedFd<'static>, by: BorrowedFd<'_>) {
     let _ = unsafe { libc::dup2(by.as_raw_fd(), stream.as_raw_fd()) };
 }
 
-/// Does nothing for ten milliseconds, or not even that where a filter forbids it.
+/// Sleeps for ten milliseconds; returns at once if a filter forbids it.
 pub fn nap() {
     let time = libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 };
     // SAFETY: the kernel reads a live local and, with a null pointer, writes nothing.
     let _ = unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
 }
 
-/// Was a descriptor of this number there when we started? Ours are all close-on-exec, and what came over our execve is not.
+/// Whether the caller has passed this descriptor: the runtime's are all close-on-exec, inherited ones are not.
 pub fn is_inherited(number: u32) -> bool {
     // SAFETY: F_GETFD takes no argument and touches no memory; the number need not be open.
     let flags = unsafe { libc::fcntl(number as RawFd, libc::F_GETFD) };
     !super::exe::holds(number) && flags != -1 && flags & libc::FD_CLOEXEC == 0
 }
 
-/// Lets a descriptor, given by its number, survive execve.
+/// Clears the close-on-exec flag of a descriptor, given by its number.
 pub fn keep_over_exec(number: u32) -> Result<()> {
     // SAFETY: F_SETFD takes a number and touches no memory; only the close-on-exec mark changes.
     Errno::result(unsafe { libc::fcntl(number as RawFd, libc::F_SETFD, 0) }).map(drop)

@@ -1,4 +1,4 @@
-//! The start of the program: what has to be so before anything else runs, and the words that it was started with.
+//! The startstart of the program: what has to be so before anything else runs, and the words that it was started with.
 
 use std::ffi::c_char;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -32,10 +32,9 @@ unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Before all else: root's process is not dumpable, and so is no copy of it until its execve (see [`seclude`]). Then
-/// descriptors 0 to 2 are open, so that no file of ours becomes standard output; a broken pipe is an
-/// error instead of the end; and the ends of children are kept for us, whatever our caller does with its own (sigaction(2),
-/// "NOTES").
+/// Makes a process of root non-dumpable, and with it all forks until execve (see [`seclude`]). Opens `/dev/null` for closed
+/// descriptors 0 to 2, so that no other file becomes standard output. Ignores SIGPIPE, so that a broken pipe is an error. Sets
+/// SIGCHLD to its default: if the caller ignores it, children could not be waited for (sigaction(2), "NOTES").
 pub fn begin(words: *const *const c_char) {
     WORDS.store(words.cast_mut(), Ordering::Relaxed);
     if nix::unistd::geteuid().is_root() {
@@ -61,10 +60,10 @@ pub fn begin(words: *const *const c_char) {
     }
 }
 
-/// Makes this process non-dumpable: who would trace it, or look into it by `/proc/PID`, needs CAP_SYS_PTRACE in the user
-/// namespace in which the runtime was executed, whatever namespaces and ids the process has (ptrace(2)). Its files in
-/// `/proc` are root's, so a runtime without privilege does this only when it needs them no more. A change of ids puts the
-/// sysctl fs.suid_dumpable in its place, which is 0 or 2 on a sane host; it is called again after each.
+/// Makes this process non-dumpable: tracing it, or reading it by `/proc/PID`, needs CAP_SYS_PTRACE in the user namespace in
+/// which the runtime was executed, whatever namespaces and ids the process has now (ptrace(2)). Its files in `/proc` then
+/// belong to root, so an unprivileged runtime does this only when it does not need them any more. A change of ids resets it
+/// to the sysctl fs.suid_dumpable, so it is called again after each.
 pub fn seclude() -> Result<()> {
     SECLUDED.store(true, Ordering::Relaxed);
     nix::sys::prctl::set_dumpable(false)
@@ -91,9 +90,8 @@ fn area() -> Option<(*mut [u8], usize)> {
     Some((std::ptr::slice_from_raw_parts_mut(first as *mut u8, end - first), arguments))
 }
 
-/// Takes the arguments and the environment that this program was started with from its memory: `/proc/PID/cmdline` is for
-/// everybody who sees the process, `environ` for those who may trace it. What is shown instead is a title. Nobody may
-/// ask for an argument or a variable afterwards.
+/// Overwrites arguments and environment in memory with a title: every process that sees this one can read
+/// `/proc/PID/cmdline`, and one that may trace it `environ`. Arguments and variables must not be read afterwards.
 pub fn scrub() {
     const TITLE: &[u8] = b"corten init\0";
     let Some((area, arguments)) = area() else { return };
@@ -117,13 +115,13 @@ pub fn find_words() -> *const *const c_char {
     unsafe { environ.sub(count + 1) }
 }
 
-/// The words that the kernel laid on the stack at our start, behind which come the variables.
+/// The arguments that the kernel has put on the stack, followed by the environment.
 pub fn words() -> Option<*const *const c_char> {
     let words = WORDS.load(Ordering::Relaxed).cast_const();
     (!words.is_null()).then_some(words)
 }
 
-/// Runs another program with the arguments and the environment that this one was started with.
+/// Executes another program with the arguments and environment of this one.
 pub fn run_anew(binary: BorrowedFd<'_>) -> Result<std::convert::Infallible> {
     let (fd, path) = (binary.as_raw_fd(), c"".as_ptr());
     let words = WORDS.load(Ordering::Relaxed);
