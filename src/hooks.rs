@@ -71,7 +71,7 @@ pub struct Hook {
     timeout: Option<u64>,
 }
 
-/// What a hook finds when it runs.
+/// The state, environment and directory of a hook.
 #[derive(Default)]
 pub struct Surroundings<'a> {
     /// On stdin: the state as JSON.
@@ -136,7 +136,7 @@ fn run_one((index, hook): (usize, &Hook), stage: Stage, surroundings: &Surroundi
     told(hook.run(surroundings), (index, hook), stage)
 }
 
-/// The outcome with the name of the hook, in words that are searched for: runc's, which counts from zero as well.
+/// Adds the name of the hook to an error. Callers search for runc's words; it counts from zero, too.
 fn told(outcome: Result<()>, (index, hook): (usize, &Hook), stage: Stage) -> Result<()> {
     outcome
         .with_context(|| format!("run {}", hook.path.display()))
@@ -165,7 +165,7 @@ impl Hook {
     }
 
     fn run(&self, surroundings: &Surroundings<'_>) -> Result<()> {
-        // A time-out beyond what the clock can count is none.
+        // `None`: beyond the range of the clock.
         let deadline = self.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         let (theirs, ours) = std::io::pipe().context("create a pipe for the state")?;
         let (output, sink) = std::io::pipe().context("create a pipe for the output")?;
@@ -178,7 +178,7 @@ impl Hook {
             entered.err().unwrap_or_else(|| error.into())
         };
         let child = command.spawn().map_err(blame)?;
-        // The command owns copies of the child's ends: they must close here, or the pipe never ends.
+        // The command owns copies of the child's ends, which would keep the pipes open.
         drop(command);
         Running { child, stdin: Some(ours), output: Some(OwnedFd::from(output)), said: VecDeque::new() }
             .finish(surroundings.state, deadline)
@@ -197,21 +197,21 @@ impl Hook {
             command.env_clear();
             command.envs(variables.iter().filter_map(|variable| variable.split_once('=')));
         }
-        // A group of its own, so that a time-out ends what the hook has started, too.
+        // Its own process group, so that a time-out also kills the children of the hook.
         command.process_group(0).stdin(Stdio::null());
-        // A hook that is left alone might still change what `delete` is about to take away.
+        // A hook that outlives the runtime could change what `delete` removes.
         sys::process::end_with_us(&mut command);
         command
     }
 }
 
-/// What chdir(2) would say to a hook's working directory.
+/// The error of chdir(2) for a hook's working directory.
 fn ensure_enterable(directory: &Path) -> Result<()> {
     let entered = std::fs::metadata(directory.join(".")).map(drop);
     entered.with_context(|| format!("change to the bundle {}", directory.display()))
 }
 
-/// A hook at work.
+/// A running hook.
 struct Running {
     child: Child,
     /// A pipe, since a hook may open /dev/stdin. SIGPIPE is ignored in this process and its forked copies.
@@ -280,7 +280,7 @@ impl Running {
         let mut chunk = [0; 4096];
         let Some(output) = &self.output else { return };
         match nix::unistd::read(output, &mut chunk) {
-            // The hook may live on without it.
+            // The hook may run on with its output closed.
             Ok(0) | Err(_) => self.output = None,
             Ok(read) => self.said.extend(&chunk[..read]),
         }
@@ -289,7 +289,7 @@ impl Running {
     }
 
     fn give_up(mut self) -> Error {
-        // The group may be gone already; the child itself is reaped either way.
+        // The group may have ended already; the child is reaped either way.
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
         let _ = self.child.wait();
         Error::new(format!("timed out{}", self.quote()))

@@ -40,8 +40,8 @@ pub fn is_unprivileged() -> bool {
     !geteuid().is_root() || in_user_namespace()
 }
 
-/// Whether the mounts that this process sees are beyond its power, so that they can only be taken by a process with a
-/// user and a mount namespace of its own.
+/// Whether this process may not change its mounts (no CAP_SYS_ADMIN over its mount namespace), so that only a process with
+/// a new user and mount namespace can clone them.
 pub fn cannot_mount() -> bool {
     if !sys::prctl::capget().is_ok_and(|own| own.effective & SYS_ADMIN != 0) {
         return true;

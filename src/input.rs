@@ -1,5 +1,5 @@
-//! Files that somebody else names, opened so that nothing waits: a path may lead to a FIFO that nobody writes to, a line
-//! that never answers, or a terminal that would become ours.
+//! Opens files that somebody else names without blocking: a path may be a FIFO without a writer, a serial line, or a
+//! terminal that would become the controlling one.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -14,7 +14,7 @@ use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use crate::error::{Error, Result, bail, ensure};
 
-/// How long the first writer of a FIFO is waited for: one that is started together with us is there by then.
+/// How long to wait for the first writer of a FIFO, which may be started at the same time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a file is, inode(7).
@@ -59,12 +59,12 @@ pub fn open_namespace(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Reads a file that the command line names: to the end, whatever it is, as long as somebody writes. A shell's `<(…)` is a
-/// pipe, `/dev/stdin` can be anything.
+/// Reads a file of any type that the command line names, to the end: `<(…)` of a shell is a pipe, `/dev/stdin` can be
+/// anything.
 pub fn read_named(path: &Path) -> Result<Vec<u8>> {
     let (mut file, kind) = open(path)?;
     let began = Instant::now();
-    // A FIFO to which nobody has written yet ends at once, as one that everybody has closed.
+    // A FIFO without a writer yet is at its end, like one that all writers have closed.
     let mut begun = !kind.0.is_fifo();
     let mut bytes = Vec::new();
     loop {

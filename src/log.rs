@@ -1,9 +1,9 @@
 //! Where messages go: `--log`, `--log-format`, `--log-level`, `--debug`.
 //!
-//! Engines read the log of a failed command: the shim keeps the last record of level `error`, Podman decodes the whole
-//! file as one object. So a failing command writes exactly one record, and warnings are held back until the command
-//! has succeeded. Without a log they go to stderr, which may be the container's own: nothing is written there from the
-//! moment on in which its program may run. A terminal gets sentences, anything else records.
+//! Engines read the log of a failed command: containerd's shim uses the last record of level `error`, Podman decodes the
+//! whole file as one object. So a failing command writes exactly one record, and warnings are held back until success.
+//! Without a log, messages go to stderr, which the container may share: nothing is written there once its program may run.
+//! A terminal gets sentences, everything else records.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
@@ -17,7 +17,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use crate::error::{Context, Error, Result, printable, printable_lines};
 use crate::trace;
 
-/// The form of a record.
+/// The format of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `time="…" level=error msg="…"`, as logfmt has it.
@@ -29,11 +29,11 @@ pub enum Format {
 /// What is written, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
-    /// The form of a record, where one was asked for.
+    /// The format of a record, if `--log-format` is given.
     pub format: Option<Format>,
     /// The least important messages that are written.
     pub level: LevelFilter,
-    /// Whether warnings were asked for, and not only not forbidden.
+    /// Whether warnings were asked for explicitly.
     pub warnings: bool,
 }
 
@@ -53,22 +53,22 @@ struct Message {
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Warnings as they were given, of a command whose result they are part of.
+/// Warnings of a command that returns them as part of its result.
 static GATHERED: Mutex<Option<Vec<Error>>> = Mutex::new(None);
 
-/// Whose stderr is, and who writes: one of the numbers below.
+/// Who uses stderr: one of the numbers below.
 static STATE: AtomicU8 = AtomicU8::new(OURS);
 /// Nothing but the runtime writes to its stderr.
 const OURS: u8 = 0;
 /// The container's program may write to it, so that messages for it are held back.
 const LENT: u8 = 1;
-/// This is the container's half, before anything else of the container runs: it writes to stderr by itself.
+/// This is the container's half before the program: it writes to stderr itself.
 const DIRECT: u8 = 2;
-/// This is the container's half, and the host's half is told.
+/// This is the container's half, and messages are sent to the host.
 const APART: u8 = 3;
 
 /// Opens the log (created 0644, appended to) and makes it the backend of the `log` macros. Called once, before any
-/// fork and before the working directory can change. That it cannot be opened is told on stderr, as all that follows.
+/// fork and before the working directory can change. If it cannot be opened, messages go to stderr.
 pub fn init(path: Option<&Path>, wish: Wish) -> Result<()> {
     let open = |path: &Path| {
         let file = OpenOptions::new().create(true).append(true).open(path);
@@ -79,7 +79,7 @@ pub fn init(path: Option<&Path>, wish: Wish) -> Result<()> {
         Err(error) => (None, Err(error)),
     };
     let logger = LOGGER.get_or_init(|| Logger { file, wish, held: Mutex::default() });
-    // A line for each step is made of the marks of a trace.
+    // Debug lines for steps are trace marks.
     log::set_max_level(if logger.tells_steps() { LevelFilter::Trace } else { wish.level });
     log::set_logger(logger).map_err(|_| Error::new("the logger is set twice"))?;
     outcome
@@ -222,12 +222,12 @@ fn is_containers() -> bool {
     STATE.load(Ordering::Relaxed) >= DIRECT
 }
 
-/// Tells of a command's failure: one record in the log and, when that is a file, the sentence on stderr.
+/// Reports the failure of a command: one record in the log and, if that is a file, the sentence on stderr.
 pub fn failure(error: &Error) {
     let message = Message::new(Level::Error, &error.to_string());
     trace::mark(&format_args!("failed: {}", message.text));
     let Some(logger) = LOGGER.get() else { return say_error(&message, error) };
-    // What came before may be the cause, which a person sees; engines look for words in all that they get.
+    // A person may see the cause in earlier warnings; engines would find words of warnings in the error.
     if logger.file.is_none() && (logger.wish.warnings || is_terminal()) {
         logger.put_held();
     }
@@ -237,8 +237,7 @@ pub fn failure(error: &Error) {
     }
 }
 
-/// Tells of a command line that is not understood, as of any failure; a stderr that is neither a terminal's nor to have a
-/// form of its own gets the whole `usage`.
+/// Reports a wrong command line, as any failure. If stderr is no terminal and no format is set, it gets the whole `usage`.
 pub fn misuse(error: &Error, usage: &str) {
     let message = Message::new(Level::Error, &error.to_string());
     let Some(logger) = LOGGER.get() else { return say(usage) };
@@ -260,13 +259,12 @@ fn say_error(message: &Message, error: &Error) {
     let _ = std::io::stderr().write_all(sentence(message, Some(error)).as_bytes());
 }
 
-/// Writes a line to stderr. One that takes none (closed, on a full disk) changes nothing about how a command ends, where
-/// `eprintln!` would panic.
+/// Writes a line to stderr. Errors (closed, full disk) are ignored; `eprintln!` would panic.
 pub fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "{}", printable_lines(message));
 }
 
-/// Writes what was held back; the command has succeeded, or its program runs.
+/// Writes what was held back, after success or once the program runs.
 pub fn success() {
     let Some(logger) = LOGGER.get() else { return };
     if logger.file.is_some() || STATE.load(Ordering::Relaxed) == OURS {
@@ -274,8 +272,8 @@ pub fn success() {
     }
 }
 
-/// The container's program, which may have our stderr, is about to run: what was held back is written there now, if there
-/// is no log, and nothing else until [`regain_stderr`].
+/// The container's program, which may share stderr, is about to run: without a log, writes what was held back, and then
+/// nothing until [`regain_stderr`].
 pub fn lend_stderr() {
     let Some(logger) = LOGGER.get() else { return };
     if logger.file.is_none() {
@@ -284,7 +282,7 @@ pub fn lend_stderr() {
     STATE.store(LENT, Ordering::Relaxed);
 }
 
-/// Nobody but us writes to our stderr any more.
+/// The program has ended: stderr is the runtime's alone again.
 pub fn regain_stderr() {
     STATE.store(OURS, Ordering::Relaxed);
     if let Some(logger) = LOGGER.get().filter(|logger| logger.tells_steps()) {
@@ -292,9 +290,8 @@ pub fn regain_stderr() {
     }
 }
 
-/// This is the container's half from here on, a copy of the process, whose original keeps what was held back. If it
-/// `has_stderr`, and there is no log, it writes there by itself until [`leave_stderr`]: the host's half may hear of it only
-/// when the program runs.
+/// This is the container's half from here on; the host's half keeps the messages that were held back. With `has_stderr` and
+/// no log it writes to stderr itself until [`leave_stderr`]: the host may receive its messages only when the program runs.
 pub fn enter_container(has_stderr: bool) {
     let Some(logger) = LOGGER.get() else { return };
     if let Ok(mut held) = logger.held.lock() {
@@ -303,18 +300,18 @@ pub fn enter_container(has_stderr: bool) {
     STATE.store(if has_stderr && logger.file.is_none() { DIRECT } else { APART }, Ordering::Relaxed);
 }
 
-/// The container's half writes nothing by itself any more: a closed pipe ends it from here on, or a filter.
+/// The container's half stops writing to stderr: from here on SIGPIPE or a filter could kill it.
 pub fn leave_stderr() {
     STATE.store(APART, Ordering::Relaxed);
 }
 
-/// Takes what the container's half has to say, to be told by the host's.
+/// Takes the messages of the container's half, to be sent to the host.
 pub fn take_held() -> Vec<(Level, String)> {
     let held = LOGGER.get().and_then(|logger| logger.held.lock().ok().map(|mut held| std::mem::take(&mut *held)));
     held.unwrap_or_default().into_iter().map(|message| (message.level, message.text)).collect()
 }
 
-/// From here on warnings are kept as they are, for [`take_gathered`].
+/// Collects warnings from here on, for [`take_gathered`].
 pub fn gather() {
     log::set_max_level(log::max_level().max(LevelFilter::Warn));
     if let Ok(mut gathered) = GATHERED.lock() {
@@ -322,7 +319,7 @@ pub fn gather() {
     }
 }
 
-/// Takes what was kept since.
+/// Takes the collected warnings.
 pub fn take_gathered() -> Vec<Error> {
     GATHERED.lock().ok().and_then(|mut gathered| gathered.as_mut().map(std::mem::take)).unwrap_or_default()
 }

@@ -1,8 +1,7 @@
 //! `--trace FILE`: how long each step took, on both sides of the fork.
 //!
-//! A step is marked at its end by `log::trace!`, wherever it is. Each mark is written at once, so that what was reached is
-//! there after a crash, too; both sides append to one file, which keeps them in order. Without the option a mark costs
-//! one comparison.
+//! `log::trace!` marks the end of a step. A mark is written at once, so that it survives a crash; both sides append to one
+//! file, which keeps the order. Without the option a mark costs one comparison.
 
 use std::fmt::Arguments;
 use std::fs::{File, OpenOptions};
@@ -19,7 +18,7 @@ static START: OnceLock<Instant> = OnceLock::new();
 static FILE: OnceLock<File> = OnceLock::new();
 /// Microseconds at the last mark of this side.
 static LAST: AtomicU64 = AtomicU64::new(0);
-/// Marks that are not written here, once there are any.
+/// Marks that this process holds instead of writing them.
 static KEPT_BACK: Mutex<Option<Vec<String>>> = Mutex::new(None);
 static IN_CONTAINER: AtomicBool = AtomicBool::new(false);
 
@@ -54,21 +53,21 @@ pub fn mark(step: &Arguments<'_>) {
     let _ = file.write_all(line.as_bytes());
 }
 
-/// From here on marks are kept for [`take_back`] instead of being written: this process is about to give up its file.
+/// Holds marks for [`take_back`] from here on, because this process closes its file.
 pub fn keep_back() {
     if let (Some(_), Ok(mut kept)) = (FILE.get(), KEPT_BACK.lock()) {
         kept.get_or_insert_default();
     }
 }
 
-/// Takes what was kept, to be written by the runtime ([`write`]).
+/// Takes the held marks, which the runtime writes ([`write`]).
 pub fn take_back() -> Vec<String> {
     KEPT_BACK.lock().ok().and_then(|mut kept| kept.as_mut().map(std::mem::take)).unwrap_or_default()
 }
 
 /// Writes a mark that another process kept.
 pub fn write(line: &str) {
-    // It is that process' word, which is one line whatever it holds.
+    // It comes from an untrusted process: one line, without control characters.
     let line: String = line.chars().filter(|letter| !letter.is_control()).collect();
     if let Some(mut file) = FILE.get() {
         let _ = file.write_all((line + "\n").as_bytes());
