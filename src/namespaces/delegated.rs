@@ -1,6 +1,5 @@
-//! Id maps for those who may not write them: through the set-uid helpers newuidmap(1) and newgidmap(1) of shadow
-//! (package `uidmap`), which hand out the ranges of `/etc/subuid` and `/etc/subgid`; without them for the caller's own
-//! id alone.
+//! Id maps of unprivileged callers. The set-uid helpers newuidmap(1) and newgidmap(1) of shadow (package `uidmap`) write
+//! ranges of `/etc/subuid` and `/etc/subgid`; without them a caller can only map its own id.
 //!
 //! The rules of the kernel are those of user_namespaces(7), "Defining user and group ID mappings".
 
@@ -29,8 +28,8 @@ pub(super) struct Helper {
 pub(super) const USERS: Helper = Helper { program: "newuidmap", grants: "/etc/subuid", ids: "user ids" };
 const GROUPS: Helper = Helper { program: "newgidmap", grants: "/etc/subgid", ids: "group ids" };
 
-/// Writes the map of groups of an unprivileged caller. The one group that it may map without help is its own, and only
-/// once setgroups(2) is denied, or a process could drop groups by which files are kept from it.
+/// Writes the group map of an unprivileged caller. Without help it may only map its own group, and only once setgroups(2)
+/// is denied: otherwise a process could drop groups that deny it access to files.
 pub(super) fn write_groups(pid: Pid, ranges: &[Range], refusal: Error) -> Result<()> {
     let own = matches!(ranges, [Range { outside, size: 1, .. }] if *outside == getegid().as_raw());
     if !own {
@@ -38,7 +37,7 @@ pub(super) fn write_groups(pid: Pid, ranges: &[Range], refusal: Error) -> Result
     }
     let path = format!("/proc/{pid}/setgroups");
     match fs::write(&path, "deny") {
-        // It is denied already, or not ours to say: then the first refusal tells more.
+        // It is denied already, or this process may not write it: then the first error says more.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(refusal),
         done => done.with_context(|| format!("write \"deny\" to {path}"))?,
     }
@@ -67,11 +66,11 @@ pub(super) fn write(helper: &Helper, pid: Pid, ranges: &[Range]) -> Result<()> {
 }
 
 impl Helper {
-    /// What is missing on the host when the helper refuses.
+    /// Explains why a helper refuses.
     fn explain(&self, path: &Path, said: &str) -> Error {
         let Helper { program, grants, .. } = self;
         let error = Error::new(format!("it printed {said:?}"));
-        // File capabilities would do as well, and cannot be told from here: only its refusal to write points at them.
+        // File capabilities suffice as well, but cannot be seen from here: only the refusal hints at them.
         let set_uid = is_set_uid(path);
         let user = caller();
         if !set_uid && !said.contains("not allowed") {
@@ -94,17 +93,17 @@ impl Helper {
 pub struct Grant {
     /// The helper's name.
     pub program: &'static str,
-    /// Where it is, if it is.
+    /// Its path, if it is installed.
     pub path: Option<PathBuf>,
     /// It is set-uid root, or has a capability instead.
     pub has_power: bool,
     /// The file of the ranges.
     pub file: &'static str,
-    /// Those of the caller: the first id and how many.
+    /// The ranges of the caller: first id and length.
     pub ranges: Vec<(u32, u32)>,
 }
 
-/// Looks for the helpers of both kinds and for what they may give.
+/// Finds both helpers and the ranges of the caller.
 pub fn grants() -> [Grant; 2] {
     let user = caller();
     [USERS, GROUPS].map(|Helper { program, grants, .. }| {

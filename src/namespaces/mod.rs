@@ -1,4 +1,4 @@
-//! Which namespaces a container gets: new ones, joined ones, and in which order they are entered.
+//! The namespaces of a container: new or joined ones, and the order in which they are entered.
 
 pub mod delegated;
 pub mod netdev;
@@ -25,8 +25,8 @@ use user::IdMaps;
 
 /// The kinds with their name in config.json, in `/proc/PID/ns`, and their `CLONE_NEW*` flag.
 ///
-/// The order is that of joining: the user namespace last, since the right to join the others may come from the one we
-/// are in; the mount namespace just before it, since paths mean something else afterwards.
+/// In the order of joining: the user namespace last, since the capabilities to join the others may be those in the present
+/// one; the mount namespace before it, since paths change their meaning afterwards.
 pub const KINDS: [Kind; 8] = [
     Kind { word: "ipc", file: "ipc", flag: ns::Flags::IPC },
     Kind { word: "uts", file: "uts", flag: ns::Flags::UTS },
@@ -41,7 +41,7 @@ pub const KINDS: [Kind; 8] = [
 /// One kind of namespace.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
-    /// The word of the runtime spec.
+    /// The type in the runtime-spec.
     pub word: &'static str,
     /// The name below `/proc/PID/ns`.
     pub file: &'static str,
@@ -49,7 +49,7 @@ pub struct Kind {
     pub flag: ns::Flags,
 }
 
-/// Where a container's namespace of some kind comes from.
+/// The origin of a namespace of the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The runtime's own.
@@ -78,12 +78,12 @@ struct Join {
     field: String,
 }
 
-/// A namespace to enter, open.
+/// An open namespace to join.
 #[derive(Debug)]
 pub struct Entry {
     /// Its kind.
     pub kind: &'static Kind,
-    /// The handle.
+    /// The descriptor.
     pub fd: OwnedFd,
 }
 
@@ -112,7 +112,7 @@ impl Namespaces {
         Ok(planned)
     }
 
-    /// Where the namespace with this flag comes from.
+    /// The origin of the namespace with this flag.
     pub fn origin(&self, flag: ns::Flags) -> Origin {
         if self.new.contains(flag) {
             Origin::New
@@ -123,8 +123,8 @@ impl Namespaces {
         }
     }
 
-    /// The flags for clone3(2). A time namespace with offsets is not among them: it is made by the child, which sets
-    /// the offsets before it enters (time_namespaces(7): they are frozen once a process is inside).
+    /// The flags for clone3(2), without that of a time namespace with offsets: the child unshares it and sets the offsets before
+    /// it joins (time_namespaces(7): they are fixed once a process is inside).
     pub fn clone_flags(&self) -> ns::Flags {
         let now = self.new & !self.late_flags();
         match self.offsets {
@@ -138,33 +138,33 @@ impl Namespaces {
         self.maps.as_ref().filter(|_| self.origin(ns::Flags::USER) == Origin::New)
     }
 
-    /// Network devices of the host that are to be moved.
+    /// Network devices to move from the host.
     pub fn devices(&self) -> &Devices {
         &self.devices
     }
 
-    /// Checks that a user namespace that is joined, and in which this process is, has the id maps that are given beside
-    /// its path: who writes them relies on them, for instance as the owners of files.
+    /// Checks that the joined user namespace of this process has the id maps of the configuration, on which its author relies,
+    /// for example for owners of files.
     pub fn ensure_joined_maps(&self, pid: Pid) -> Result<()> {
         let joined = self.origin(ns::Flags::USER) == Origin::Joined;
         self.maps.as_ref().filter(|_| joined).map_or(Ok(()), |maps| maps.ensure_those_of(pid))
     }
 
-    /// What is missing in [`Namespaces::clone_flags`] for the child to make once it is root of its new user namespace.
-    /// The root of an ipc namespace's message queues belongs for good to whoever makes it: in clone3(2) that is the
-    /// host's root, who is nobody in the container.
+    /// New namespaces that [`Namespaces::clone_flags`] leaves to the child, as root of its new user namespace: the root of the
+    /// mqueue file system belongs to the maker of an ipc namespace, and in clone3(2) that is the host's root, which is not
+    /// mapped in the container.
     pub fn late_flags(&self) -> ns::Flags {
         let late = ns::Flags::IPC;
         if self.new.contains(ns::Flags::USER) { self.new & late } else { ns::Flags::empty() }
     }
 
-    /// The offsets of a new time namespace. Where a user namespace is joined ([`Namespaces::joins_user`]) they are written
-    /// before its root is become, since nobody there may.
+    /// The offsets of a new time namespace. If a user namespace is joined ([`Namespaces::joins_user`]) they are written before
+    /// the change of ids, since its root may not.
     pub fn offsets(&self) -> Option<&Offsets> {
         self.offsets.as_ref()
     }
 
-    /// The same for the container's half, which needs nothing else of this.
+    /// The same, for the container's half, which needs nothing else.
     pub fn into_offsets(self) -> Option<Offsets> {
         self.offsets
     }
@@ -184,23 +184,23 @@ impl Namespaces {
         self.joins.iter().map(|join| join.kind.file)
     }
 
-    /// Where one that is joined is found.
+    /// The path of a joined one.
     pub fn joined_path(&self, kind: &Kind) -> Option<&std::path::Path> {
         self.joins.iter().find(|join| join.kind == kind).map(|join| join.path.as_path())
     }
 
-    /// Opens what is to be joined, in joining order, and checks that each is of its kind.
+    /// Opens the namespaces to join, in their order, and checks their types.
     pub fn open(&self) -> Result<Vec<Entry>> {
         self.joins.iter().map(Join::open).collect()
     }
 
-    /// [`Namespaces::open`], where all faults are told; `None` if there are any.
+    /// [`Namespaces::open`] for a dry run: passes all errors to `tell`; `None` if there are any.
     pub fn preflight(&self, tell: &mut dyn FnMut(Error)) -> Option<Vec<Entry>> {
         let entries: Vec<Entry> = self.joins.iter().filter_map(|join| join.open().map_err(&mut *tell).ok()).collect();
         (entries.len() == self.joins.len()).then_some(entries)
     }
 
-    /// Refuses what would reach the host because a "joined" namespace is the runtime's own.
+    /// Refuses settings that would change the host because the joined namespace is the runtime's.
     pub fn is_hosts_own(&self, flag: ns::Flags) -> Result<bool> {
         let Some(join) = self.joins.iter().find(|join| join.kind.flag == flag) else {
             return Ok(self.origin(flag) == Origin::Host);
@@ -232,9 +232,9 @@ impl Join {
     }
 }
 
-/// Enters opened namespaces in their order, setns(2). The pid namespace is not among them: one is born into it.
+/// Joins open namespaces in their order, setns(2), except the pid namespace, which setns(2) only sets for children.
 ///
-/// What is refused before the user namespace is joined is tried once more after it: the right may come from there.
+/// One that is refused is tried again after the user namespace, which may give the capability.
 pub fn enter(entries: &[Entry]) -> Result<()> {
     let mut refused = Vec::new();
     let mut user_to_come = entries.iter().any(|entry| entry.kind.flag == ns::Flags::USER);
@@ -251,7 +251,7 @@ pub fn enter(entries: &[Entry]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the pid namespace among the entries the one in which the caller's next children are born, setns(2).
+/// Makes the pid namespace among the entries that of future children, setns(2).
 pub fn choose_pid_namespace(entries: &[Entry]) -> Result<()> {
     let entry = entries.iter().find(|entry| entry.kind.flag == ns::Flags::PID);
     entry.map_or(Ok(()), Entry::enter).context("join the pid namespace")

@@ -1,7 +1,7 @@
 //! Network devices of the host that become the container's, `linux.netDevices` (runtime-spec 1.3, "Network Devices").
 //!
-//! A device takes its permanent addresses of global scope along and is up afterwards; nobody moves it back. The kernel
-//! does that with a physical one when the namespace ends.
+//! A device keeps its permanent addresses of global scope and is brought up. Only physical devices come back: the kernel
+//! moves them to the host when the namespace ends.
 
 use std::os::fd::BorrowedFd;
 
@@ -55,7 +55,7 @@ impl Devices {
         self.0.is_empty()
     }
 
-    /// Whether the host has them.
+    /// The dry run: whether the host has them.
     pub fn preflight(&self, tell: &mut dyn FnMut(Error)) {
         if self.is_empty() {
             return;
@@ -66,8 +66,8 @@ impl Devices {
         }
     }
 
-    /// Moves all of them. Before the first one goes, each is looked up and its new name seen to be free: a virtual device
-    /// does not come back from a container that could not be made.
+    /// Moves all of them. All are looked up and their new names checked before the first is moved: a virtual device does not
+    /// come back if the container cannot be created.
     pub fn move_to(&self, namespace: BorrowedFd<'_>) -> Result<()> {
         let here = Route::open().context("open a netlink socket")?;
         let there = Route::open_in(namespace).context("open a netlink socket in the container's network namespace")?;
@@ -127,7 +127,7 @@ impl Device {
     fn move_to(&self, index: u32, namespace: BorrowedFd<'_>, here: &Route, there: &Route) -> Result<()> {
         let mut addresses = here.addresses(index).context("list its addresses")?;
         addresses.retain(|address| address.is_permanent_and_global());
-        // The index is asked for, so that the device is found again whatever its name has become.
+        // A chosen index finds the device again, whatever name `%d` gave it.
         let mut new = index;
         while there.has(new).context("find a free interface index")? {
             new += 1;

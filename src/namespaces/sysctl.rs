@@ -1,8 +1,8 @@
 //! Kernel parameters of the container's own namespaces, `linux.sysctl`.
 //!
-//! Only what the kernel keeps per namespace, and only where that namespace is the container's own, is written: anything
-//! else would change the host. One key is one file below `/proc/sys` and its value one write (CVE-2022-0811 smuggled a
-//! second key through a value).
+//! Only parameters that the kernel keeps per namespace are written, and only if the container has its own such namespace:
+//! others would change the host. A key is one file below `/proc/sys`, a value one write (CVE-2022-0811 smuggled a second key
+//! through a value).
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Result, escape};
 use crate::sys::Errno;
 use crate::sys::procfs::Procfs;
 
-/// What a key needs to be the container's own.
+/// The namespace to which a key belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// An IPC namespace.
@@ -50,7 +50,7 @@ impl Sysctls {
                 .field(|| format!("/linux/sysctl/{}", escape(key)))?;
             planned.push(sysctl);
         }
-        // A map has no order of its own; a fixed one makes failures repeatable.
+        // Sorted, so that failures are reproducible.
         planned.sort_by(|one, other| one.file.cmp(&other.file));
         if let Some(twin) = planned.windows(2).find(|pair| pair[0].file == pair[1].file) {
             let sentence = format!("sysctls {} and {} are the same parameter", twin[0].key, twin[1].key);
@@ -64,7 +64,7 @@ impl Sysctls {
         self.0.is_empty()
     }
 
-    /// Those that are there before the network has any device but its own loopback.
+    /// Without those of network interfaces other than loopback, for a dry run.
     pub fn without_interfaces(&self) -> Sysctls {
         let early = |sysctl: &&Sysctl| {
             let mut names = sysctl.file.split('/').skip_while(|name| !matches!(*name, "conf" | "neigh")).skip(1);
@@ -73,13 +73,13 @@ impl Sysctls {
         Sysctls(self.0.iter().filter(early).cloned().collect())
     }
 
-    /// Writes all of them through a procfs that no container can have covered.
+    /// Writes all of them through a private procfs, which no container can have mounted over.
     pub fn write(&self, procfs: &Procfs) -> Result<()> {
         for sysctl in &self.0 {
             procfs
                 .write(&sysctl.file, sysctl.value.as_bytes())
                 .map_err(|errno| match errno {
-                    // Not in errno's words: engines take these for a missing program.
+                    // Without the words of ENOENT: engines take these for a missing program.
                     Errno::ENOENT => Error::new(format!("this kernel has no sysctl {}", sysctl.key))
                         .hint("check the spelling, and that the kernel has the feature it belongs to"),
                     Errno::EINVAL => refused(sysctl, errno).hint("the value is not one that this parameter takes"),

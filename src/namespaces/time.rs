@@ -46,14 +46,14 @@ impl Offsets {
         Ok(Some(Offsets(lines)))
     }
 
-    /// Makes the time namespace, sets its clocks and enters it.
+    /// Unshares the time namespace, sets its clocks and joins it.
     pub fn enter(&self, own: &OwnProc) -> Result<()> {
         self.set(own)?;
         let made = own.file(c"ns/time_for_children", OFlag::O_RDONLY).context("open the new time namespace")?;
         sys::clone::setns(made.as_fd(), ns::Flags::TIME).context("join the new time namespace")
     }
 
-    /// Makes a time namespace for children and sets its clocks, which can only be done while no process is inside.
+    /// Unshares a time namespace for children and sets its clocks, which is possible only while no process is inside.
     pub fn set(&self, own: &OwnProc) -> Result<()> {
         sys::clone::unshare(ns::Flags::TIME).context("unshare the time namespace")?;
         let file = own.file(c"timens_offsets", OFlag::O_WRONLY);

@@ -52,8 +52,8 @@ impl IdMaps {
         idmap::outer(self.groups.iter().copied(), inside)
     }
 
-    /// Writes both maps for a process in the new namespace. Each file takes a single write(2), once. What the kernel does
-    /// not let us write, the helpers of shadow may.
+    /// Writes both maps of a process in the new namespace. Each file accepts one write(2), once. If the kernel refuses it, the
+    /// helpers of shadow may do it.
     pub fn write(&self, pid: Pid) -> Result<()> {
         let groups = match write(pid, "gid_map", &self.groups) {
             Err(error) if is_denied(&error) => delegated::write_groups(pid, &self.groups, error),
@@ -67,7 +67,7 @@ impl IdMaps {
         users.field(|| "/linux/uidMappings")
     }
 
-    /// Checks that a joined namespace, that of this process, has these maps. What is not given is not compared.
+    /// Checks that the joined namespace, in which `pid` is, has these maps. Maps that are not given are not compared.
     pub fn ensure_those_of(&self, pid: Pid) -> Result<()> {
         ensure_same(pid, "uid_map", &self.users).field(|| "/linux/uidMappings")?;
         ensure_same(pid, "gid_map", &self.groups).field(|| "/linux/gidMappings")
@@ -108,12 +108,12 @@ fn joined_up(mut ranges: Vec<Range>) -> Vec<Range> {
     joined
 }
 
-/// The setting of the host that switches user namespaces off, as a remedy.
+/// The sysctl that disables user namespaces, as a hint.
 pub fn switched_off() -> Option<&'static str> {
     off_for_users().or_else(restricted)
 }
 
-/// The same of the settings that leave a user other than root no way to one.
+/// The same for settings that disable them for users other than root.
 pub fn off_for_users() -> Option<&'static str> {
     let is_zero = |path: &str| fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
     if is_zero("/proc/sys/user/max_user_namespaces") {
@@ -135,7 +135,7 @@ fn restricted() -> Option<&'static str> {
     )
 }
 
-/// Drops the groups of the host, before a user namespace is joined. One without privilege keeps them: they are its
+/// Drops the supplementary groups before a user namespace is joined. An unprivileged runtime keeps them: they are its
 /// user's.
 pub fn drop_groups() -> Result<()> {
     match setgroups(&[]) {
@@ -147,18 +147,18 @@ pub fn drop_groups() -> Result<()> {
 /// The user and the group of a process, as its user namespace counts them.
 pub type Ids = (u32, u32);
 
-/// Becomes root inside a user namespace just entered: groups, then gid, then uid, since each needs the one before. Where
-/// that has no id 0, the ids of the container's process are become instead; all capabilities stay (capabilities(7): only a
-/// change from root takes them).
+/// Becomes root of a user namespace after the join: groups, then gid, then uid, since the later change takes the right to the
+/// earlier. Without a mapped id 0 it takes the ids of the container's process `instead`; the capabilities stay
+/// (capabilities(7): only a change from root drops them).
 pub fn become_root(instead: Ids) -> Result<()> {
-    // Denied in a namespace with a single-id map: one that is joined is so without the host's groups.
+    // Denied in a namespace with a single-id map. Before a join, the groups were dropped already.
     drop_groups()?;
     let (user, group) = instead;
     let set_group = |id| setresgid(Gid::from_raw(id), Gid::from_raw(id), Gid::from_raw(id));
     first_mapped("group", group, set_group).field(|| "/process/user/gid")?;
     let set_user = |id| setresuid(Uid::from_raw(id), Uid::from_raw(id), Uid::from_raw(id));
     first_mapped("user", user, set_user).field(|| "/process/user/uid")?;
-    // A change of ids may have made it dumpable (fs.suid_dumpable).
+    // A change of ids resets it to fs.suid_dumpable (PR_SET_DUMPABLE(2const)).
     sys::start::stay_secluded().context("stay non-dumpable")
 }
 
