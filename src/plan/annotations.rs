@@ -1,8 +1,8 @@
-//! Annotations that corten obeys, and who may say them.
+//! Annotations that corten obeys, and who may set them.
 //!
 //! Engines copy the annotations of an image into `config.json` (Podman does), where they look like those of the caller. So
-//! what reaches beyond the container and its bundle is refused until the caller has allowed it where no image comes to:
-//! on the command line, or in a file of the host.
+//! one that affects the host beyond the container and its bundle is refused unless the caller has allowed it where no image
+//! can: on the command line, or in a file of the host.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,9 +20,9 @@ use crate::{host, rootfs};
 
 /// An annotation that corten obeys.
 pub(crate) struct Obeyed {
-    /// Its name; of one that ends with a dot, what all its names begin with.
+    /// Its name, or with a final dot the prefix of its names.
     pub(crate) name: &'static str,
-    /// What it would do beyond the container and its bundle, given the rest of the name, the value, and who makes cgroups.
+    /// What it would do beyond the container and its bundle: by the rest of the name, the value, and the cgroup driver.
     reach: fn(&str, &str, cgroup::Manager) -> Option<String>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) const OBEYED: [Obeyed; 7] = [
 /// Names a file of options for CRIU, runc's annotation; an empty name is none.
 pub(crate) const CRIU_OPTIONS: &str = "org.criu.config";
 
-/// Where the host says which annotations are allowed: a name or `PREFIX*` a line, `#` before a comment.
+/// The annotations that the host allows: a name or `PREFIX*` per line, `#` begins a comment.
 const FILE: &str = "/etc/corten/allowed-annotations";
 
 /// The same below the directory of a user's configuration, for containers of that user.
@@ -76,7 +76,7 @@ fn property(name: &str, value: &str, manager: cgroup::Manager) -> Option<String>
     Some(format!("sets {property} of the container's systemd unit, which can reach the host or lift limits"))
 }
 
-/// Refuses what reaches beyond the container and its bundle, unless it is among those `allowed` or in a file of the host.
+/// Refuses annotations that affect the host, unless they are in `allowed` or in a file of the host.
 pub(super) fn check(
     annotations: Option<&HashMap<String, String>>,
     manager: cgroup::Manager,
@@ -114,7 +114,7 @@ fn is_among<'a>(name: &str, mut list: impl Iterator<Item = &'a str>) -> bool {
     })
 }
 
-/// The files that may allow something, and whether they are the caller's own.
+/// The files that may allow annotations, and whether they belong to the caller.
 fn files() -> Vec<(PathBuf, bool)> {
     let mut files = vec![(FILE.into(), false)];
     if host::is_unprivileged() {
@@ -136,7 +136,7 @@ fn is_in_files(name: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// What a file has; nothing where there is none that the caller may read.
+/// The content of a file; empty if there is none that the caller may read.
 fn read(path: &Path, own: bool) -> Result<String> {
     let mut file = match File::open(path) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {

@@ -1,4 +1,4 @@
-//! Reading `config.json`: strictly first, and only when that fails a second time with patience.
+//! Reading `config.json`: strictly first, and only if that fails tolerantly.
 //!
 //! Facts about oci-spec 0.10 behind the second pass: an unknown capability name, `SCHED_FLAG_RESET_ON_FORK`, an empty
 //! `execCPUAffinity.final` and numbers written as `1024.0` are parse errors, and errors give line and column but no
@@ -18,7 +18,7 @@ use super::shape;
 
 /// A configuration, or a part of one that is also read alone.
 pub trait Part: DeserializeOwned {
-    /// Where it stands in a configuration.
+    /// Its JSON pointer in a configuration.
     const POINTER: &'static str;
 }
 
@@ -42,12 +42,12 @@ impl Part for LinuxSeccomp {
     const POINTER: &'static str = "/linux/seccomp";
 }
 
-/// Whose file a configuration is.
+/// The origin of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The bundle's, which anybody may have made.
+    /// The bundle, which is not trusted.
     Bundle,
-    /// One that the command line names.
+    /// A file that the command line names.
     CommandLine,
 }
 
@@ -72,7 +72,7 @@ pub fn interpret(text: &[u8], path: &Path) -> Result<Spec> {
     parse(text).with_context(|| format!("read the configuration {}", path.display()))
 }
 
-/// Parses a document of the runtime spec, tolerating what the standard tolerates.
+/// Parses a document of the runtime-spec; tolerates what that tolerates.
 pub fn parse<T: Part>(text: &[u8]) -> Result<T> {
     parse_with(text, || json!({}))
 }
@@ -123,7 +123,7 @@ fn parse_patiently<T: Part>(text: &[u8], user: impl FnOnce() -> Value) -> Result
     tolerate_pids::<T>(&mut value)?;
     let text = value.to_string();
     serde_json::from_slice(text.as_bytes()).map_err(|error| {
-        // The position is one in our own copy of the text, which nobody has: it is told as a field.
+        // The position is in a rewritten copy of the text, so the error names the field instead.
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default().to_owned();
         let missing = message.strip_prefix("missing field `").and_then(|name| name.strip_suffix('`'));
@@ -133,7 +133,7 @@ fn parse_patiently<T: Part>(text: &[u8], user: impl FnOnce() -> Value) -> Result
     })
 }
 
-/// Words of runc's that are searched for, beside the parser's.
+/// Adds runc's words, which callers search for.
 fn named_as_runc(error: Error, pointer: &str) -> Error {
     match pointer.strip_prefix("/linux/memoryPolicy") {
         Some(rest) if rest.starts_with("/flags") => error.context("invalid memory policy flag"),
@@ -164,7 +164,7 @@ fn check_io_priority<T: Part>(value: &mut Value) -> Result<()> {
     }
 }
 
-/// Takes out a `pids` that asks for nothing. One that asks for something else than a limit must not end as none.
+/// Drops an empty `pids`. One with other members than a limit is an error, not "no limit".
 fn tolerate_pids<T: Part>(value: &mut Value) -> Result<()> {
     const POINTER: &str = "/linux/resources/pids";
     let Some(Value::Object(resources)) = part_of::<T>(value, "/linux/resources") else { return Ok(()) };

@@ -1,7 +1,7 @@
-//! Looking past a fault of a configuration: what is wrong is taken out, or replaced by something harmless, so that the
-//! next fault is found by the same code that found this one.
+//! For `check`: finds further faults after the first. What is wrong is removed from the configuration, or replaced by a
+//! harmless value, and the same code runs again.
 //!
-//! Taking an element out of a list moves those behind it, so every pointer is told as it is in the document as written.
+//! Removing an element of a list moves the later ones, so every pointer is translated back to the original document.
 
 use std::path::Path;
 
@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 
 use crate::error::unescape;
 
-/// A configuration that gets better.
+/// A configuration whose faults are removed one by one.
 pub struct Document {
     value: Value,
-    /// What was at fault, as it is called in the original.
+    /// The pointers that were at fault, in the original.
     mended: Vec<String>,
-    /// Lists, as they are called in the original, with the original places of elements that were taken out.
+    /// Lists, by their pointer in the original, with the original indices of removed elements.
     removed: Vec<(String, usize)>,
-    /// Destinations of mounts that were taken out.
+    /// Destinations of removed mounts.
     uncovered: Vec<String>,
 }
 
 /// A pointer, and what makes a value for it.
 type Harmless = (&'static str, fn() -> Value);
 
-/// What must be there, and does no harm.
+/// Required members, with values that do no harm.
 const HARMLESS: [Harmless; 10] = [
     ("/ociVersion", || json!("1.0.0")),
     ("/process", || json!({"args": ["/"], "cwd": "/", "user": {"uid": 0, "gid": 0}})),
@@ -34,11 +34,11 @@ const HARMLESS: [Harmless; 10] = [
     ("/process/user/gid", || json!(0)),
     ("/root", || json!({"path": "/"})),
     ("/root/path", || json!("/")),
-    // Of both kinds: who lacks one, or has a wrong one, may lack the other.
+    // Both members: the other one may be missing, too.
     ("/linux", || json!({"namespaces": [{"type": "mount"}, {"type": "uts"}]})),
 ];
 
-/// Of these maps the kernel takes one by one id.
+/// Maps for which one mapping of one id is valid.
 pub const MAPS: [&str; 2] = ["/linux/uidMappings", "/linux/gidMappings"];
 
 /// Lists whose elements mean something only as a whole.
@@ -50,7 +50,7 @@ impl Document {
         Document { value, mended: Vec::new(), removed: Vec::new(), uncovered: Vec::new() }
     }
 
-    /// Where something would be mounted of which nothing can be said.
+    /// Destinations of removed mounts, below which nothing can be checked.
     pub fn uncovered(&self) -> impl Iterator<Item = &Path> {
         self.uncovered.iter().map(Path::new)
     }
@@ -60,7 +60,7 @@ impl Document {
         self.value.to_string()
     }
 
-    /// What a pointer into the document as it is now is called in the original.
+    /// Translates a pointer into the present document to the original.
     pub fn original(&self, pointer: &str) -> String {
         let mut original = String::new();
         for part in pointer.split('/').skip(1) {
@@ -77,7 +77,7 @@ impl Document {
         gone.iter().fold(index, |place, &at| if at <= place { place + 1 } else { place })
     }
 
-    /// Whether what is said of a field (as the original calls it) only comes of something that was mended.
+    /// Whether a finding about this field (of the original) is a consequence of a removal.
     pub fn follows_from_mending(&self, original: &str) -> bool {
         self.mended.iter().any(|mended| is_at_or_below(original, mended))
     }
@@ -87,7 +87,7 @@ impl Document {
         self.mended.iter().any(|mended| is_at_or_below(mended, original))
     }
 
-    /// Mends what a pointer names. False if nothing more can be done there.
+    /// Removes or replaces what a pointer names. False if nothing is left to do there.
     pub fn mend(&mut self, pointer: &str) -> bool {
         let pointer = whole(pointer);
         let original = self.original(pointer);
@@ -104,7 +104,7 @@ impl Document {
         if self.value.pointer(pointer).is_some() {
             return self.take_out(pointer, &original);
         }
-        // Something is missing: what lacks it goes, but not all that there is.
+        // A member is missing: the object without it is removed, but never the whole document.
         match pointer.rsplit_once('/') {
             Some((above, _)) if above.matches('/').count() > 1 => self.mend(above),
             _ => false,

@@ -1,6 +1,6 @@
-//! The names that a configuration may use: a name that is no field of the runtime spec is mostly a misspelt one.
+//! The field names of the runtime-spec: an unknown one is usually misspelt.
 //!
-//! The standard lets a runtime take no offence at them ("Extensibility"), so `create` is silent; `check` tells of them.
+//! A runtime must not fail on them (runtime-spec, "Extensibility"), so `create` is silent; `check` reports them.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::error::escape;
 
 /// The fields of each object (runtime-spec 1.3); `[]` stands for the elements of a list, `{}` for the values of a map. What
-/// is only for other platforms is not looked into.
+/// is only for other platforms is not checked.
 const FIELDS: &[(&str, &str)] = &[
     ("", "ociVersion process root hostname domainname mounts hooks annotations linux solaris windows vm zos freebsd"),
     ("/hooks", "prestart createRuntime createContainer startContainer poststart poststop"),
@@ -28,7 +28,7 @@ const FIELDS: &[(&str, &str)] = &[
     ),
     ("/linux/devices/[]", "path type major minor fileMode uid gid"),
     ("/linux/gidMappings/[]", MAPPING),
-    // The last two were dropped from the standard in 1.3.
+    // runtime-spec 1.3 has dropped the last two.
     ("/linux/intelRdt", "closID l3CacheSchema memBwSchema schemata enableMonitoring enableCMT enableMBM"),
     ("/linux/memoryPolicy", "mode nodes flags"),
     ("/linux/namespaces/[]", "type path"),
@@ -83,13 +83,13 @@ const HOOK: &str = "path args env timeout";
 const MAPPING: &str = "containerID hostID size";
 const RATE: &str = "major minor rate";
 
-/// Objects whose names are anybody's, and whose values are objects.
+/// Objects with free names, whose values are objects.
 const MAPS: [&str; 3] = ["/linux/netDevices", "/linux/resources/rdma", "/linux/timeOffsets"];
 
-/// What the names of our own annotations begin with.
+/// The prefix of corten's annotations.
 const OURS: &str = "run.corten.";
 
-/// What there is to say of each name that is none.
+/// One error for each unknown name.
 pub fn unknown(config: &Value) -> Vec<Error> {
     let fields = FIELDS.iter().copied().collect();
     let mut found = Vec::new();
@@ -134,7 +134,7 @@ fn visit_object(map: &Map<String, Value>, pattern: &str, pointer: &str, fields: 
     }
 }
 
-/// Where a field of this name is, if there is one place alone.
+/// Where the runtime-spec has a field of this name, if there is only one such place.
 fn elsewhere(name: &str, pattern: &str) -> Option<String> {
     let mut places = FIELDS.iter().filter(|(place, names)| *place != pattern && names.split(' ').any(|n| n == name));
     let (place, _) = places.next()?;
@@ -153,13 +153,13 @@ fn unknown_annotation(name: &str) -> Option<Error> {
     })
 }
 
-/// The known name that a wrong one is a slip of: one letter in three, whatever their case.
+/// The known name that is nearest to a misspelt one: at most one letter in three differs, ignoring case.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known.map(|known| (distance(&name.to_lowercase(), &known.to_lowercase()), known));
     near.filter(|(distance, known)| distance * 3 <= known.len()).min().map(|(_, known)| known)
 }
 
-/// How many letters have to be put in, left out, replaced or swapped with the next one to make one word of another.
+/// The edit distance of two words: insertions, deletions, replacements and swaps of neighbours.
 fn distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut rows = vec![(0..=to.len()).collect::<Vec<usize>>()];

@@ -1,4 +1,4 @@
-//! What a container gets that is to tell a service manager that it is ready: a socket, and its name.
+//! The notify socket of a container, sd_notify(3): its mount, and the variable with its path.
 
 use std::path::Path;
 

@@ -1,16 +1,16 @@
-//! Which values of a configuration are objects.
+//! Refuses arrays in place of objects in a configuration.
 //!
-//! The types of oci-spec take an array for any object and read its elements as the fields, in the order of their
-//! declaration: `"user": [7, 8]` would be user 7. They also take `{"SCHED_IDLE": null}` for `"SCHED_IDLE"`. Looking at the
-//! parsed document costs a second parse, so the text is looked at first ([`is_plain`]): a document without an array in an
-//! unusual place has none in the place of an object.
+//! The types of oci-spec accept an array for any object and read its elements as the fields in their order of declaration:
+//! `"user": [7, 8]` would be user 7. They also accept `{"SCHED_IDLE": null}` for `"SCHED_IDLE"`. A check of the parsed document
+//! costs a second parse, so the text is scanned first ([`is_plain`]): without an array in an unusual place there is none in
+//! place of an object.
 
 use memchr::{memchr_iter, memmem};
 use serde_json::Value;
 
 use crate::error::{Error, Result, escape};
 
-/// What has to be an object: pointers, with `[]` for the elements of a list and `{}` for the values of a map.
+/// Pointers of objects, with `[]` for the elements of a list and `{}` for the values of a map.
 const OBJECTS: &[&str] = &[
     "",
     "/annotations",
@@ -72,7 +72,7 @@ const OBJECTS: &[&str] = &[
     "/zos",
 ];
 
-/// Words of a fixed list, which serde takes in the form of an object, too.
+/// Pointers of enumerations, which serde also accepts as objects.
 const WORDS: &[&str] = &[
     "/linux/devices/[]/type",
     "/linux/memoryPolicy/flags/[]",
@@ -137,8 +137,8 @@ const RARE: [&str; 4] = ["\"ioPriority\"", "\"netDevices\"", "\"rdma\"", "\"time
 
 const NULL: &[u8] = b"null";
 
-/// Whether all arrays of a text stand where lists belong, so that it can be parsed without a look at its values. May be
-/// false of a text in which they do: of one with fields that are not known, or with a bracket in a string.
+/// Whether all arrays of a text are in place of lists, so that its values need no check. May be false for a valid text: with
+/// unknown fields, or with a bracket in a string.
 pub fn is_plain(text: &[u8], part: &str) -> bool {
     let list_at = |at: usize| match text[..at].trim_ascii_end() {
         // What is a list is at least not an object.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::namespaces::{Namespaces, Origin};
 use crate::sys::ns;
 
-/// Refuses a configuration that cannot be honoured as it is written.
+/// Refuses a configuration that cannot be applied as written.
 pub fn validate(spec: &Spec, namespaces: &Namespaces) -> Result<()> {
     version(spec)?;
     names(spec, namespaces)
