@@ -1,4 +1,4 @@
-//! Which rule of a profile decides about one call.
+//! Finds the rule of a profile that decides about a system call.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use super::tables::{Arch, Call};
 use super::{Calls, Program, calls_on, conditions_on, rules_of};
 use crate::error::{Error, Result};
 
-/// Why a call ends as it does.
+/// What decides about a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     /// This element of `syscalls`.
@@ -35,7 +35,7 @@ pub(super) struct Question<'a> {
     pub(super) args: [u64; 6],
 }
 
-/// Says what happens to a call, and which field of the profile decides so, in a few lines of text.
+/// The text of `seccomp explain`: the action for a call, and the field of the profile that decides.
 ///
 /// `arch` is a name with or without `SCMP_ARCH_`, this machine's if there is none; `call` a name or a number.
 pub fn explain(profile: &LinuxSeccomp, arch: Option<&str>, call: &str, given: &[u64]) -> Result<String> {
@@ -76,7 +76,7 @@ pub fn explain(profile: &LinuxSeccomp, arch: Option<&str>, call: &str, given: &[
 }
 
 impl Program {
-    /// What the filter says of a call.
+    /// Runs the filter for a call.
     pub(super) fn run(&self, asked: &Question) -> Run {
         judge::run_all(&self.parts, &Data::new(asked.arch.audit, asked.number, asked.args, asked.arch.big_endian))
     }
@@ -94,7 +94,7 @@ fn number_of(call: &str, arch: &Arch) -> Result<u32> {
     known.number(arch).ok_or_else(|| Error::new(format!("{} has no system call {call:?}", arch.word())))
 }
 
-/// Finds who decides, by the rules and not by the program.
+/// Finds what decides, by the rules instead of the program.
 pub(super) fn reason(profile: &Profile, asked: &Question) -> Result<Reason> {
     let arch = asked.arch;
     if !profile.archs.contains(&arch) {
@@ -211,7 +211,7 @@ impl Condition {
     }
 }
 
-/// What the program must say for a reason, so that both can be compared.
+/// The verdict that follows from a reason, to compare with that of the program.
 #[cfg(test)]
 pub(super) fn verdict_of(profile: &Profile, reason: Reason) -> u32 {
     match reason {

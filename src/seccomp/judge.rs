@@ -1,8 +1,8 @@
-//! A machine for classic BPF as seccomp(2) runs it: the judge of what the compiler writes.
+//! An interpreter of classic BPF as seccomp(2) runs it, for the programs that the compiler writes.
 
 use crate::sys::seccomp::Instruction;
 
-/// What a run ended in, and how many instructions it took.
+/// The verdict of a run, and the number of instructions that it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) verdict: u32,
@@ -24,7 +24,7 @@ impl Data {
     }
 }
 
-/// Runs a program that the compiler wrote. What it never writes kills the process; the kernel would not load it at all.
+/// Runs a program of the compiler. Instructions that it never writes count as "kill"; the kernel would not load them.
 pub(super) fn run(program: &[Instruction], data: &Data) -> Run {
     let (mut at, mut held, mut steps) = (0, 0_u32, 0);
     loop {
@@ -60,7 +60,7 @@ pub(super) fn run_all(parts: &[Vec<Instruction>], data: &Data) -> Run {
     runs.reduce(strictest).unwrap_or(Run { verdict: libc::SECCOMP_RET_ALLOW, steps: 0 })
 }
 
-/// A run for an architecture's call.
+/// Runs it for a call of an architecture.
 #[cfg(test)]
 pub(super) fn verdict(program: &[Instruction], arch: &super::tables::Arch, number: u32, args: [u64; 6]) -> u32 {
     run(program, &Data::new(arch.audit, number, args, arch.big_endian)).verdict

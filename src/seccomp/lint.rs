@@ -1,4 +1,4 @@
-//! What of a profile is valid and hardly meant: said by `check`, never by `create`.
+//! Finds rules of a profile that are valid but probably not meant. `check` reports them, `create` does not.
 
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompArg};
 
@@ -108,7 +108,7 @@ const MOST: usize = 8;
 /// The mask that makes a comparison one of 32 bits.
 const LOWER: u64 = 0xffff_ffff;
 
-/// Says what is hardly meant, one error each with its field.
+/// One error with its field for each finding.
 ///
 /// # Errors
 /// Those of the compiler.
@@ -132,7 +132,7 @@ fn is_lax(verdict: u32) -> bool {
     matches!(verdict & libc::SECCOMP_RET_ACTION_FULL, libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG)
 }
 
-/// A comparison of 64 bits by whose upper half a program gets more (CVE-2026-123876).
+/// A comparison of 64 bits that a program can evade by the upper half (CVE-2026-123876).
 fn wide(profile: &Profile, at: usize, calls: &[Call], (place, arg): (usize, &LinuxSeccompArg)) -> Option<Error> {
     let lax = is_lax(profile.entries[at].verdict);
     let Condition { arg: index, test, mask, value } = condition(arg);
@@ -201,7 +201,7 @@ fn is_there(profile: &Profile, call: Call) -> bool {
     profile.archs.iter().any(|arch| call.number(arch).is_some() || call.carried(arch).is_some())
 }
 
-/// Rules that decide nothing: what they say happens anyway, or others decide before them.
+/// Rules without effect: the default does the same, or other rules decide before them.
 fn idle(profile: &Profile) -> Result<Vec<Error>> {
     let mut decides = vec![false; profile.named.len()];
     for arch in &profile.archs {

@@ -1,7 +1,7 @@
-//! `SCMP_ACT_NOTIFY`: calls that an agent outside of the container decides, and which agent that is.
+//! `SCMP_ACT_NOTIFY`: system calls that a seccomp agent outside of the container answers (seccomp_unotify(2)).
 //!
-//! From the moment when such a filter is loaded every call of the process may wait for the agent, who first has to get
-//! the descriptor that the load returned. So whoever loads it asks here beforehand which of its own calls pass.
+//! Once such a filter is loaded, every call of the process may wait for the agent, which first needs the notify descriptor
+//! that the load has returned. So the loading process evaluates the filter for its own calls beforehand.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,17 @@ use crate::error::{Error, Result};
 use crate::sys::Errno;
 use crate::sys::seccomp::{self as sys, Instruction};
 
-/// The agent for notified calls, `listenerPath` and `listenerMetadata`.
+/// The seccomp agent: `listenerPath` and `listenerMetadata`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// A stream socket; absolute.
+    /// The path of its stream socket; absolute.
     pub path: PathBuf,
-    /// What the agent is told beside the process, as it is.
+    /// The metadata to pass to it unchanged.
     pub metadata: Option<String>,
 }
 
 impl Listener {
-    /// Who is to be told of the filter; `None` for one that notifies nobody, whatever else the profile says. A relative
-    /// path begins at the bundle.
+    /// The agent of a filter; `None` if the filter has no notified calls. A relative path starts at the bundle.
     pub fn plan(profile: &LinuxSeccomp, program: &Program, bundle: &Path) -> Result<Option<Listener>> {
         let path = profile.listener_path().as_ref().filter(|path| !path.as_os_str().is_empty());
         let metadata = profile.listener_metadata().clone().filter(|metadata| !metadata.is_empty());
@@ -48,7 +47,7 @@ impl Listener {
 }
 
 impl Program {
-    /// [`Program::load`], and the descriptor on which the agent gets the notified calls.
+    /// [`Program::load`], which returns the notify descriptor.
     pub fn load_with_listener(&self) -> Result<OwnedFd> {
         let mut listener = None;
         for part in &self.parts {
@@ -77,20 +76,20 @@ impl Program {
         })
     }
 
-    /// Whether the kernel carries a native call with these arguments out without asking anybody.
+    /// Whether the filter allows a native call with these arguments without a notification.
     pub fn passes(&self, number: libc::c_long, args: [u64; 6]) -> bool {
         matches!(self.verdict(number, args), libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG)
     }
 
-    /// Whether the kernel ends the caller for a native call with these arguments.
+    /// Whether the filter kills the caller of a native call with these arguments.
     pub fn kills(&self, number: libc::c_long, args: [u64; 6]) -> bool {
         let action = self.verdict(number, args) & libc::SECCOMP_RET_ACTION_FULL;
         matches!(action, libc::SECCOMP_RET_KILL_PROCESS | libc::SECCOMP_RET_KILL_THREAD | libc::SECCOMP_RET_TRAP)
     }
 
-    /// Whether no program can be started behind it: execve(2) ends in an error, or ends the caller, whatever it is asked for.
+    /// Whether no program can be executed with the filter: it denies execve(2), or kills its caller, for all arguments.
     pub fn forbids_programs(&self) -> bool {
-        // What a rule may say of the addresses of arguments is nothing to build on.
+        // Addresses as arguments are not known beforehand.
         [0, u64::MAX].into_iter().all(|any| {
             let action = self.verdict(libc::SYS_execve, [any; 6]) & libc::SECCOMP_RET_ACTION_FULL;
             action == libc::SECCOMP_RET_ERRNO || self.kills(libc::SYS_execve, [any; 6])

@@ -40,7 +40,7 @@ use self::tables::{AUDIT_X86_64, Arch, Call, X32_BIT};
 use crate::error::{Context, Error, Result, ensure};
 use crate::sys::seccomp::{self as sys, Instruction};
 
-/// The most instructions that the kernel takes (`BPF_MAXINSNS`).
+/// The most instructions that the kernel accepts in a filter (`BPF_MAXINSNS`).
 const MOST_INSTRUCTIONS: usize = 4096;
 
 /// The verdict for calls that the profile cannot know.
@@ -51,8 +51,8 @@ const NO_SUCH_CALL: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 pub struct Program {
     /// `SECCOMP_FILTER_FLAG_*`.
     flags: u32,
-    /// More than one only where one would be too long for the kernel: each decides about other calls and allows the
-    /// rest, so that together they say what one would.
+    /// More than one only if one would be too long: each decides about some calls and allows the others, so that together they
+    /// decide as one program.
     parts: Vec<Vec<Instruction>>,
     /// Names of unknown system calls, and where they stand.
     unknown: Vec<Unknown>,
@@ -78,7 +78,7 @@ impl Program {
         Ok(Program { flags, parts, unknown: profile.unknown })
     }
 
-    /// What of the profile has no effect, one sentence each: names of unknown system calls.
+    /// One sentence for each unknown system call, which has no effect.
     pub fn warnings(&self) -> impl Iterator<Item = Error> {
         let warning = |name: &str| Error::new(format!("unknown system call {name:?} is ignored"));
         self.unknown.iter().map(move |Unknown { field, name }| warning(name).field(field.clone()))
@@ -90,7 +90,7 @@ impl Program {
         Err(Error::new(format!("unknown system call {name:?}")).field(field.clone()))
     }
 
-    /// Whether a listener is asked for some calls (SCMP_ACT_NOTIFY).
+    /// Whether some calls are notified (SCMP_ACT_NOTIFY).
     pub fn notifies(&self) -> bool {
         self.parts.iter().any(|part| split::notifies(part))
     }
@@ -100,7 +100,7 @@ impl Program {
         self.parts.iter().map(Vec::len).sum()
     }
 
-    /// Installs the filter for this process and all that it starts. It stays through execve and cannot be taken off.
+    /// Loads the filter for this process and its descendants. It stays over execve and cannot be removed.
     ///
     /// Without no_new_privs the caller needs CAP_SYS_ADMIN in its user namespace (EACCES otherwise). seccomp(2).
     pub fn load(&self) -> Result<()> {
@@ -108,7 +108,7 @@ impl Program {
     }
 
     fn load_part(&self, part: &[Instruction]) -> Result<()> {
-        // The kernel takes this flag only for a filter with a listener; without one there is nothing to wait for.
+        // The kernel accepts this flag only together with a notify descriptor.
         let flags = self.flags & !(libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32);
         sys::set_filter(flags.into(), part)
             .with_context(|| format!("load the seccomp filter of {} instructions", part.len()))?;
@@ -218,7 +218,7 @@ fn calls_on(arch: &Arch, profile: &Profile, chains: &mut Chains) -> Result<Calls
         {
             newest = newest.max(Some(number));
         }
-        // runc: a rule that says what happens anyway is none.
+        // As in runc, a rule with the default action is dropped.
         if profile.entries[usize::from(entry)].verdict != profile.default {
             found.extend(carrier.map(|number| key(number, place, true)));
             found.extend(direct.map(|number| key(number, place, false)));

@@ -1,7 +1,7 @@
 //! Programs too long for the kernel, cut into several that are loaded one after the other.
 //!
-//! The kernel runs all of them for each call and takes the strictest verdict (seccomp(2)). Every part decides about its
-//! own numbers and allows all others, which is the mildest verdict there is, so the stack says what one program would.
+//! The kernel runs all of them for each call and takes the strictest verdict (seccomp(2)). Each part decides about its own
+//! numbers and allows all others, the mildest verdict, so together they decide as one program.
 
 use super::chain::Chains;
 use super::dispatch::{self, Leaf, Section, Upper};
@@ -45,7 +45,7 @@ pub(super) fn parts(
         };
         open.extend([other, one]);
     }
-    // Whatever it says of seccomp(2) comes last, since the others are loaded by that call.
+    // The part that decides about seccomp(2) is last, since that call loads the others.
     parts.sort_by_key(|&(decides_on_loading, _)| decides_on_loading);
     let parts: Vec<Vec<Instruction>> = parts.into_iter().map(|(_, part)| part).collect();
     let together = parts.iter().map(|part| part.len() + 4).sum();
@@ -71,7 +71,7 @@ fn decides_on_loading(sections: &[Section], native: &Arch) -> bool {
     })
 }
 
-/// Whether a program asks a listener.
+/// Whether a program has notified calls.
 pub(super) fn notifies(part: &[Instruction]) -> bool {
     let ret = (libc::BPF_RET | libc::BPF_K) as u16;
     part.iter().any(|instruction| instruction.code == ret && instruction.k == libc::SECCOMP_RET_USER_NOTIF)
