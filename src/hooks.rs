@@ -307,6 +307,8 @@ impl Running {
         }
         let how = match (status.code(), status.signal()) {
             (Some(code), _) => format!("exit status {code}"),
+            // A filter's verdict, in the words of runc and signal(7).
+            (None, Some(libc::SIGSYS)) => format!("killed by signal {}, bad system call", libc::SIGSYS),
             (None, Some(signal)) => format!("killed by signal {signal}"),
             (None, None) => "ended with an unknown status".to_owned(),
         };

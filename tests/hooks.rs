@@ -176,6 +176,21 @@ fn a_failing_start_container_hook_ends_the_container() {
 }
 
 #[test]
+fn a_start_container_hook_is_under_the_filter_and_told_what_that_kills() {
+    let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}]});
+    let container = Bundle::new().args(["true"]).set("/linux/seccomp", filter);
+    let container = container.hook("startContainer", "exec mkdir /tmp/made");
+    let outcome = container.run();
+    outcome.fails();
+    assert!(!container.rootfs().join("tmp/made").exists(), "the filter was not there yet");
+    if known_difference("crun", "says nothing of the hook") {
+        return;
+    }
+    outcome.fails_with("error running startContainer hook").fails_with("bad system call");
+}
+
+#[test]
 fn a_failing_poststart_hook_fails_start_and_ends_the_container() {
     if known_difference("runc", "poststart hooks run at the end of create up to 1.5")
         || known_difference("crun", "leaves it running")

@@ -11,7 +11,11 @@ use crate::sys::Errno;
 
 /// That no cgroup has this file.
 pub(super) fn unknown(file: &str, place: &Location) -> Error {
-    let error = Error::from(Errno::ENOENT).context(format!("cgroup {place} has no {file}"));
+    // In crun's words.
+    let controller = file.split('.').next().unwrap_or_default();
+    let error = Error::from(Errno::ENOENT)
+        .context(format!("the requested cgroup controller `{controller}` is not available"))
+        .context(format!("cgroup {place} has no {file}"));
     error.hint("no controller of that name is known; is it spelt right?")
 }
 

@@ -301,6 +301,9 @@ fn unified(part: &HashMap<String, String>, writes: &mut Vec<Write>) -> Result<()
         let field = format!("unified/{}", escape(name));
         let is_name = !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '\0']);
         ensure_field(is_name, &field, || format!("{name:?} is not the name of a file in a cgroup"))?;
+        // In crun's words.
+        let wrong = || format!("the specified key has not the form CONTROLLER.VALUE `{name}`");
+        ensure_field(name.contains('.'), &field, wrong)?;
         let is_ours = name.starts_with("cgroup.") && !CORE_LIMITS.contains(&name.as_str());
         ensure_field(!is_ours, &field, || format!("{name} is not a limit: it belongs to the runtime"))?;
         // Files that are keyed by device take one device in a write.

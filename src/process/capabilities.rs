@@ -264,7 +264,14 @@ fn word(number: u32) -> String {
 
 fn restrict(set: &mut Set, name: &str, limit: Set, limits: &str) {
     let excess = *set & !limit;
-    if !excess.is_empty() {
+    if name == "ambient" {
+        // runc's words.
+        for word in excess.words().split_whitespace() {
+            warn!(
+                "/process/capabilities/ambient: can't raise ambient capability {word}: it is not in {limits} as well"
+            );
+        }
+    } else if !excess.is_empty() {
         warn!("/process/capabilities/{name}: {} is left out, as it is not in {limits} too", excess.words());
     }
     *set &= limit;
