@@ -6,7 +6,7 @@ use crate::harness::{Bundle, Outcome, eventually, peers_lack_it};
 
 /// A running container with a daemon whose parent has ended, so that orphans are seen too.
 fn running(bundle: Bundle) -> Bundle {
-    let container = bundle.sh("(setsid sleep 600 &) ; echo up; exec sleep 60");
+    let container = bundle.sh("(setsid sleep 600 &) ; echo up; exec sleep 600");
     container.run_detached().ok();
     container.until_output("up");
     container
@@ -72,6 +72,9 @@ fn only_a_session_is_killed_as_one() {
     let other = running(Bundle::inside(container.sandbox().clone()));
     kill(&other, &pid.to_string()).fails_with("no session");
     container.cmd(["kill", "--session", "7", "--all", container.name()]).run().fails();
+    container.kill("KILL").ok();
+    container.until("stopped");
+    kill(&container, &pid.to_string()).fails_with("container not running");
 }
 
 #[test]

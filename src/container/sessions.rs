@@ -44,8 +44,10 @@ pub fn list(container: &Container) -> Result<Vec<Session>> {
     Ok(found.into_iter().map(session).collect())
 }
 
-/// Sends a signal by number to the process of a session, given by its id or its pid.
+/// Sends a signal by number to the process of a session, given by its id or its pid. A container that has ended is another
+/// error than a session that has.
 pub fn kill(container: &Container, session: &str, number: i32) -> Result<()> {
+    container.init()?;
     let none = || Error::new(format!("the container has no session {session}")).hint("see ps --sessions");
     let digits = session.split_once('-').map_or(session, |(pid, _)| pid);
     let pid = digits.parse().ok().filter(|&pid: &i32| pid > 0).map(Pid::from_raw).ok_or_else(none)?;
