@@ -274,6 +274,21 @@ fn without_a_mount_namespace_mounts_lie_below_the_root_until_delete() {
 }
 
 #[test]
+fn without_a_mount_namespace_exec_runs_in_the_containers_root() {
+    if known_difference("crun", "in the host's") || known_difference("runc", "in the host's") {
+        return;
+    }
+    for bundle in [guest(), without_mount_namespace()] {
+        let container = bundle.file("/inside", "of the image", 0o644).dir("/srv", 0o755).sh("sleep 60");
+        container.run_detached().ok();
+        let outside = container.host_file("outside", "of the host");
+        let script = format!("cat /inside; echo; pwd; ls -d {} /..{0} 2>&1 | grep -c 'No such'", outside.display());
+        container.exec_cmd(&["--cwd", "/srv"], &["sh", "-c", &script]).run().prints("of the image\n/srv\n2");
+        container.delete_force().ok();
+    }
+}
+
+#[test]
 fn without_a_mount_namespace_a_failure_takes_the_mounts_off() {
     if known_difference("crun", "leaves them") || known_difference("runc", "leaves them") {
         return;

@@ -4,6 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::cgroup::Handle;
@@ -152,7 +154,7 @@ fn launch(
     let unit = record.cgroup.as_ref().filter(|cgroup| cgroup.unit().is_some()).map(Handle::of);
     let attach = unit.map(|unit| move |process| unit.attach(process, pid, below));
     let request = exec::Request {
-        join: Join { init, kinds: all & !ns::Flags::PID },
+        join: Join { init, kinds: all & !ns::Flags::PID, root: root_to_enter(container, all)? },
         own_pid_namespace: all.contains(ns::Flags::PID),
         user_namespace_of: (all.contains(ns::Flags::USER)).then_some(pid),
         process,
@@ -164,6 +166,16 @@ fn launch(
         settle_first: entering.controller.is_some() || entering.handle.is_some(),
     };
     exec::exec(request, entering)
+}
+
+/// The container's root, which a mount namespace would have as its own: without one it is for each process to change to.
+fn root_to_enter(container: &Container, kinds: u64) -> Result<Option<OwnedFd>> {
+    if kinds & libc::CLONE_NEWNS as u64 != 0 {
+        return Ok(None);
+    }
+    let path = &container.record.rootfs;
+    let root = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    root.map(Some).with_context(|| format!("open the container's root {}", path.display())).phase("mounts")
 }
 
 /// The cgroup to be born in: the named one below the container's, else the container's. systemd and nested runtimes move

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use ::log::Level;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chroot, fchdir};
 
 use crate::error::{Context, Error, Result};
 use crate::hooks::Hooks;
@@ -69,6 +70,8 @@ pub struct Join {
     pub init: OwnedFd,
     /// The namespaces to join through it. A pid namespace becomes that of future children.
     pub kinds: ns::Flags,
+    /// Its root, where it has no mount namespace that brings that along.
+    pub root: Option<OwnedFd>,
 }
 
 /// Runs the script.
@@ -161,6 +164,9 @@ impl Join {
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
         join_container(self.init.as_fd(), self.kinds, process.ids())?;
         ::log::trace!("namespaces joined");
+        if let Some(root) = self.root {
+            fchdir(root).and_then(|()| chroot(".")).context("change the root directory").phase("mounts")?;
+        }
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
         if let Some(socket) = console {
             hand_over(open_terminal(process).phase("terminal")?, socket)?;
