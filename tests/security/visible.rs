@@ -126,7 +126,9 @@ fn a_container_with_a_new_user_namespace_is_seen_in_a_joined_pid_namespace_when_
     let _alone = alone();
     for catch in WAYS {
         for kinds in [&["pid"][..], &["pid", "uts"]] {
-            let beside = with_new_user_namespace(passing(false));
+            // A device that is made on the host, too.
+            let device = json!({"path": "/dev/made", "type": "c", "major": 1, "minor": 5});
+            let beside = with_new_user_namespace(passing(false)).push("/linux/devices", device);
             let mut words = host.watch(catch, &[&beside]);
             words.extend(["Uid", "Gid"].map(|name| format!("also={name}:{}", format!(" {HOST_ID}").repeat(4))));
             // The host's procfs is bound there, with what is mounted below it.
