@@ -190,9 +190,8 @@ fn create_in_a_user_namespace() {
     if !are_for_it() {
         return;
     }
-    let container = docker(Bundle::new().userns())
-        .unset("/linux/devices")
-        .set("/linux/sysctl", json!({"net.ipv4.ip_unprivileged_port_start": "0"}));
+    let container =
+        docker(Bundle::new().userns()).set("/linux/sysctl", json!({"net.ipv4.ip_unprivileged_port_start": "0"}));
     meddle(Subject::new("user namespace", 1, container), CREATE);
 }
 
@@ -205,8 +204,7 @@ fn create_in_the_namespaces_of_another() {
     pause.create().ok();
     pause.start().ok();
     let path = |name: &str| format!("/proc/{}/ns/{name}", pause.pid());
-    let mut container =
-        docker(Bundle::inside(pause.sandbox().clone()).userns()).unset("/linux/sysctl").unset("/linux/devices");
+    let mut container = docker(Bundle::inside(pause.sandbox().clone()).userns()).unset("/linux/sysctl");
     for (kind, name) in [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")] {
         container = container.join(kind, path(name));
     }
