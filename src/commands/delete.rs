@@ -38,7 +38,7 @@ impl Delete {
 
 /// The ids that a pattern names, matched anywhere in the id as crun does.
 pub(super) fn matching(store: &Store, pattern: &str) -> Result<Vec<String>> {
-    let pattern = crate::sys::regex::Pattern::new(pattern)
+    let pattern = crate::sys::clib::regex::Pattern::new(pattern)
         .map_err(|message| Error::new(format!("{pattern:?} is no regular expression: {message}")))?;
     let ids = store.ids()?.into_iter().map(|(id, _)| id.as_str().to_owned());
     Ok(ids.filter(|id| pattern.matches(id)).collect())

@@ -5,7 +5,7 @@ use std::fs;
 use crate::error::{Context, Error, Result};
 use crate::passwd::{Users, decimal};
 use crate::sys;
-use crate::sys::clock::{Local, local};
+use crate::sys::clib::clock::{Local, local};
 use crate::sys::procfs::process::{self as procfs, Stat};
 
 /// The titles of the columns.

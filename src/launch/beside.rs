@@ -57,7 +57,7 @@ pub fn inside<T>(
 fn enter(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Ids) -> Result<()> {
     // A container that shares the host's pid namespace sees this process, which still holds descriptors of the host
     // (CVE-2016-9962). A process of root is non-dumpable from the start.
-    child::seclude()?;
+    child::become_non_dumpable()?;
     child::join_container(init, kinds, instead)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     Ok(())

@@ -15,7 +15,7 @@ use crate::rootfs::{OpenIn, Opened};
 use crate::sys::procfs::Procfs;
 use crate::sys::{self, ns};
 
-use super::child::{become_root, end_with_host, hand_over, open_terminal, seclude};
+use super::child::{become_non_dumpable, become_root, end_with_host, hand_over, open_terminal};
 use super::fork::{self, joins};
 use super::wire::{Message, Wire};
 
@@ -87,7 +87,7 @@ impl Entering {
             // Processes of a joined namespace must not trace this one, which still holds descriptors of the host
             // (CVE-2016-9962). A process of root is non-dumpable from the start. With id maps to be written it has to
             // stay dumpable: the host writes them to its /proc files.
-            seclude()?;
+            become_non_dumpable()?;
         }
         fork::enter(&self.entries, offsets.filter(|_| self.joins_user), self.instead)?;
         if joins(&self.entries, ns::Flags::USER) {
@@ -100,7 +100,7 @@ impl Entering {
         // Before the ids change: then our files in /proc belong to the host's root, and we may not write our own offsets.
         late.zip(own).map_or(Ok(()), |(offsets, own)| offsets.enter(&own))?;
         // Late: no joined namespace shows the intermediate process so far, and it had to write its clock offsets.
-        if exposed && outside { seclude() } else { Ok(()) }
+        if exposed && outside { become_non_dumpable() } else { Ok(()) }
     }
 
     /// Makes the pid namespace that is joined that of future children, setns(2).

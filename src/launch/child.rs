@@ -130,7 +130,7 @@ pub(super) fn end_with_host() -> Result<()> {
 }
 
 /// Makes this process non-dumpable.
-pub(super) fn seclude() -> Result<()> {
+pub(super) fn become_non_dumpable() -> Result<()> {
     sys::start::seclude().context("become non-dumpable")
 }
 
@@ -159,7 +159,7 @@ impl Join {
     fn enter(self, process: &mut Process, console: Option<OwnedFd>) -> Result<Option<Procfs>> {
         // While our own files in /proc are ours.
         process.adopt(nix::unistd::getpid()).phase("process")?;
-        seclude()?;
+        become_non_dumpable()?;
         let wanted = process.needs_proc();
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
         join_container(self.init.as_fd(), self.kinds, process.ids())?;

@@ -20,7 +20,7 @@ use crate::sys::slate::Slate;
 use crate::sys::{self, Errno};
 use crate::trace;
 
-use super::child::{Script, pass_warnings, seclude};
+use super::child::{Script, become_non_dumpable, pass_warnings};
 use super::fork::Seat;
 use super::listener;
 use super::talk::Launched;
@@ -38,7 +38,7 @@ pub(super) fn finish(script: &mut Script, wire: &Wire) -> Result<Infallible> {
     match script.seat.take() {
         Some(seat) => {
             // A process of root is so from the start.
-            seclude()?;
+            become_non_dumpable()?;
             seat.prepare()?;
             script.take(seat, wire)?;
         }

@@ -1,10 +1,10 @@
-//! The only place with `unsafe`: thin, typed calls to the kernel, one file per subject.
+//! The only place with `unsafe`: thin, typed calls to the kernel, one file per subject, and to the C library (`clib`).
 //!
 //! What nix has is used from here as it is; what it lacks is a small wrapper over `libc::syscall`. Calls return the
 //! bare errno, since only the caller knows the object that an error must name.
 
 pub mod bpf;
-pub mod clock;
+pub mod clib;
 pub mod clone;
 pub mod criu;
 pub mod exe;
@@ -22,7 +22,6 @@ pub mod prctl;
 pub mod probe;
 pub mod process;
 pub mod procfs;
-pub mod regex;
 pub mod sched;
 pub mod seccomp;
 pub mod slate;

@@ -1,0 +1,4 @@
+//! What the C library does and no system call: regular expressions and the time zone of the host.
+
+pub mod clock;
+pub mod regex;
