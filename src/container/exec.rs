@@ -169,8 +169,8 @@ fn launch(
 }
 
 /// The container's root, which a mount namespace would have as its own: without one it is for each process to change to.
-fn root_to_enter(container: &Container, kinds: u64) -> Result<Option<OwnedFd>> {
-    if kinds & libc::CLONE_NEWNS as u64 != 0 {
+fn root_to_enter(container: &Container, kinds: ns::Flags) -> Result<Option<OwnedFd>> {
+    if kinds.contains(ns::Flags::MOUNT) {
         return Ok(None);
     }
     let path = &container.record.rootfs;
