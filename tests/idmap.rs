@@ -225,7 +225,7 @@ fn a_file_system_that_cannot_be_mapped_is_named() {
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup",
         "options": ["idmap"], "uidMappings": map, "gidMappings": map}),
     );
-    outcome.args(["true"]).run().fails_with("cannot be mapped");
+    outcome.args(["true"]).run().fails_with("id-mapped mounts are not supported for this type");
 }
 
 #[test]
