@@ -13,7 +13,7 @@ use clap::error::ErrorKind;
 use crate::argv::{Arguments, arguments, choice, command, full, group, option, quick};
 use crate::commands::Command;
 use crate::error::Error;
-use crate::log::{Format, Wish};
+use crate::log::{LogOptions, RecordFormat};
 use crate::{manual, sys};
 
 arguments! {
@@ -65,11 +65,11 @@ pub enum LogFormat {
 
 choice!(LogFormat);
 
-impl From<LogFormat> for Format {
-    fn from(format: LogFormat) -> Format {
+impl From<LogFormat> for RecordFormat {
+    fn from(format: LogFormat) -> RecordFormat {
         match format {
-            LogFormat::Text => Format::Text,
-            LogFormat::Json => Format::Json,
+            LogFormat::Text => RecordFormat::Text,
+            LogFormat::Json => RecordFormat::Json,
         }
     }
 }
@@ -120,7 +120,7 @@ impl Global {
     }
 
     /// Which messages are written, and how.
-    pub fn wish(&self) -> Wish {
+    pub fn log_options(&self) -> LogOptions {
         let level = match self.log_level {
             _ if self.debug => log::LevelFilter::Debug,
             None | Some(LogLevel::Warning) => log::LevelFilter::Warn,
@@ -129,7 +129,11 @@ impl Global {
             Some(LogLevel::Debug | LogLevel::Trace) => log::LevelFilter::Debug,
         };
         let asked = self.debug || self.log_level.is_some();
-        Wish { format: self.log_format.map(Format::from), level, warnings: asked && level >= log::LevelFilter::Warn }
+        LogOptions {
+            format: self.log_format.map(RecordFormat::from),
+            level,
+            warnings: asked && level >= log::LevelFilter::Warn,
+        }
     }
 }
 
@@ -181,11 +185,11 @@ fn help(arguments: &[OsString], answer: clap::Error) -> clap::Error {
 }
 
 /// What the options before the command say about the log, as far as they are understood.
-pub fn wish_of(arguments: &[OsString]) -> (Option<PathBuf>, Wish) {
+pub fn wish_of(arguments: &[OsString]) -> (Option<PathBuf>, LogOptions) {
     let (mut words, _) = quick::leading(Cli::ARGS, arguments.get(1..).unwrap_or_default());
     match Global::take(&mut words) {
-        Some(global) => (global.log.clone(), global.wish()),
-        None => (None, Wish { format: None, level: log::LevelFilter::Warn, warnings: false }),
+        Some(global) => (global.log.clone(), global.log_options()),
+        None => (None, LogOptions { format: None, level: log::LevelFilter::Warn, warnings: false }),
     }
 }
 

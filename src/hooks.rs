@@ -73,7 +73,7 @@ pub struct Hook {
 
 /// The state, environment and directory of a hook.
 #[derive(Default)]
-pub struct Surroundings<'a> {
+pub struct HookContext<'a> {
     /// On stdin: the state as JSON.
     pub state: &'a [u8],
     /// The variables of a hook that names none; `None`: those of the runtime.
@@ -99,8 +99,8 @@ impl Hooks {
     }
 
     /// Runs the hooks in their order; the first that fails ends it.
-    pub fn run(&self, stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
-        self.0.iter().enumerate().try_for_each(|hook| run_one(hook, stage, surroundings))
+    pub fn run(&self, stage: Stage, hook_context: &HookContext<'_>) -> Result<()> {
+        self.0.iter().enumerate().try_for_each(|hook| run_one(hook, stage, hook_context))
     }
 
     /// Whether each of the programs can be executed, by the word of `executable`; tells of every one that cannot.
@@ -111,33 +111,34 @@ impl Hooks {
         tell: &mut dyn FnMut(Error),
     ) {
         for (index, hook) in self.0.iter().enumerate() {
-            told(executable(&hook.path).map_err(Error::from), (index, hook), stage).unwrap_or_else(&mut *tell);
+            with_hook_name(executable(&hook.path).map_err(Error::from), (index, hook), stage)
+                .unwrap_or_else(&mut *tell);
         }
     }
 
     /// Runs all hooks, also after a failure, which is only a warning (poststop: runtime-spec, "Lifecycle"). They run in
     /// `/` where the bundle is gone.
-    pub fn run_all(&self, stage: Stage, surroundings: &Surroundings<'_>) {
-        let gone = surroundings.directory.and_then(|directory| ensure_enterable(directory).err());
+    pub fn run_all(&self, stage: Stage, hook_context: &HookContext<'_>) {
+        let gone = hook_context.directory.and_then(|directory| ensure_enterable(directory).err());
         if let Some(error) = &gone {
             log::warn!("{error}; the {} hooks run in /", stage.word());
         }
-        let directory = if gone.is_some() { Some(Path::new("/")) } else { surroundings.directory };
-        let surroundings = Surroundings { directory, ..*surroundings };
+        let directory = if gone.is_some() { Some(Path::new("/")) } else { hook_context.directory };
+        let hook_context = HookContext { directory, ..*hook_context };
         for hook in self.0.iter().enumerate() {
-            if let Err(error) = run_one(hook, stage, &surroundings) {
+            if let Err(error) = run_one(hook, stage, &hook_context) {
                 log::warn!("{error}");
             }
         }
     }
 }
 
-fn run_one((index, hook): (usize, &Hook), stage: Stage, surroundings: &Surroundings<'_>) -> Result<()> {
-    told(hook.run(surroundings), (index, hook), stage)
+fn run_one((index, hook): (usize, &Hook), stage: Stage, hook_context: &HookContext<'_>) -> Result<()> {
+    with_hook_name(hook.run(hook_context), (index, hook), stage)
 }
 
 /// Adds the name of the hook to an error. Callers search for runc's words; it counts from zero, too.
-fn told(outcome: Result<()>, (index, hook): (usize, &Hook), stage: Stage) -> Result<()> {
+fn with_hook_name(outcome: Result<()>, (index, hook): (usize, &Hook), stage: Stage) -> Result<()> {
     outcome
         .with_context(|| format!("run {}", hook.path.display()))
         .with_context(|| format!("error running {} hook #{index}", stage.word()))
@@ -164,43 +165,43 @@ impl Hook {
         Ok(Hook { path, args: hook.args().clone().unwrap_or_default(), env: hook.env().clone(), timeout })
     }
 
-    fn run(&self, surroundings: &Surroundings<'_>) -> Result<()> {
+    fn run(&self, hook_context: &HookContext<'_>) -> Result<()> {
         // `None`: beyond the range of the clock.
         let deadline = self.timeout.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         let (theirs, ours) = std::io::pipe().context("create a pipe for the state")?;
         let (output, sink) = std::io::pipe().context("create a pipe for the output")?;
-        let mut command = self.command(surroundings);
+        let mut command = self.command(hook_context);
         let twin = sink.try_clone().context("duplicate the pipe for the output")?;
         command.stdin(theirs).stdout(twin).stderr(sink);
         // The error of spawn does not tell whether the directory or the program is missing.
-        let blame = |error: std::io::Error| {
-            let entered = surroundings.directory.map_or(Ok(()), ensure_enterable);
+        let explain = |error: std::io::Error| {
+            let entered = hook_context.directory.map_or(Ok(()), ensure_enterable);
             entered.err().unwrap_or_else(|| error.into())
         };
-        let child = command.spawn().map_err(blame)?;
+        let child = command.spawn().map_err(explain)?;
         // The command owns copies of the child's ends, which would keep the pipes open.
         drop(command);
-        Running { child, stdin: Some(ours), output: Some(OwnedFd::from(output)), said: VecDeque::new() }
-            .finish(surroundings.state, deadline)
+        RunningHook { child, stdin: Some(ours), output: Some(OwnedFd::from(output)), said: VecDeque::new() }
+            .finish(hook_context.state, deadline)
     }
 
     #[expect(clippy::disallowed_methods, reason = "a hook names its environment, arguments and directory itself")]
-    fn command(&self, surroundings: &Surroundings<'_>) -> Command {
+    fn command(&self, hook_context: &HookContext<'_>) -> Command {
         let mut command = Command::new(&self.path);
         if let Some((name, rest)) = self.args.split_first() {
             command.arg0(name).args(rest);
         }
-        if let Some(directory) = surroundings.directory {
+        if let Some(directory) = hook_context.directory {
             command.current_dir(directory);
         }
-        if let Some(variables) = self.env.as_deref().or(surroundings.environment) {
+        if let Some(variables) = self.env.as_deref().or(hook_context.environment) {
             command.env_clear();
             command.envs(variables.iter().filter_map(|variable| variable.split_once('=')));
         }
         // Its own process group, so that a time-out also kills the children of the hook.
         command.process_group(0).stdin(Stdio::null());
         // A hook that outlives the runtime could change what `delete` removes.
-        sys::process::end_with_us(&mut command);
+        sys::process::set_pdeathsig_of(&mut command);
         command
     }
 }
@@ -212,7 +213,7 @@ fn ensure_enterable(directory: &Path) -> Result<()> {
 }
 
 /// A running hook.
-struct Running {
+struct RunningHook {
     child: Child,
     /// A pipe, since a hook may open /dev/stdin. SIGPIPE is ignored in this process and its forked copies.
     stdin: Option<PipeWriter>,
@@ -221,7 +222,7 @@ struct Running {
     said: VecDeque<u8>,
 }
 
-impl Running {
+impl RunningHook {
     /// Feeds the state, keeps the output and waits for the end, all at once: a hook may write before it reads.
     fn finish(mut self, state: &[u8], deadline: Option<Instant>) -> Result<()> {
         let pidfd = sys::pid::open(Pid::from_raw(self.child.id() as i32)).context("open its pidfd")?;
@@ -339,7 +340,7 @@ mod tests {
     }
 
     fn run(script: &str, timeout: Option<u64>, state: &[u8]) -> Result<()> {
-        Hooks(vec![shell(script, timeout)]).run(Stage::Poststart, &Surroundings { state, ..Surroundings::default() })
+        Hooks(vec![shell(script, timeout)]).run(Stage::Poststart, &HookContext { state, ..HookContext::default() })
     }
 
     #[test]
@@ -355,9 +356,9 @@ mod tests {
 
     #[test]
     fn a_bundle_that_is_gone_is_told_and_not_the_program() {
-        let surroundings = Surroundings { directory: Some(Path::new("/no/such/bundle")), ..Surroundings::default() };
+        let hook_context = HookContext { directory: Some(Path::new("/no/such/bundle")), ..HookContext::default() };
         let hooks = Hooks(vec![shell("true", None)]);
-        let error = hooks.run(Stage::Poststart, &surroundings).unwrap_err().to_string();
+        let error = hooks.run(Stage::Poststart, &hook_context).unwrap_err().to_string();
         assert!(error.ends_with("change to the bundle /no/such/bundle: no such file or directory"), "{error}");
     }
 

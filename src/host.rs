@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use nix::unistd::geteuid;
 
 use crate::sys;
-use crate::sys::procfs::idmap::{self, Range};
+use crate::sys::procfs::idmap::{self, IdRange};
 
 /// The inode of the first user namespace, the same on every kernel (`USER_NS_INIT_INO`, linux/nsfs.h).
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
@@ -26,7 +26,7 @@ fn has_mapped_ids() -> bool {
     *FACT.get_or_init(|| {
         let map = fs::read_to_string("/proc/self/uid_map");
         // Without user namespaces, or without a procfs, there is none.
-        map.is_ok_and(|map| !idmap::parse(&map).eq([Range { inside: 0, outside: 0, size: u32::MAX }]))
+        map.is_ok_and(|map| !idmap::parse(&map).eq([IdRange { inside: 0, outside: 0, size: u32::MAX }]))
     })
 }
 

@@ -19,7 +19,7 @@ use crate::trace;
 
 /// The format of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum RecordFormat {
     /// `time="…" level=error msg="…"`, as logfmt has it.
     Text,
     /// One JSON object a line.
@@ -28,9 +28,9 @@ pub enum Format {
 
 /// What is written, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
+pub struct LogOptions {
     /// The format of a record, if `--log-format` is given.
-    pub format: Option<Format>,
+    pub format: Option<RecordFormat>,
     /// The least important messages that are written.
     pub level: LevelFilter,
     /// Whether warnings were asked for explicitly.
@@ -40,12 +40,12 @@ pub struct Wish {
 /// The one logger of the process.
 struct Logger {
     file: Option<File>,
-    wish: Wish,
-    held: Mutex<Vec<Message>>,
+    log_options: LogOptions,
+    held: Mutex<Vec<LogMessage>>,
 }
 
 /// A message on its way.
-struct Message {
+struct LogMessage {
     level: Level,
     text: String,
     time: String,
@@ -54,7 +54,7 @@ struct Message {
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Warnings of a command that returns them as part of its result.
-static GATHERED: Mutex<Option<Vec<Error>>> = Mutex::new(None);
+static COLLECTED: Mutex<Option<Vec<Error>>> = Mutex::new(None);
 
 /// Who uses stderr: one of the numbers below.
 static STATE: AtomicU8 = AtomicU8::new(OURS);
@@ -69,7 +69,7 @@ const APART: u8 = 3;
 
 /// Opens the log (created 0644, appended to) and makes it the backend of the `log` macros. Called once, before any
 /// fork and before the working directory can change. If it cannot be opened, messages go to stderr.
-pub fn init(path: Option<&Path>, wish: Wish) -> Result<()> {
+pub fn init(path: Option<&Path>, log_options: LogOptions) -> Result<()> {
     let open = |path: &Path| {
         let file = OpenOptions::new().create(true).append(true).open(path);
         file.with_context(|| format!("open the log {}", path.display()))
@@ -78,9 +78,9 @@ pub fn init(path: Option<&Path>, wish: Wish) -> Result<()> {
         Ok(file) => (file, Ok(())),
         Err(error) => (None, Err(error)),
     };
-    let logger = LOGGER.get_or_init(|| Logger { file, wish, held: Mutex::default() });
+    let logger = LOGGER.get_or_init(|| Logger { file, log_options, held: Mutex::default() });
     // Debug lines for steps are trace marks.
-    log::set_max_level(if logger.tells_steps() { LevelFilter::Trace } else { wish.level });
+    log::set_max_level(if logger.tells_steps() { LevelFilter::Trace } else { log_options.level });
     log::set_logger(logger).map_err(|_| Error::new("the logger is set twice"))?;
     outcome
 }
@@ -95,7 +95,7 @@ pub fn trace_to(path: &Path) -> Result<()> {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.wish.level
+        metadata.level() <= self.log_options.level
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -104,12 +104,12 @@ impl Log for Logger {
             trace::mark(record.args());
             level = Level::Debug;
         }
-        let is_kept = || gathers(Error::new(record.args().to_string())).is_none();
-        if (level == Level::Warn && is_kept()) || level > self.wish.level {
+        let is_kept = || collects(Error::new(record.args().to_string())).is_none();
+        if (level == Level::Warn && is_kept()) || level > self.log_options.level {
             return;
         }
         let side = if level == Level::Debug && is_containers() { "container: " } else { "" };
-        let message = Message::new(level, &format!("{side}{}", record.args()));
+        let message = LogMessage::new(level, &format!("{side}{}", record.args()));
         match (self.is_held(level), self.held.lock()) {
             (true, Ok(mut held)) => held.push(message),
             _ => self.put(&message, None),
@@ -119,15 +119,15 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-impl Message {
-    fn new(level: Level, text: &str) -> Message {
-        Message { level, text: printable(text).into_owned(), time: crate::time::now_seconds() }
+impl LogMessage {
+    fn new(level: Level, text: &str) -> LogMessage {
+        LogMessage { level, text: printable(text).into_owned(), time: crate::time::now_seconds() }
     }
 }
 
 impl Logger {
     fn tells_steps(&self) -> bool {
-        self.wish.level >= LevelFilter::Debug
+        self.log_options.level >= LevelFilter::Debug
     }
 
     fn is_held(&self, level: Level) -> bool {
@@ -140,12 +140,12 @@ impl Logger {
     }
 
     /// Writes a message, and what else an error knows.
-    fn put(&self, message: &Message, error: Option<&Error>) {
-        let format = self.wish.format;
+    fn put(&self, message: &LogMessage, error: Option<&Error>) {
+        let format = self.log_options.format;
         // A log that cannot be written must not fail the command.
         let _ = match &self.file {
-            Some(file) => (&*file).write_all(record(format.unwrap_or(Format::Text), message, error).as_bytes()),
-            None => match format.or_else(|| (!is_terminal()).then_some(Format::Text)) {
+            Some(file) => (&*file).write_all(record(format.unwrap_or(RecordFormat::Text), message, error).as_bytes()),
+            None => match format.or_else(|| (!is_terminal()).then_some(RecordFormat::Text)) {
                 Some(format) => std::io::stderr().write_all(record(format, message, error).as_bytes()),
                 None => std::io::stderr().write_all(sentence(message, error).as_bytes()),
             },
@@ -159,12 +159,12 @@ impl Logger {
 }
 
 /// A line for programs.
-fn record(format: Format, message: &Message, error: Option<&Error>) -> String {
-    let Message { level, text, time } = message;
+fn record(format: RecordFormat, message: &LogMessage, error: Option<&Error>) -> String {
+    let LogMessage { level, text, time } = message;
     let level = word(*level);
     match format {
-        Format::Text => format!("time={time:?} level={level} msg={text:?}\n"),
-        Format::Json => {
+        RecordFormat::Text => format!("time={time:?} level={level} msg={text:?}\n"),
+        RecordFormat::Json => {
             let mut object = serde_json::Map::new();
             let mut put = |key: &str, value: Option<&str>| {
                 if let Some(value) = value {
@@ -186,7 +186,7 @@ fn record(format: Format, message: &Message, error: Option<&Error>) -> String {
 }
 
 /// Lines for people.
-fn sentence(message: &Message, error: Option<&Error>) -> String {
+fn sentence(message: &LogMessage, error: Option<&Error>) -> String {
     let text = error.map_or_else(|| Cow::Borrowed(&*message.text), |error| error.without_hint().into());
     let hint = error.and_then(Error::remedy).map(|hint| format!("\n  {} {}", label("hint"), printable(hint)));
     format!("{} {text}{}\n", label(word(message.level)), hint.unwrap_or_default())
@@ -224,11 +224,11 @@ fn is_containers() -> bool {
 
 /// Reports the failure of a command: one record in the log and, if that is a file, the sentence on stderr.
 pub fn failure(error: &Error) {
-    let message = Message::new(Level::Error, &error.to_string());
+    let message = LogMessage::new(Level::Error, &error.to_string());
     trace::mark(&format_args!("failed: {}", message.text));
     let Some(logger) = LOGGER.get() else { return say_error(&message, error) };
     // A person may see the cause in earlier warnings; engines would find words of warnings in the error.
-    if logger.file.is_none() && (logger.wish.warnings || is_terminal()) {
+    if logger.file.is_none() && (logger.log_options.warnings || is_terminal()) {
         logger.put_held();
     }
     logger.put(&message, Some(error));
@@ -239,9 +239,9 @@ pub fn failure(error: &Error) {
 
 /// Reports a wrong command line, as any failure. If stderr is no terminal and no format is set, it gets the whole `usage`.
 pub fn misuse(error: &Error, usage: &str) {
-    let message = Message::new(Level::Error, &error.to_string());
+    let message = LogMessage::new(Level::Error, &error.to_string());
     let Some(logger) = LOGGER.get() else { return say(usage) };
-    let has_form = logger.file.is_some() || logger.wish.format.is_some() || is_terminal();
+    let has_form = logger.file.is_some() || logger.log_options.format.is_some() || is_terminal();
     if has_form {
         logger.put(&message, Some(error));
     }
@@ -252,7 +252,7 @@ pub fn misuse(error: &Error, usage: &str) {
     }
 }
 
-fn say_error(message: &Message, error: &Error) {
+fn say_error(message: &LogMessage, error: &Error) {
     if !is_terminal() {
         return say(&message.text);
     }
@@ -311,32 +311,32 @@ pub fn take_held() -> Vec<(Level, String)> {
     held.unwrap_or_default().into_iter().map(|message| (message.level, message.text)).collect()
 }
 
-/// Collects warnings from here on, for [`take_gathered`].
-pub fn gather() {
+/// Collects warnings from here on, for [`take_collected`].
+pub fn collect_warnings() {
     log::set_max_level(log::max_level().max(LevelFilter::Warn));
-    if let Ok(mut gathered) = GATHERED.lock() {
-        gathered.get_or_insert_default();
+    if let Ok(mut collected) = COLLECTED.lock() {
+        collected.get_or_insert_default();
     }
 }
 
 /// Takes the collected warnings.
-pub fn take_gathered() -> Vec<Error> {
-    GATHERED.lock().ok().and_then(|mut gathered| gathered.as_mut().map(std::mem::take)).unwrap_or_default()
+pub fn take_collected() -> Vec<Error> {
+    COLLECTED.lock().ok().and_then(|mut collected| collected.as_mut().map(std::mem::take)).unwrap_or_default()
 }
 
 /// Warns. Of a field of the configuration the warning says which it is.
 pub fn warn(warning: Error) {
     if log::log_enabled!(Level::Warn)
-        && let Some(warning) = gathers(warning)
+        && let Some(warning) = collects(warning)
     {
         log::warn!("{warning}");
     }
 }
 
 /// Keeps a warning, or gives it back.
-fn gathers(warning: Error) -> Option<Error> {
-    let Ok(mut gathered) = GATHERED.lock() else { return Some(warning) };
-    match gathered.as_mut() {
+fn collects(warning: Error) -> Option<Error> {
+    let Ok(mut collected) = COLLECTED.lock() else { return Some(warning) };
+    match collected.as_mut() {
         Some(list) => list.push(warning),
         None => return Some(warning),
     }

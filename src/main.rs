@@ -85,7 +85,7 @@ fn corten() -> u8 {
     };
     let (global, failure) = (&cli.global, cli.command.failure_code());
     let protection = Protection::begin(cli.command.enters_container());
-    let done = log::init(global.log.as_deref(), global.wish())
+    let done = log::init(global.log.as_deref(), global.log_options())
         .and_then(|()| global.trace.as_deref().map_or(Ok(()), log::trace_to))
         .and_then(|()| cli.command.run(global, protection));
     conclude(done, failure)
@@ -102,9 +102,9 @@ fn answer_instead(arguments: &[OsString], answer: &clap::Error) -> u8 {
     match cli::misuse(&text) {
         None => log::say(text.trim_end()),
         Some(error) => {
-            let (file, wish) = cli::wish_of(arguments);
+            let (file, log_options) = cli::wish_of(arguments);
             // There is another error to tell.
-            let _ = log::init(file.as_deref(), wish);
+            let _ = log::init(file.as_deref(), log_options);
             log::misuse(&error, text.trim_end());
         }
     }

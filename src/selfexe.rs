@@ -76,10 +76,10 @@ fn try_to_protect() -> Result<()> {
     }
     if let Ok(mount) = sys::exe::read_only_clone() {
         if changes_over_to(&mount) {
-            sys::exe::hold(mount);
+            sys::exe::park_fd(mount);
             return Ok(());
         }
-        return run_anew(mount.as_fd());
+        return reexec(mount.as_fd());
     }
     let binary = File::open(own).context("open the runtime's binary")?;
     let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
@@ -90,7 +90,7 @@ fn try_to_protect() -> Result<()> {
         memfd_create(c"corten", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).context("create a memfd")?;
     std::io::copy(&mut &binary, &mut File::from(copy.try_clone()?)).context("copy the runtime's binary into memory")?;
     fcntl(&copy, FcntlArg::F_ADD_SEALS(seals)).context("seal the copy of the runtime's binary")?;
-    run_anew(copy.as_fd())
+    reexec(copy.as_fd())
 }
 
 /// Goes on from the root of a mount without an execve, where that is possible.
@@ -105,8 +105,8 @@ fn changes_over_to(_: &OwnedFd) -> bool {
     false
 }
 
-fn run_anew(binary: BorrowedFd<'_>) -> Result<()> {
-    let Err(errno) = sys::start::run_anew(binary);
+fn reexec(binary: BorrowedFd<'_>) -> Result<()> {
+    let Err(errno) = sys::start::reexec(binary);
     Err(errno).with_context(|| format!("re-exec the runtime through descriptor {}", binary.as_raw_fd()))
 }
 

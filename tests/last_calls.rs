@@ -211,7 +211,7 @@ fn n37_check_names_what_a_filter_leaves_a_runtime_no_way_for() {
                 .shows("/linux/seccomp: no program can be started: the filter forbids execve");
         }
     }
-    // Without no_new_privs the user is become behind it, and the container waits at its gate.
+    // Without no_new_privs the user is become behind it, and the container waits at the exec fifo.
     for (calls, action, words) in [
         (&["setgroups"][..], "SCMP_ACT_ERRNO", None),
         (&["setresuid"], "SCMP_ACT_ERRNO", Some("become user 0: operation not permitted")),

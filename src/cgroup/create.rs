@@ -131,7 +131,7 @@ impl Cgroup {
         self.clone_target().unwrap_or_else(|| unreachable!("a cgroup is made before it is filled"))
     }
 
-    /// Whether systemd makes it, and the container's process is born elsewhere.
+    /// Whether systemd makes it, and the container process is born elsewhere.
     pub fn is_unit(&self) -> bool {
         self.unit.is_some()
     }
@@ -141,7 +141,7 @@ impl Cgroup {
         self.unit.as_ref().and_then(|unit| unit.found.get()).unwrap_or_else(|| self.undo.location())
     }
 
-    /// Asks systemd for the unit around the container's process, where there is to be one. Doesn't wait:
+    /// Asks systemd for the unit around the container process, where there is to be one. Doesn't wait:
     /// [`Cgroup::await_scope`] does.
     pub fn request_scope(&self, pid: Pid) -> Result<()> {
         let Some(unit) = &self.unit else { return Ok(()) };
@@ -217,7 +217,7 @@ impl Cgroup {
     }
 
     /// Attaches the device program. Most of the time goes into the kernel's check of it (half a microsecond for each
-    /// instruction), which may as well be spent while the container's process makes its mounts.
+    /// instruction), which may as well be spent while the container process makes its mounts.
     pub fn apply_devices(&self, request: &Request) -> Result<()> {
         // A directory that was just made has no program; any other may have one, which ours takes the place of.
         match &request.devices {

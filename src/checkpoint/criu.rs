@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::unistd::Pid;
 
-use super::rpc::{self, Kind, Options, Response};
+use super::rpc::{self, RequestType, Response, RpcOptions};
 use crate::error::{Context, Error, Result, bail};
 use crate::sys::socket;
 use crate::{host, sys};
@@ -42,7 +42,7 @@ pub struct Criu {
 
 /// What stands around CRIU.
 #[derive(Default)]
-pub struct Surroundings<'a> {
+pub struct CriuContext<'a> {
     /// Descriptors that keep their numbers in it.
     pub pass: &'a [BorrowedFd<'a>],
     /// Whether it has our standard streams, which restored processes may inherit; else it has none.
@@ -83,7 +83,7 @@ impl From<Error> for Failure {
 
 impl Criu {
     /// Starts it. All descriptors of ours are close-on-exec; it gets its socket and those that are passed.
-    pub fn start(program: &Path, surroundings: Surroundings<'_>) -> Result<Criu> {
+    pub fn start(program: &Path, surroundings: CriuContext<'_>) -> Result<Criu> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (socket, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).context("make the socket for criu")?;
@@ -117,8 +117,8 @@ impl Criu {
     /// Makes a request and answers its notifications until it is carried out. A notification that is refused ends it.
     pub fn ask(
         &mut self,
-        kind: Kind,
-        options: &Options,
+        kind: RequestType,
+        options: &RpcOptions,
         notified: &mut dyn FnMut(Notification<'_>) -> Result<()>,
     ) -> Result<Response, Failure> {
         self.send(&rpc::request(kind, options))?;
@@ -129,7 +129,7 @@ impl Criu {
                 return Err(Failure { step, message: None, cause: Some(died), errno: 0 });
             };
             match response.kind {
-                kind if kind == Kind::Notify as u64 => {
+                kind if kind == RequestType::Notify as u64 => {
                     let name = response.script.unwrap_or_default();
                     let pid = response.pid.filter(|&pid| pid > 0).map(Pid::from_raw);
                     log::debug!("criu: {name}");

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use super::rpc::{CgroupMode, Kind, NetworkLock, Options};
+use super::rpc::{CgroupMode, NetworkLock, RequestType, RpcOptions};
 use crate::error::{Error, Result};
 use crate::sys::ns;
 
@@ -47,7 +47,7 @@ pub struct Flags {
 
 /// What is known of the container.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct DumpFacts {
     /// Its first process.
     pub pid: i32,
     /// Its root on the host.
@@ -68,7 +68,7 @@ pub struct Facts {
 pub const EXTERNAL_NAMESPACES: [(&str, &str); 2] = [("net", "extRootNetNS"), ("pid", "extRootPidNS")];
 
 /// The request. `images` and `work` are the directories, open.
-pub fn request(flags: &Flags, facts: Facts, images: RawFd, work: RawFd) -> (Kind, Options) {
+pub fn request(flags: &Flags, facts: DumpFacts, images: RawFd, work: RawFd) -> (RequestType, RpcOptions) {
     let mut external: Vec<String> = facts.mounts.iter().map(|point| format!("mnt[{point}]:{point}")).collect();
     for (file, inode) in &facts.joined {
         let known = EXTERNAL_NAMESPACES.iter().find(|(name, _)| name == file);
@@ -76,7 +76,7 @@ pub fn request(flags: &Flags, facts: Facts, images: RawFd, work: RawFd) -> (Kind
     }
     let joins_network = facts.joined.iter().any(|(file, _)| file == "net");
     let empty = flags.empty_network || (facts.has_devices && !joins_network);
-    let options = Options {
+    let options = RpcOptions {
         images_dir_fd: images,
         work_dir_fd: work,
         log_file: LOG,
@@ -102,9 +102,9 @@ pub fn request(flags: &Flags, facts: Facts, images: RawFd, work: RawFd) -> (Kind
         external,
         network_lock: flags.network_lock,
         config_file: facts.config_file,
-        ..Options::default()
+        ..RpcOptions::default()
     };
-    (if flags.pre_dump { Kind::SinglePreDump } else { Kind::Dump }, options)
+    (if flags.pre_dump { RequestType::SinglePreDump } else { RequestType::Dump }, options)
 }
 
 /// Reads `ADDRESS:PORT`.
@@ -122,24 +122,29 @@ pub fn page_server(text: &str) -> Result<(String, u16)> {
 mod tests {
     use super::*;
 
-    fn facts() -> Facts {
-        Facts { pid: 7, rootfs: "/b/rootfs".into(), cgroup: Some("/sys/fs/cgroup/c".into()), ..Facts::default() }
+    fn facts() -> DumpFacts {
+        DumpFacts {
+            pid: 7,
+            rootfs: "/b/rootfs".into(),
+            cgroup: Some("/sys/fs/cgroup/c".into()),
+            ..DumpFacts::default()
+        }
     }
 
     #[test]
     fn a_dump_ends_the_container_and_a_pre_dump_does_not() {
         let (kind, options) = request(&Flags::default(), facts(), 4, 5);
-        assert_eq!((kind, options.leave_running, options.track_mem), (Kind::Dump, false, false));
+        assert_eq!((kind, options.leave_running, options.track_mem), (RequestType::Dump, false, false));
         assert_eq!((options.pid, options.images_dir_fd, options.work_dir_fd, options.log_file), (7, 4, 5, "dump.log"));
         let flags = Flags { pre_dump: true, leave_running: true, ..Flags::default() };
         let (kind, options) = request(&flags, facts(), 4, 5);
-        assert_eq!((kind, options.leave_running, options.track_mem), (Kind::SinglePreDump, false, true));
+        assert_eq!((kind, options.leave_running, options.track_mem), (RequestType::SinglePreDump, false, true));
     }
 
     #[test]
     fn mounts_and_joined_namespaces_are_external_by_the_names_that_runc_has_for_them() {
         let joined = vec![("net".to_owned(), 42), ("ipc".to_owned(), 43)];
-        let facts = Facts { mounts: vec!["/data".into()], joined, has_devices: true, ..facts() };
+        let facts = DumpFacts { mounts: vec!["/data".into()], joined, has_devices: true, ..facts() };
         let (_, options) = request(&Flags::default(), facts, 4, 5);
         assert_eq!(options.external, ["mnt[/data]:/data", "net[42]:extRootNetNS"]);
         assert_eq!(options.empty_ns, ns::Flags::empty());
@@ -147,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_network_with_devices_is_left_to_whoever_made_it() {
-        let (_, options) = request(&Flags::default(), Facts { has_devices: true, ..facts() }, 4, 5);
+        let (_, options) = request(&Flags::default(), DumpFacts { has_devices: true, ..facts() }, 4, 5);
         assert_eq!(options.empty_ns, ns::Flags::NETWORK);
         let (_, options) = request(&Flags { empty_network: true, ..Flags::default() }, facts(), 4, 5);
         assert_eq!(options.empty_ns, ns::Flags::NETWORK);

@@ -11,6 +11,6 @@ mod reason;
 pub mod restore;
 mod rpc;
 
-pub use criu::{Criu, Failure, Notification, PRE_RESUME, Surroundings, find};
+pub use criu::{Criu, CriuContext, Failure, Notification, PRE_RESUME, find};
 pub use reason::explain;
-pub use rpc::{CgroupMode, Features, Kind, NetworkLock, Options};
+pub use rpc::{CgroupMode, Features, NetworkLock, RequestType, RpcOptions};

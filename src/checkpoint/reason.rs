@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::criu::Failure;
-use super::rpc::Kind;
+use super::rpc::RequestType;
 use crate::error::Error;
 use crate::sys::Errno;
 
@@ -36,7 +36,7 @@ const HINTS: [(&str, &str); 16] = [
 ];
 
 /// The error for a request, with the first line of the log that tells of one, and where the log is. `log` is its path.
-pub fn explain(kind: Kind, failure: Failure, log: &Path) -> Error {
+pub fn explain(kind: RequestType, failure: Failure, log: &Path) -> Error {
     let place = format!("the log is {}", log.display());
     if let Some(error) = failure.cause {
         // What we have refused ourselves is the reason, with its own remedy.
@@ -87,7 +87,7 @@ mod tests {
     fn the_first_error_of_criu_is_the_sentence_with_step_log_and_remedy() {
         let message =
             "Error (criu/sk-inet.c:191): inet: Connected TCP socket, consider using --tcp-established option.\n";
-        let error = explain(Kind::Dump, failure(message), Path::new("/w/dump.log"));
+        let error = explain(RequestType::Dump, failure(message), Path::new("/w/dump.log"));
         assert_eq!(
             error.to_string(),
             "criu dump failed after network-unlock: inet: Connected TCP socket, consider using --tcp-established option. \
@@ -101,7 +101,7 @@ mod tests {
         let log = std::env::temp_dir().join(format!("corten-reason-{}", std::process::id()));
         let harmless = "Error (criu/rlimit.c:1): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted";
         fs::write(&log, format!("(00.1) {harmless}\n(00.2) pie: 1\n(00.3) Error (criu/x.c:2): real\n")).unwrap();
-        let error = explain(Kind::Dump, failure(harmless), &log);
+        let error = explain(RequestType::Dump, failure(harmless), &log);
         fs::remove_file(&log).unwrap();
         assert!(error.to_string().starts_with("criu dump failed after network-unlock: real ("), "{error}");
     }
@@ -109,9 +109,9 @@ mod tests {
     #[test]
     fn without_a_line_of_its_own_the_errno_speaks_and_our_own_reason_comes_first() {
         let silent = Failure { step: None, message: None, cause: None, errno: libc::ENOENT };
-        let error = explain(Kind::Restore, silent, Path::new("/no/such.log"));
+        let error = explain(RequestType::Restore, silent, Path::new("/no/such.log"));
         assert_eq!(error.to_string(), "criu restore failed: no such file or directory (the log is /no/such.log)");
         let ours = Failure { cause: Some(Error::new("uid 0 is not 7")), ..failure("pre-resume failed") };
-        assert_eq!(explain(Kind::Restore, ours, Path::new("/w")).to_string(), "uid 0 is not 7");
+        assert_eq!(explain(RequestType::Restore, ours, Path::new("/w")).to_string(), "uid 0 is not 7");
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::dump::EXTERNAL_NAMESPACES;
 use super::mounts::ensure_nameable;
-use super::rpc::{CgroupMode, NetworkLock, Options};
+use super::rpc::{CgroupMode, NetworkLock, RpcOptions};
 use crate::error::{Error, Result};
 use crate::sys::ns;
 
@@ -46,7 +46,7 @@ pub struct Flags {
 
 /// What is known of the container.
 #[derive(Clone, Debug, Default)]
-pub struct Facts {
+pub struct RestoreFacts {
     /// Where its root is mounted for CRIU.
     pub root: PathBuf,
     /// The path of its cgroup below the mount of cgroup2.
@@ -70,7 +70,7 @@ pub struct Facts {
 }
 
 /// The request. `images` and `work` are the directories, open.
-pub fn request(flags: &Flags, facts: Facts, images: RawFd, work: RawFd) -> Result<Options> {
+pub fn request(flags: &Flags, facts: RestoreFacts, images: RawFd, work: RawFd) -> Result<RpcOptions> {
     let (inherited, joined) = namespaces(&facts.joined)?;
     let streams = facts.streams.iter().zip(0..).filter(|(stream, _)| stream.starts_with("pipe:["));
     let streams = streams.map(|(stream, number)| (stream.clone(), number));
@@ -84,7 +84,7 @@ pub fn request(flags: &Flags, facts: Facts, images: RawFd, work: RawFd) -> Resul
     external.extend(facts.masked_files.iter().map(|path| mapping(path, Path::new(NULL))));
     external.extend(facts.masked_directories.iter().map(|path| mapping(path, &facts.empty)));
     let manages = flags.cgroup_mode != CgroupMode::Ignore;
-    Ok(Options {
+    Ok(RpcOptions {
         images_dir_fd: images,
         work_dir_fd: work,
         log_file: LOG,
@@ -110,7 +110,7 @@ pub fn request(flags: &Flags, facts: Facts, images: RawFd, work: RawFd) -> Resul
         config_file: facts.config_file,
         lsm_profile: flags.lsm_profile.clone(),
         lsm_mount_context: flags.lsm_mount_context.clone(),
-        ..Options::default()
+        ..RpcOptions::default()
     })
 }
 
@@ -150,25 +150,30 @@ pub fn streams(text: &[u8]) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    fn facts() -> Facts {
-        Facts { root: "/s/criu-root".into(), cgroup: Some("/c".into()), empty: "/s/empty".into(), ..Facts::default() }
+    fn facts() -> RestoreFacts {
+        RestoreFacts {
+            root: "/s/criu-root".into(),
+            cgroup: Some("/c".into()),
+            empty: "/s/empty".into(),
+            ..RestoreFacts::default()
+        }
     }
 
     #[test]
     fn pipes_and_namespaces_are_inherited() {
         let joined = vec![("net", "/n".into(), 7), ("ipc", "/i".into(), 8)];
         let streams = ["/dev/null", "pipe:[12]", "pipe:[13]"].map(str::to_owned).to_vec();
-        let options = request(&Flags::default(), Facts { joined, streams, ..facts() }, 4, 5).unwrap();
+        let options = request(&Flags::default(), RestoreFacts { joined, streams, ..facts() }, 4, 5).unwrap();
         let inherited = [("pipe:[12]", 1), ("pipe:[13]", 2), ("extRootNetNS", 7)];
         assert_eq!(options.inherit_fd, inherited.map(|(key, fd)| (key.to_owned(), fd)));
         assert_eq!(options.join_ns, [("ipc", PathBuf::from("/i"))]);
         let joined = vec![("cgroup", "/n".into(), 7)];
-        assert!(request(&Flags::default(), Facts { joined, ..facts() }, 4, 5).is_err());
+        assert!(request(&Flags::default(), RestoreFacts { joined, ..facts() }, 4, 5).is_err());
     }
 
     #[test]
     fn mounts_have_the_names_of_all_three_runtimes() {
-        let facts = Facts {
+        let facts = RestoreFacts {
             mounts: vec![("/data".into(), "/host/data".into())],
             masked_files: vec!["/proc/kcore".into()],
             masked_directories: vec!["/proc/acpi".into()],
@@ -189,7 +194,7 @@ mod tests {
     #[test]
     fn a_name_that_would_end_early_is_refused() {
         let mounts = vec![("/a]:/etc".into(), "/host/data".into())];
-        assert!(request(&Flags::default(), Facts { mounts, ..facts() }, 4, 5).is_err());
+        assert!(request(&Flags::default(), RestoreFacts { mounts, ..facts() }, 4, 5).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::sys::ns;
 
 /// `criu_req_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestType {
     /// Write the processes into images, and end them.
     Dump = 1,
     /// Make processes from images.
@@ -24,15 +24,15 @@ pub enum Kind {
     SinglePreDump = 13,
 }
 
-impl Kind {
+impl RequestType {
     /// The word that CRIU has for it.
     pub fn word(self) -> &'static str {
         match self {
-            Kind::Dump => "dump",
-            Kind::Restore => "restore",
-            Kind::Notify => "notify",
-            Kind::FeatureCheck => "feature check",
-            Kind::SinglePreDump => "pre-dump",
+            RequestType::Dump => "dump",
+            RequestType::Restore => "restore",
+            RequestType::Notify => "notify",
+            RequestType::FeatureCheck => "feature check",
+            RequestType::SinglePreDump => "pre-dump",
         }
     }
 }
@@ -64,7 +64,7 @@ pub enum NetworkLock {
 
 /// `criu_opts`, of which each field is written where it says something.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct RpcOptions {
     /// Where images are, in criu.
     pub images_dir_fd: RawFd,
     /// Where the log is.
@@ -136,7 +136,7 @@ pub struct Options {
 /// All that a log can say.
 const LOG_LEVEL: i32 = 4;
 
-impl Options {
+impl RpcOptions {
     fn encode(&self, to: &mut Encoder) {
         let path = |path: &Path| path.as_os_str().as_bytes().to_vec();
         to.signed(1, self.images_dir_fd);
@@ -224,7 +224,7 @@ pub struct Features {
 }
 
 /// `criu_req` with options.
-pub fn request(kind: Kind, options: &Options) -> Vec<u8> {
+pub fn request(kind: RequestType, options: &RpcOptions) -> Vec<u8> {
     let mut request = Encoder::default();
     request.number(1, kind as u64);
     request.message(2, |to| options.encode(to));
@@ -234,7 +234,7 @@ pub fn request(kind: Kind, options: &Options) -> Vec<u8> {
 /// A question for features; CRIU waits for another request after it.
 pub fn ask_features(wanted: Features) -> Vec<u8> {
     let mut request = Encoder::default();
-    request.number(1, Kind::FeatureCheck as u64);
+    request.number(1, RequestType::FeatureCheck as u64);
     request.flag(4, true);
     request.message(5, |features| {
         features.flag(1, wanted.mem_track);
@@ -246,7 +246,7 @@ pub fn ask_features(wanted: Features) -> Vec<u8> {
 /// The answer to a notification.
 pub fn answer(success: bool) -> Vec<u8> {
     let mut request = Encoder::default();
-    request.number(1, Kind::Notify as u64);
+    request.number(1, RequestType::Notify as u64);
     request.number(3, u64::from(success));
     request.into_bytes()
 }
@@ -254,7 +254,7 @@ pub fn answer(success: bool) -> Vec<u8> {
 /// `criu_resp`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// A number of [`Kind`].
+    /// A number of [`RequestType`].
     pub kind: u64,
     /// Whether it was done.
     pub success: bool,
@@ -321,8 +321,9 @@ mod tests {
 
     #[test]
     fn a_request_has_its_type_and_what_was_asked_for_and_no_more() {
-        let options = Options { images_dir_fd: 4, work_dir_fd: 5, log_file: "dump.log", pid: 7, ..Options::default() };
-        let request = request(Kind::Dump, &options);
+        let options =
+            RpcOptions { images_dir_fd: 4, work_dir_fd: 5, log_file: "dump.log", pid: 7, ..RpcOptions::default() };
+        let request = request(RequestType::Dump, &options);
         assert_eq!(request[..2], [0x08, 1]);
         let options = options_of(&request);
         let fields: Vec<u32> = fields(&options).unwrap().into_iter().map(|(field, _)| field).collect();
@@ -333,8 +334,8 @@ mod tests {
     fn lists_are_written_entry_by_entry() {
         let external = vec!["mnt[/a]:/a".to_owned(), "mnt[/b]:/b".to_owned()];
         let inherit_fd = vec![("pipe:[7]".to_owned(), 1)];
-        let options = Options { external, inherit_fd, ..Options::default() };
-        let options = options_of(&request(Kind::Restore, &options));
+        let options = RpcOptions { external, inherit_fd, ..RpcOptions::default() };
+        let options = options_of(&request(RequestType::Restore, &options));
         let texts: Vec<_> = fields(&options)
             .unwrap()
             .into_iter()

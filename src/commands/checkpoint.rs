@@ -131,8 +131,8 @@ impl Checkpoint {
         Ok(0)
     }
 
-    fn request(self) -> Result<checkpoint::Request> {
-        Ok(checkpoint::Request {
+    fn request(self) -> Result<checkpoint::CheckpointRequest> {
+        Ok(checkpoint::CheckpointRequest {
             image_path: super::absolute(self.images.image_path)?,
             work_path: self.work_path.map(super::absolute).transpose()?,
             status_fd: u32::try_from(self.status_fd).ok(),

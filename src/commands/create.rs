@@ -11,7 +11,7 @@ use crate::container::create::Console;
 use crate::container::{self, id::Id};
 use crate::error::{Context, Result};
 use crate::plan;
-use crate::plan::config::Source;
+use crate::plan::config::ConfigSource;
 use crate::process::{check_preserved, preserved};
 use crate::selfexe::Protected;
 
@@ -65,7 +65,7 @@ impl Create {
 
 impl Options {
     /// Everything that is known before the first side effect.
-    pub(super) fn request(self, global: &Global, detached: bool) -> Result<container::create::Request> {
+    pub(super) fn request(self, global: &Global, detached: bool) -> Result<container::create::CreateRequest> {
         let id = Id::new(&self.id)?;
         let listen_fds = super::listen_fds();
         check_preserved(listen_fds)?;
@@ -80,7 +80,7 @@ impl Options {
         let directory = directory.as_ref().map(container::notify::place);
         let plan = plan::compile(
             spec,
-            &plan::Options {
+            &plan::PlanOptions {
                 id: id.as_str(),
                 bundle: &bundle,
                 manager: manager(global),
@@ -95,7 +95,7 @@ impl Options {
         log::trace!("plan made");
         let pid_file = self.pid_file.map(super::absolute).transpose()?;
         let pidfd_socket = self.pidfd_socket.map(super::absolute).transpose()?;
-        Ok(container::create::Request { id, bundle, plan, console, pid_file, pidfd_socket, notify })
+        Ok(container::create::CreateRequest { id, bundle, plan, console, pid_file, pidfd_socket, notify })
     }
 }
 
@@ -111,10 +111,10 @@ pub(super) fn console(spec: &Spec, detached: bool, socket: Option<PathBuf>) -> R
 }
 
 /// Where the configuration is: what `--config` names, absolute, or the bundle's.
-pub(super) fn config(named: Option<PathBuf>, bundle: &Path) -> Result<(PathBuf, Source)> {
+pub(super) fn config(named: Option<PathBuf>, bundle: &Path) -> Result<(PathBuf, ConfigSource)> {
     match named {
-        Some(file) => Ok((super::absolute(file)?, Source::CommandLine)),
-        None => Ok((bundle.join("config.json"), Source::Bundle)),
+        Some(file) => Ok((super::absolute(file)?, ConfigSource::CommandLine)),
+        None => Ok((bundle.join("config.json"), ConfigSource::Bundle)),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::container::{self, Container};
 use crate::error::{Context, Error, Result};
 use crate::input;
 use crate::plan;
-use crate::process::{Options, check_preserved, parse_user, preserved};
+use crate::process::{ExecOptions, check_preserved, parse_user, preserved};
 use crate::selfexe::Protection;
 
 arguments! {
@@ -77,7 +77,7 @@ impl Exec {
         exec().with_context(|| format!("exec failed: {id}"))
     }
 
-    fn request(self, container: &Container) -> Result<container::exec::Request> {
+    fn request(self, container: &Container) -> Result<container::exec::ExecRequest> {
         // Engines that were activated themselves leave the variables to their execs, with nothing behind them.
         let listen_fds = Some(super::listen_fds()).filter(|&count| check_preserved(count).is_ok()).unwrap_or(0);
         let preserve_fds = preserved(listen_fds, self.preserve_fds)?;
@@ -87,7 +87,7 @@ impl Exec {
         let socket = self.console_socket.clone().map(super::absolute).transpose()?;
         let spec = self.spec(container)?;
         let console = Console::choose(spec.terminal().unwrap_or(false), detach, socket)?;
-        let joined = plan::Joined {
+        let joined = plan::ExecTarget {
             id: &container.record.id,
             annotations: &container.record.annotations,
             personality: container.record.personality.as_ref(),
@@ -97,7 +97,7 @@ impl Exec {
             preserve_fds: &preserve_fds,
         };
         let process = plan::compile_exec(&spec, &joined)?;
-        Ok(container::exec::Request { process, console, detach, pid_file, pidfd_socket, cgroup, ignore_paused })
+        Ok(container::exec::ExecRequest { process, console, detach, pid_file, pidfd_socket, cgroup, ignore_paused })
     }
 
     /// The program as the spec describes one: read from a file as it is, or the container's own with what the options
@@ -115,7 +115,7 @@ impl Exec {
         let base = container.record.process.clone();
         let base =
             base.ok_or_else(|| Error::new("the container's record knows no process").hint("give --process FILE"))?;
-        Options {
+        ExecOptions {
             args: self.args,
             user: self.user.as_deref().map(parse_user).transpose()?,
             additional_gids: self.additional_gids,

@@ -22,7 +22,7 @@ impl Features {
 }
 
 fn document() -> serde_json::Value {
-    let mut kinds: Vec<&str> = namespaces::KINDS.iter().map(|kind| kind.word).collect();
+    let mut kinds: Vec<&str> = namespaces::KINDS.iter().map(|kind| kind.spec_name).collect();
     kinds.sort_unstable();
     let mut mount_options: Vec<&str> = rootfs::mount_options().collect();
     mount_options.sort_unstable();
@@ -58,7 +58,7 @@ fn document() -> serde_json::Value {
             rootfs::OVERLAY: rootfs::OVERLAY_FORMS,
             // The version of the document, and what the kernel has of it (0 for nothing).
             process::LANDLOCK: process::LANDLOCK_VERSION.to_string(),
-            "run.corten.landlock.level": sys::landlock::level().to_string(),
+            "run.corten.landlock.level": sys::landlock::abi_version().to_string(),
         },
         // All that change what the runtime does (runtime-spec, "Unsafe annotations in config.json"), also those that are obeyed whoever
         // says them.

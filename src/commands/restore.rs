@@ -8,7 +8,7 @@ use crate::cli::Global;
 use crate::container::{id::Id, restore};
 use crate::error::{Context, Error, Result};
 use crate::plan;
-use crate::plan::config::Source;
+use crate::plan::config::ConfigSource;
 
 use super::checkpoint::{EmptyNamespace, ImageOptions};
 use super::create::{console, manager, open_bundle};
@@ -57,14 +57,14 @@ impl Restore {
         run().with_context(|| format!("restore {id}"))
     }
 
-    fn request(self, global: &Global) -> Result<restore::Request> {
+    fn request(self, global: &Global) -> Result<restore::RestoreRequest> {
         let id = Id::new(&self.images.id)?;
         let bundle = open_bundle(&self.bundle)?;
-        let spec = plan::config::read(&bundle.join("config.json"), Source::Bundle)?;
+        let spec = plan::config::read(&bundle.join("config.json"), ConfigSource::Bundle)?;
         let console = console(&spec, self.detach, self.console_socket)?;
         let plan = plan::compile(
             spec,
-            &plan::Options {
+            &plan::PlanOptions {
                 id: id.as_str(),
                 bundle: &bundle,
                 manager: manager(global),
@@ -79,7 +79,7 @@ impl Restore {
         if let Some(profile) = self.lsm_profile.as_deref().filter(|profile| !profile.contains(':')) {
             return Err(Error::new(format!("{profile:?} is not TYPE:NAME")).field("--lsm-profile"));
         }
-        Ok(restore::Request {
+        Ok(restore::RestoreRequest {
             id,
             bundle,
             plan,

@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxIntelRdt, LinuxMemory, Linu
 
 use crate::argv::{arguments, operand, option};
 use crate::cli::Global;
-use crate::container::update::{self, Request};
+use crate::container::update::{self, UpdateRequest};
 use crate::error::{Context, Error, Result};
 use crate::plan;
 
@@ -69,7 +69,7 @@ impl Update {
     }
 
     /// What the options ask for. An empty one is none, as for runc.
-    fn request(&self) -> Result<Request> {
+    fn request(&self) -> Result<UpdateRequest> {
         let ignored = [
             ("cpu-rt-period", &self.cpu_rt_period),
             ("cpu-rt-runtime", &self.cpu_rt_runtime),
@@ -79,7 +79,7 @@ impl Update {
         for (name, _) in ignored.iter().filter(|(_, value)| given(value).is_some()) {
             log::warn!("--{name} is ignored: cgroup v2 has no such limit");
         }
-        let mut request = Request::default();
+        let mut request = UpdateRequest::default();
         let resources = &mut request.resources;
         let mut cpu = LinuxCpu::default();
         cpu.set_shares(number("cpu-share", &self.cpu_share)?);
@@ -116,11 +116,11 @@ impl Update {
 }
 
 /// Reads a file of limits.
-fn read(file: &str) -> Result<Request> {
+fn read(file: &str) -> Result<UpdateRequest> {
     let what = || format!("read the limits from {}", if file == "-" { "stdin" } else { file });
     let text = super::read(file.as_ref()).with_context(what)?;
     let resources = plan::config::parse(&text).with_context(what)?;
-    Ok(Request { resources, resctrl: None })
+    Ok(UpdateRequest { resources, resctrl: None })
 }
 
 fn given(value: &Option<String>) -> Option<&str> {

@@ -14,7 +14,7 @@ use crate::process::console;
 use crate::sys::socket;
 
 use super::record::Record;
-use super::state::State;
+use super::state::StateDocument;
 
 /// The context of its errors; callers search for runc's words.
 pub const CALLING: &str = "failed to connect with seccomp agent at";
@@ -36,14 +36,14 @@ pub fn tell(record: &Record, (status, init): (&str, i32), pid: Pid, listener: Bo
         pid: i32,
         #[serde(skip_serializing_if = "Option::is_none")]
         metadata: &'a Option<String>,
-        state: State<'a>,
+        state: StateDocument<'a>,
     }
     let document = ProcessState {
         oci_version: &record.oci_version,
         fds: [LISTENER],
         pid: pid.as_raw(),
         metadata: &agent.metadata,
-        state: State::of(record, status, Some(init)),
+        state: StateDocument::of(record, status, Some(init)),
     };
     let document = serde_json::to_vec(&document).expect("strings and numbers always serialize");
     let tell = || {

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::Pid;
 
-use crate::checkpoint::{self, Criu, Features, Notification, Surroundings, dump, mounts};
+use crate::checkpoint::{self, Criu, CriuContext, Features, Notification, dump, mounts};
 use crate::error::{Context, Error, Result, bail};
 use crate::plan::annotations::CRIU_OPTIONS;
 use crate::process::LANDLOCK;
@@ -18,7 +18,7 @@ use super::store::replace;
 use super::{Container, Status, delete};
 
 /// The input of `checkpoint`.
-pub struct Request {
+pub struct CheckpointRequest {
     /// Where images go; absolute.
     pub image_path: PathBuf,
     /// Where the log goes; absolute. `None`: below the container's state directory.
@@ -39,7 +39,7 @@ pub(super) const DESCRIPTORS: &str = "descriptors.json";
 const CONFIG_FILE: &str = "/etc/criu/runc.conf";
 
 /// Checkpoints a running container. A failure leaves it running. After success it is removed, unless it was to run on.
-pub fn checkpoint(container: Container, request: &Request) -> Result<()> {
+pub fn checkpoint(container: Container, request: &CheckpointRequest) -> Result<()> {
     match container.status()? {
         Status::Running | Status::Paused => {}
         other => bail!("Container cannot be checkpointed in {} state", other.word()),
@@ -53,7 +53,7 @@ pub fn checkpoint(container: Container, request: &Request) -> Result<()> {
     if !request.flags.pre_dump {
         write_descriptors(pid, &request.image_path)?;
     }
-    let mut criu = Criu::start(&program, Surroundings::default()).phase("criu")?;
+    let mut criu = Criu::start(&program, CriuContext::default()).phase("criu")?;
     let outcome = dump(&mut criu, request, facts, &images);
     criu.finish();
     outcome?;
@@ -88,7 +88,7 @@ fn refuse(container: &Container) -> Result<()> {
     Ok(())
 }
 
-fn dump(criu: &mut Criu, request: &Request, facts: dump::Facts, images: &Images) -> Result<()> {
+fn dump(criu: &mut Criu, request: &CheckpointRequest, facts: dump::DumpFacts, images: &Images) -> Result<()> {
     ensure_features(criu, &request.flags)?;
     let (kind, options) = dump::request(&request.flags, facts, images.images.as_raw_fd(), images.work.as_raw_fd());
     let mut notified = |notification: Notification<'_>| match notification.step {
@@ -128,7 +128,7 @@ struct Images {
 }
 
 impl Images {
-    fn make(request: &Request, container: &Container) -> Result<Images> {
+    fn make(request: &CheckpointRequest, container: &Container) -> Result<Images> {
         let (images, work_path) = (&request.image_path, &request.work_path);
         if let Some(parent) = &request.flags.parent_path {
             ensure_parent(images, parent)?;
@@ -165,7 +165,7 @@ fn ensure_parent(images: &Path, parent: &Path) -> Result<()> {
     }
 }
 
-fn facts(container: &Container, pid: Pid) -> Result<dump::Facts> {
+fn facts(container: &Container, pid: Pid) -> Result<dump::DumpFacts> {
     let record = &container.record;
     let read = |file: String| fs::read_to_string(&file).with_context(|| format!("read {file}"));
     let table = mounts::parse(&read(format!("/proc/{pid}/mountinfo"))?);
@@ -175,7 +175,7 @@ fn facts(container: &Container, pid: Pid) -> Result<dump::Facts> {
         let meta = fs::metadata(&path).with_context(|| format!("stat {path}"))?;
         Ok((file.clone(), meta.ino()))
     };
-    Ok(dump::Facts {
+    Ok(dump::DumpFacts {
         pid: pid.as_raw(),
         rootfs: record.rootfs.clone(),
         cgroup: container.own_cgroup()?.map(|cgroup| cgroup.location().directory()),

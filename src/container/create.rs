@@ -11,9 +11,9 @@ use nix::unistd::Pid;
 
 use crate::cgroup::{self, Cgroup, Handle};
 use crate::error::{Context, Error, Result};
-use crate::launch::gate::Gate;
+use crate::launch::exec_fifo::ExecFifo;
+use crate::launch::handshake::{LaunchCallbacks, Launched};
 use crate::launch::host;
-use crate::launch::talk::{Attendant, Launched};
 use crate::log::regain_stderr;
 use crate::namespaces::Origin;
 use crate::plan::Plan;
@@ -32,7 +32,7 @@ use super::store::{Directory, Reserved, Store, replace};
 use super::{Container, agent, delete, start, state};
 
 /// The input of `create` and `run`.
-pub struct Request {
+pub struct CreateRequest {
     /// The container's id.
     pub id: Id,
     /// Absolute.
@@ -78,7 +78,7 @@ impl Console {
 }
 
 /// A container that was just created, with what undoes it.
-pub struct Made {
+pub struct Created {
     /// With its record.
     pub record: Record,
     /// Its init.
@@ -87,19 +87,19 @@ pub struct Made {
     pub terminal: Option<Terminal>,
     /// Its notify socket, unless `start` makes it.
     pub relay: Option<Relay>,
-    pieces: Pieces,
+    rollback: Rollback,
 }
 
-impl Made {
+impl Created {
     /// Keeps everything.
     pub fn keep(self) -> (Container, OwnedFd) {
-        (Container { directory: self.pieces.keep(), record: self.record }, self.launched.keep())
+        (Container { directory: self.rollback.keep(), record: self.record }, self.launched.keep())
     }
 }
 
 /// What exists of a container besides its processes. Drop removes it, the record last: if something cannot be removed, the
 /// record stays, for `delete`.
-pub(super) struct Pieces {
+pub(super) struct Rollback {
     reserved: Option<Reserved>,
     pub(super) cgroup: Option<Cgroup>,
     resctrl: Option<resctrl::Group>,
@@ -107,9 +107,9 @@ pub(super) struct Pieces {
     guest: Option<(Guest, PathBuf)>,
 }
 
-impl Pieces {
+impl Rollback {
     /// Makes the record, before anything else, then the cgroup and the resctrl group.
-    pub(super) fn make(id: &Id, bundle: PathBuf, plan: &Plan, store: &Store) -> Result<(Pieces, Record)> {
+    pub(super) fn make(id: &Id, bundle: PathBuf, plan: &Plan, store: &Store) -> Result<(Rollback, Record)> {
         let place = |request: &cgroup::Request| or_none(request, cgroup::Mount::find().and_then(|m| request.place(m)));
         let mut place = plan.cgroup.as_ref().map(place).transpose().phase("cgroup")?.flatten();
         let resctrl = plan.resctrl.as_ref().map(resctrl::Request::place).transpose().phase("cgroup")?;
@@ -118,21 +118,21 @@ impl Pieces {
             place.iter_mut().for_each(|place| place.belong_to(home));
             Record { resctrl, guest, ..intent(id, bundle, plan, place.clone()) }
         })?;
-        let mut pieces = Pieces { reserved: Some(reserved), cgroup: None, resctrl: None, guest: None };
+        let mut rollback = Rollback { reserved: Some(reserved), cgroup: None, resctrl: None, guest: None };
         log::trace!("id reserved");
         let make = |(request, place): (&cgroup::Request, _)| or_none(request, request.create(place));
-        pieces.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();
+        rollback.cgroup = plan.cgroup.as_ref().zip(place).map(make).transpose().phase("cgroup")?.flatten();
         if let (Some(request), Some(group)) = (&plan.resctrl, &record.resctrl) {
             request.make(group).phase("cgroup")?;
-            pieces.resctrl = Some(group.clone());
+            rollback.resctrl = Some(group.clone());
         }
         if let Some(guest) = &mut record.guest {
             // `delete` finds it by the record even if this fails half-way.
-            let half = pieces.guest.insert((guest.clone(), record.rootfs.clone()));
+            let half = rollback.guest.insert((guest.clone(), record.rootfs.clone()));
             guest.mount(&record.rootfs).phase("mounts")?;
             half.0 = guest.clone();
         }
-        Ok((pieces, record))
+        Ok((rollback, record))
     }
 
     pub(super) fn directory(&self) -> &Directory {
@@ -165,20 +165,20 @@ impl Pieces {
     }
 }
 
-impl Drop for Pieces {
+impl Drop for Rollback {
     fn drop(&mut self) {
         self.undo();
     }
 }
 
 /// Creates a container that waits for `start`.
-pub fn create(request: Request, store: &Store, protected: Protected) -> Result<()> {
+pub fn create(request: CreateRequest, store: &Store, protected: Protected) -> Result<()> {
     make(request, store, true, protected)?.keep();
     Ok(())
 }
 
 /// Creates and starts a container, and leaves it running.
-pub fn run_detached(request: Request, store: &Store, protected: Protected) -> Result<()> {
+pub fn run_detached(request: CreateRequest, store: &Store, protected: Protected) -> Result<()> {
     let has_socket = matches!(request.console, Console::Socket(_));
     let mut made = make(request, store, false, protected)?;
     if has_socket {
@@ -192,26 +192,27 @@ pub fn run_detached(request: Request, store: &Store, protected: Protected) -> Re
 
 /// Creates a container: with an exec fifo for `create`, without one for `run`. A failure undoes all steps in reverse order,
 /// by the drops of the guards; at last it runs poststop hooks, if other hooks have begun (runtime-spec 1.3, "Lifecycle").
-pub fn make(request: Request, store: &Store, gated: bool, _: Protected) -> Result<Made> {
-    let Request { id, bundle, plan, console, pid_file, pidfd_socket, notify } = request;
+pub fn make(request: CreateRequest, store: &Store, waits_for_start: bool, _: Protected) -> Result<Created> {
+    let CreateRequest { id, bundle, plan, console, pid_file, pidfd_socket, notify } = request;
     // Hooks must not inherit descriptors that the caller leaked.
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let (socket, controller) = open_console(console).phase("terminal")?;
     let handle = pidfd_socket.map(|path| console::connect(&path, console::TO_PIDFD)).transpose()?;
     store.ensure_free(&id)?;
-    let (pieces, record) = Pieces::make(&id, bundle.clone(), &plan, store)?;
-    let relay = notify.map(|outer| make_relay(pieces.directory(), outer, gated)).transpose()?.flatten();
-    let gate = gated.then(|| Gate::make(pieces.directory().path(), plan.seccomp.as_ref())).transpose()?;
+    let (rollback, record) = Rollback::make(&id, bundle.clone(), &plan, store)?;
+    let relay = notify.map(|outer| make_relay(rollback.directory(), outer, waits_for_start)).transpose()?.flatten();
+    let exec_fifo =
+        waits_for_start.then(|| ExecFifo::make(rollback.directory().path(), plan.seccomp.as_ref())).transpose()?;
     log::trace!("cgroup and exec fifo created");
     // First: the program has to see the final size of its terminal; and once it runs it is too late for an error about
     // the pid file.
-    let settle_first = controller.is_some() || (!gated && (pid_file.is_some() || handle.is_some()));
+    let publish_first = controller.is_some() || (!waits_for_start && (pid_file.is_some() || handle.is_some()));
     let hooks_record = record.clone();
-    let mut making = Making {
+    let mut making = CreateCallbacks {
         record: Record { process: Some(plan.kept.process.clone()), ..record },
         filter: plan.seccomp.as_ref().map(Program::to_bytes),
         memory_limit: plan.cgroup.as_ref().and_then(cgroup::Request::memory_limit),
-        pieces: &pieces,
+        rollback: &rollback,
         controller,
         handle,
         pid_file,
@@ -219,28 +220,28 @@ pub fn make(request: Request, store: &Store, gated: bool, _: Protected) -> Resul
         written: None,
         hooks_begun: false,
     };
-    let request = host::Request {
+    let request = host::CreateLaunch {
         plan,
         bundle: &bundle,
-        cgroup: pieces.cgroup.as_ref(),
-        gate,
+        cgroup: rollback.cgroup.as_ref(),
+        exec_fifo,
         console: socket,
-        settle_first,
+        publish_first,
         state: Box::new(move |status, pid| state::for_hooks(&hooks_record, status, Some(pid))),
     };
     let launched = host::create(request, &mut making);
-    let Making { record, terminal, written, hooks_begun, .. } = making;
+    let CreateCallbacks { record, terminal, written, hooks_begun, .. } = making;
     match launched {
         Ok(launched) => {
             if let Some(file) = written {
                 file.keep();
             }
-            Ok(Made { record, launched, terminal, relay, pieces })
+            Ok(Created { record, launched, terminal, relay, rollback })
         }
         Err(error) => {
             drop((written, terminal));
-            sweep(&record);
-            if pieces.remove() && hooks_begun {
+            remove_overlay_workdir(&record);
+            if rollback.remove() && hooks_begun {
                 delete::run_poststop(&record);
             }
             Err(error)
@@ -249,13 +250,13 @@ pub fn make(request: Request, store: &Store, gated: bool, _: Protected) -> Resul
 }
 
 /// The callbacks while init is started.
-struct Making<'a> {
+struct CreateCallbacks<'a> {
     record: Record,
     /// The seccomp filter to record.
     filter: Option<Vec<u8>>,
     /// Its memory limit in bytes.
     memory_limit: Option<u64>,
-    pieces: &'a Pieces,
+    rollback: &'a Rollback,
     /// Where its terminal comes from.
     controller: Option<OwnedFd>,
     /// Who gets the pidfd.
@@ -267,12 +268,12 @@ struct Making<'a> {
     hooks_begun: bool,
 }
 
-impl Attendant for Making<'_> {
+impl LaunchCallbacks for CreateCallbacks<'_> {
     /// Runs while the container's half mounts. The lock on the directory still means "creating".
     fn record(&mut self, pid: Pid) -> Result<()> {
         self.record.resctrl.as_ref().map_or(Ok(()), |group| group.add(pid)).phase("cgroup")?;
-        self.filter.take().map_or(Ok(()), |filter| self.pieces.directory().keep_seccomp(&filter))?;
-        let cgroup = self.pieces.cgroup.as_ref();
+        self.filter.take().map_or(Ok(()), |filter| self.rollback.directory().keep_seccomp(&filter))?;
+        let cgroup = self.rollback.cgroup.as_ref();
         cgroup.map_or(Ok(()), |cgroup| cgroup.await_scope(pid)).phase("cgroup")?;
         self.record.cgroup = cgroup.map(|cgroup| cgroup.location().clone());
         self.record_successor(pid)
@@ -282,14 +283,14 @@ impl Attendant for Making<'_> {
         // A child keeps its pid until it is reaped. If it is dead already, the handshake reports why.
         let pidfd = sys::pid::open(pid).with_context(|| format!("open a pidfd of init, process {pid}"))?;
         self.record.take_init(pid, pidfd.as_fd())?;
-        self.pieces.directory().write(&self.record)
+        self.rollback.directory().write(&self.record)
     }
 
-    fn begin_hooks(&mut self) {
+    fn hooks_begin(&mut self) {
         self.hooks_begun = true;
     }
 
-    fn settle(&mut self, pid: Pid) -> Result<()> {
+    fn publish(&mut self, pid: Pid) -> Result<()> {
         let attach = |socket: OwnedFd| Terminal::attach(console::receive(socket.as_fd())?);
         self.terminal = self.controller.take().map(attach).transpose()?;
         self.handle.take().map_or(Ok(()), |socket| send_pidfd(socket, false, pid))?;
@@ -297,19 +298,19 @@ impl Attendant for Making<'_> {
         Ok(())
     }
 
-    fn tell_agent(&mut self, pid: Pid, listener: BorrowedFd<'_>) -> Result<()> {
+    fn send_to_agent(&mut self, pid: Pid, listener: BorrowedFd<'_>) -> Result<()> {
         agent::tell(&self.record, ("creating", pid.as_raw()), pid, listener)
     }
 
     fn out_of_memory(&self, killed: bool) -> Option<Error> {
-        Handle::of(self.pieces.cgroup.as_ref()?.location()).out_of_memory(self.memory_limit, killed)
+        Handle::of(self.rollback.cgroup.as_ref()?.location()).out_of_memory(self.memory_limit, killed)
     }
 }
 
 /// The notify socket of the container; if it waits for `start`, that command opens the socket.
-fn make_relay(directory: &Directory, outer: OsString, gated: bool) -> Result<Option<Relay>> {
+fn make_relay(directory: &Directory, outer: OsString, waits_for_start: bool) -> Result<Option<Relay>> {
     notify::prepare(directory)?;
-    if gated { Ok(None) } else { Relay::listen(directory, &outer).map(Some) }
+    if waits_for_start { Ok(None) } else { Relay::listen(directory, &outer).map(Some) }
 }
 
 /// `None` if the container may run without a cgroup (rootless).
@@ -318,9 +319,9 @@ fn or_none<T>(request: &cgroup::Request, outcome: Result<T>) -> Result<Option<T>
 }
 
 /// Removes what the rootfs left on the host: the work directory of an overlay.
-pub(super) fn sweep(record: &Record) {
+pub(super) fn remove_overlay_workdir(record: &Record) {
     if let Some(overlay) = record.annotations.get(rootfs::OVERLAY) {
-        rootfs::sweep(overlay, &record.bundle, &record.id);
+        rootfs::remove_overlay_workdir(overlay, &record.bundle, &record.id);
     }
 }
 
@@ -342,7 +343,7 @@ fn intent(id: &Id, bundle: PathBuf, plan: &Plan, cgroup: Option<cgroup::Location
         device_rules: plan.cgroup.as_ref().map(cgroup::Request::device_rules),
         resctrl: None,
         guest: None,
-        namespaces: plan.namespaces.own_files().into_iter().map(str::to_owned).collect(),
+        namespaces: plan.namespaces.unshared().into_iter().map(str::to_owned).collect(),
         joined: plan.namespaces.joined_files().map(str::to_owned).collect(),
         own_pid_namespace: plan.namespaces.origin(ns::Flags::PID) == Origin::New,
         seccomp: plan.seccomp.is_some(),

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::cgroup::{Handle, Location};
 use crate::error::{Context, Error, Result, bail};
-use crate::hooks::{Stage, Surroundings};
+use crate::hooks::{HookContext, Stage};
 use crate::sys;
 
 use super::claim::Claim;
-use super::create::sweep;
+use super::create::remove_overlay_workdir;
 use super::record::Record;
 use super::salvage::Remains;
 use super::store::{Directory, Store};
@@ -82,7 +82,7 @@ pub fn destroy(container: Container) -> Result<()> {
     ended.and(cgroup).and(resctrl)?;
     log::trace!("cgroup removed");
     record.guest.as_ref().map_or(Ok(()), |guest| guest.take_off(&record.rootfs))?;
-    sweep(record);
+    remove_overlay_workdir(record);
     directory.remove()?;
     log::trace!("state removed");
     run_poststop(record);
@@ -103,8 +103,8 @@ pub(super) fn run_poststop(record: &Record) {
         return;
     }
     let state = state::for_hooks(record, Status::Stopped.word(), None);
-    let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
-    record.poststop.run_all(Stage::Poststop, &surroundings);
+    let hook_context = HookContext { state: &state, directory: Some(&record.bundle), ..HookContext::default() };
+    record.poststop.run_all(Stage::Poststop, &hook_context);
     log::trace!("poststop hooks run");
 }
 

@@ -12,8 +12,8 @@ use crate::cgroup::Handle;
 use crate::error::{Context, Error, Result, bail};
 use crate::launch::child::Join;
 use crate::launch::exec;
-use crate::launch::gate::Gate;
-use crate::launch::talk::{Attendant, Launched};
+use crate::launch::exec_fifo::ExecFifo;
+use crate::launch::handshake::{LaunchCallbacks, Launched};
 use crate::log::{regain_stderr, success};
 use crate::plan::INNER_CGROUP;
 use crate::process::Process;
@@ -31,7 +31,7 @@ use super::{Container, Status, agent};
 const FROZEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// The input of `exec`.
-pub struct Request {
+pub struct ExecRequest {
     /// The compiled process.
     pub process: Process,
     /// Where the terminal goes.
@@ -49,7 +49,7 @@ pub struct Request {
 }
 
 /// Runs the program; its exit code, or 0 at once when detached.
-pub fn exec(container: &Container, request: Request, _: Protected) -> Result<u8> {
+pub fn exec(container: &Container, request: ExecRequest, _: Protected) -> Result<u8> {
     let init = container.living_init()?;
     match init.as_ref().map_or_else(|| container.status(), |_| container.status_of_living())? {
         Status::Stopped => bail!("cannot exec in a stopped container: container not running"),
@@ -67,9 +67,9 @@ pub fn exec(container: &Container, request: Request, _: Protected) -> Result<u8>
     let (init_pid, init) = init.ok_or_else(|| Error::new("container not running"))?;
     log::trace!("container found");
     let waits_for_thaw = request.ignore_paused;
-    let mut entering = Entering { container, init_pid, controller, handle, terminal: None, waits_for_thaw };
-    let launched = launch(&mut entering, init, request.process, socket, request.cgroup.as_deref())?;
-    let terminal = entering.terminal;
+    let mut callbacks = ExecCallbacks { container, init_pid, controller, handle, terminal: None, waits_for_thaw };
+    let launched = launch(&mut callbacks, init, request.process, socket, request.cgroup.as_deref())?;
+    let terminal = callbacks.terminal;
     if has_socket {
         regain_stderr();
     }
@@ -95,7 +95,7 @@ pub fn exec(container: &Container, request: Request, _: Protected) -> Result<u8>
 }
 
 /// The callbacks while the process is started.
-struct Entering<'a> {
+struct ExecCallbacks<'a> {
     container: &'a Container,
     /// The container's init.
     init_pid: Pid,
@@ -108,20 +108,20 @@ struct Entering<'a> {
     waits_for_thaw: bool,
 }
 
-impl Attendant for Entering<'_> {
-    fn settle(&mut self, pid: Pid) -> Result<()> {
+impl LaunchCallbacks for ExecCallbacks<'_> {
+    fn publish(&mut self, pid: Pid) -> Result<()> {
         let attach = |socket: OwnedFd| Terminal::attach(console::receive(socket.as_fd())?);
         self.terminal = self.controller.take().map(attach).transpose()?;
         self.handle.take().map_or(Ok(()), |socket| send_pidfd(socket, true, pid))
     }
 
-    fn tell_agent(&mut self, pid: Pid, listener: BorrowedFd<'_>) -> Result<()> {
-        let shut = Gate::is_shut(self.container.directory.path())?;
+    fn send_to_agent(&mut self, pid: Pid, listener: BorrowedFd<'_>) -> Result<()> {
+        let shut = ExecFifo::is_waiting(self.container.directory.path())?;
         let status = if shut { Status::Created } else { Status::Running };
         agent::tell(&self.container.record, (status.word(), self.init_pid.as_raw()), pid, listener)
     }
 
-    fn gives_up(&self, waited: Duration) -> Option<Error> {
+    fn wait_error(&self, waited: Duration) -> Option<Error> {
         let frozen = || matches!(self.container.status(), Ok(Status::Paused));
         if waited < FROZEN_LIMIT || self.waits_for_thaw || !frozen() {
             return None;
@@ -134,13 +134,13 @@ impl Attendant for Entering<'_> {
 }
 
 fn launch(
-    entering: &mut Entering<'_>,
+    callbacks: &mut ExecCallbacks<'_>,
     init: OwnedFd,
     process: Process,
     socket: Option<OwnedFd>,
     below: Option<&Path>,
 ) -> Result<Launched> {
-    let (container, pid) = (entering.container, entering.init_pid);
+    let (container, pid) = (callbacks.container, callbacks.init_pid);
     let record = &container.record;
     let all = record.kinds();
     let filter = || container.directory.seccomp().and_then(|bytes| Program::from_bytes(&bytes));
@@ -153,7 +153,7 @@ fn launch(
     }
     let unit = record.cgroup.as_ref().filter(|cgroup| cgroup.unit().is_some()).map(Handle::of);
     let attach = unit.map(|unit| move |process| unit.attach(process, pid, below));
-    let request = exec::Request {
+    let request = exec::ExecLaunch {
         join: Join { init, kinds: all & !ns::Flags::PID, root: root_to_enter(container, all)? },
         own_pid_namespace: all.contains(ns::Flags::PID),
         user_namespace_of: (all.contains(ns::Flags::USER)).then_some(pid),
@@ -163,9 +163,9 @@ fn launch(
         attach: attach.as_ref().map(|attach| attach as &dyn Fn(Pid) -> Result<()>),
         console: socket,
         seccomp,
-        settle_first: entering.controller.is_some() || entering.handle.is_some(),
+        publish_first: callbacks.controller.is_some() || callbacks.handle.is_some(),
     };
-    exec::exec(request, entering)
+    exec::exec(request, callbacks)
 }
 
 /// The container's root, which a mount namespace would have as its own: without one it is for each process to change to.

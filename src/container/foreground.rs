@@ -4,16 +4,16 @@ use std::os::fd::AsFd;
 
 use crate::error::{Context, Result};
 use crate::log::{regain_stderr, success};
-use crate::process::foreground::{Aside, Foreground};
+use crate::process::foreground::{ExtraSource, Foreground};
 use crate::selfexe::Protected;
 use crate::sys;
 
-use super::create::{Request, make};
+use super::create::{CreateRequest, make};
 use super::store::Store;
 use super::{delete, start};
 
 /// Runs a container to its end; its exit code.
-pub fn run(request: Request, store: &Store, keep: bool, protected: Protected) -> Result<u8> {
+pub fn run(request: CreateRequest, store: &Store, keep: bool, protected: Protected) -> Result<u8> {
     let foreground = Foreground::block_signals().context("block signals")?;
     let mut made = make(request, store, false, protected)?;
     success();
@@ -26,7 +26,7 @@ pub fn run(request: Request, store: &Store, keep: bool, protected: Protected) ->
     };
     // This process is then the main process of the service, and exits as the container does.
     let mut tell = relay.as_ref().map(|relay| || relay.turn(std::process::id() as i32));
-    let aside = relay.as_ref().zip(tell.as_mut()).map(|(relay, act)| Aside { fd: relay.fd(), act });
+    let aside = relay.as_ref().zip(tell.as_mut()).map(|(relay, act)| ExtraSource { fd: relay.fd(), act });
     let wait = || foreground.run(pid, pidfd.as_fd(), terminal, forward, aside).context("wait for the container");
     match start::after(&container).and_then(|()| wait()) {
         Ok(ended) => {

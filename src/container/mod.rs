@@ -32,7 +32,7 @@ use nix::unistd::Pid;
 
 use crate::cgroup::Handle;
 use crate::error::{Context, Error, Result};
-use crate::launch::gate::Gate;
+use crate::launch::exec_fifo::ExecFifo;
 use crate::sys;
 
 use record::Record;
@@ -96,7 +96,7 @@ impl Container {
         if self.is_frozen() {
             return Ok(Status::Paused);
         }
-        Ok(if Gate::is_shut(self.directory.path())? { Status::Created } else { Status::Running })
+        Ok(if ExecFifo::is_waiting(self.directory.path())? { Status::Created } else { Status::Running })
     }
 
     /// Whether the container's own cgroup is frozen; a cgroup that just vanished is not.

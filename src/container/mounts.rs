@@ -12,7 +12,7 @@ use oci_spec::runtime::{self as spec, Mount};
 use super::{Container, Status};
 use crate::error::{Context, Error, Result, bail};
 use crate::host;
-use crate::launch::beside;
+use crate::launch::ns_helper;
 use crate::namespaces::user::Ids;
 use crate::rootfs::{Additions, HostHandles, Isolation, Namespaces, Removals, Shown};
 use crate::selfexe::Protected;
@@ -20,7 +20,7 @@ use crate::sys::{self, Errno, ns};
 
 /// Mounts all of the list in the container, or nothing. Relative sources start at the bundle.
 pub fn add(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
-    let place = Place::of(container)?;
+    let place = ContainerNamespaces::of(container)?;
     let isolation = |flag| if place.kinds.contains(flag) { Isolation::Joined } else { Isolation::None };
     let namespaces = Namespaces {
         mount: isolation(ns::Flags::MOUNT),
@@ -50,13 +50,13 @@ pub fn add(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
 
 /// Unmounts what is mounted at the destinations of the list.
 pub fn remove(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
-    let place = Place::of(container)?;
+    let place = ContainerNamespaces::of(container)?;
     let removals = Removals::plan(list)?;
     place.act(|outside| removals.apply(&outside)).phase("mounts")
 }
 
 /// The namespaces of a running container.
-struct Place {
+struct ContainerNamespaces {
     init: OwnedFd,
     /// Those that are not the host's.
     kinds: ns::Flags,
@@ -70,8 +70,8 @@ struct Place {
     instead: Ids,
 }
 
-impl Place {
-    fn of(container: &Container) -> Result<Place> {
+impl ContainerNamespaces {
+    fn of(container: &Container) -> Result<ContainerNamespaces> {
         match container.status()? {
             Status::Created | Status::Running | Status::Paused => {}
             Status::Stopped | Status::Creating => bail!("container not running"),
@@ -98,7 +98,7 @@ impl Place {
         let owns_network = user.as_ref().zip(network).is_some_and(|(user, network)| owns(user, &network));
         let user_of = |process: &spec::Process| (process.user().uid(), process.user().gid());
         let instead = container.record.process.as_ref().map_or((0, 0), user_of);
-        Ok(Place { init, kinds, user, processes, owns_network, instead })
+        Ok(ContainerNamespaces { init, kinds, user, processes, owns_network, instead })
     }
 
     fn init(&self) -> BorrowedFd<'_> {
@@ -112,7 +112,7 @@ impl Place {
         pack: impl FnOnce() -> Result<T>,
         work: impl FnOnce(T) -> Result<Vec<OwnedFd>>,
     ) -> Result<Vec<OwnedFd>> {
-        beside::inside(self.init(), self.kinds & !ns::Flags::PID, self.instead, pack, work)
+        ns_helper::run(self.init(), self.kinds & !ns::Flags::PID, self.instead, pack, work)
     }
 
     /// Does something that gives nothing back.

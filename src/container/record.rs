@@ -15,7 +15,7 @@ use crate::hooks::Hooks;
 use crate::namespaces::KINDS;
 use crate::resctrl;
 use crate::rootfs::Guest;
-use crate::seccomp::Listener;
+use crate::seccomp::Agent;
 use crate::sys::{self, ns};
 
 fn identity(pid: Pid, pidfd: BorrowedFd<'_>) -> Result<Option<u64>> {
@@ -78,7 +78,7 @@ pub struct Record {
     pub seccomp: bool,
     /// The agent that answers the calls that the filter notifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seccomp_agent: Option<Listener>,
+    pub seccomp_agent: Option<Agent>,
     /// The config's `process`, the base of an exec; `None` in an intent.
     pub process: Option<spec::Process>,
     /// The config's `linux.personality`, for execs.
@@ -170,7 +170,7 @@ impl Record {
 
     /// The namespaces that are not the host's.
     pub fn kinds(&self) -> ns::Flags {
-        let own = KINDS.iter().filter(|kind| self.namespaces.iter().any(|file| file == kind.file));
+        let own = KINDS.iter().filter(|kind| self.namespaces.iter().any(|file| file == kind.proc_name));
         own.fold(ns::Flags::empty(), |flags, kind| flags | kind.flag)
     }
 }

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 use crate::cgroup::Location;
-use crate::checkpoint::{self, Criu, Kind, Notification, PRE_RESUME, Surroundings, mounts, restore};
+use crate::checkpoint::{self, Criu, CriuContext, Notification, PRE_RESUME, RequestType, mounts, restore};
 use crate::error::{Context, Error, Result, ensure};
-use crate::hooks::{Stage, Surroundings as HookSurroundings};
+use crate::hooks::{HookContext, Stage};
 use crate::input;
-use crate::namespaces::{Entry, Origin};
+use crate::namespaces::{JoinedNamespace, Origin};
 use crate::plan::Plan;
 use crate::plan::annotations::CRIU_OPTIONS;
 use crate::process::foreground::{Foreground, Terminal};
@@ -23,7 +23,7 @@ use crate::seccomp::Program;
 use crate::sys::{self, Errno, ns};
 
 use super::checkpoint::{DESCRIPTORS, config_file, make as make_directory};
-use super::create::{Console, PidFile, Pieces};
+use super::create::{Console, PidFile, Rollback};
 use super::id::Id;
 use super::record::Record;
 use super::store::Store;
@@ -31,7 +31,7 @@ use super::{Container, delete, start, state};
 use verify::{Expected, tree};
 
 /// The input of `restore`.
-pub struct Request {
+pub struct RestoreRequest {
     /// The container's id.
     pub id: Id,
     /// Absolute.
@@ -57,13 +57,13 @@ const CRIU_ROOT: &str = "criu-root";
 const DEATH_MS: u16 = 10_000;
 
 /// Restores a container, and leaves it running.
-pub fn detached(request: Request, store: &Store) -> Result<()> {
+pub fn detached(request: RestoreRequest, store: &Store) -> Result<()> {
     let (container, _, _) = make(request, store)?;
     start::after_or_destroy(container).map(drop)
 }
 
 /// Restores a container, and waits for its end; its exit code.
-pub fn foreground(request: Request, store: &Store) -> Result<u8> {
+pub fn foreground(request: RestoreRequest, store: &Store) -> Result<u8> {
     let foreground = Foreground::block_signals().context("block signals")?;
     let (container, pidfd, terminal) = make(request, store)?;
     let forward = |signal: i32| {
@@ -79,7 +79,7 @@ pub fn foreground(request: Request, store: &Store) -> Result<u8> {
 }
 
 /// Makes the container. A failure undoes all steps.
-fn make(mut request: Request, store: &Store) -> Result<(Container, OwnedFd, Option<Terminal>)> {
+fn make(mut request: RestoreRequest, store: &Store) -> Result<(Container, OwnedFd, Option<Terminal>)> {
     sys::fd::close_on_exec_from(3).context("mark inherited descriptors close-on-exec")?;
     let program = checkpoint::find()?;
     refuse(&request.plan)?;
@@ -99,12 +99,12 @@ fn make(mut request: Request, store: &Store) -> Result<(Container, OwnedFd, Opti
     let (restored, sources) = rootfs.prepare_restore(request.plan.process.may_mount()).phase("mounts")?;
     let masked: Vec<String> = rootfs.masked().collect();
     let entries = request.plan.namespaces.open().phase("namespaces")?;
-    let (pieces, record) = Pieces::make(&request.id, request.bundle.clone(), &request.plan, store)?;
-    let facts = facts(&request, &pieces, sources, masked, &entries)?;
-    let mut making = Making {
+    let (rollback, record) = Rollback::make(&request.id, request.bundle.clone(), &request.plan, store)?;
+    let facts = facts(&request, &rollback, sources, masked, &entries)?;
+    let mut making = Restore {
         record: Record { process: Some(request.plan.kept.process.clone()), ..record },
         request: &request,
-        pieces: &pieces,
+        rollback: &rollback,
         restored: &restored,
         entries: &entries,
         socket,
@@ -114,17 +114,17 @@ fn make(mut request: Request, store: &Store) -> Result<(Container, OwnedFd, Opti
         hooks_begun: false,
     };
     let outcome = making.restore(&program, facts, &work_path);
-    let Making { record, terminal, written, hooks_begun, .. } = making;
+    let Restore { record, terminal, written, hooks_begun, .. } = making;
     match outcome {
         Ok(pidfd) => {
             if let Some(file) = written {
                 file.keep();
             }
-            Ok((Container { directory: pieces.keep(), record }, pidfd, terminal))
+            Ok((Container { directory: rollback.keep(), record }, pidfd, terminal))
         }
         Err(error) => {
             drop((written, terminal));
-            if pieces.remove() && hooks_begun {
+            if rollback.remove() && hooks_begun {
                 delete::run_poststop(&record);
             }
             Err(error)
@@ -157,20 +157,20 @@ fn refuse(plan: &Plan) -> Result<()> {
 }
 
 fn facts(
-    request: &Request,
-    pieces: &Pieces,
+    request: &RestoreRequest,
+    rollback: &Rollback,
     sources: Vec<(String, PathBuf)>,
     masked: Vec<String>,
-    entries: &[Entry],
-) -> Result<restore::Facts> {
+    entries: &[JoinedNamespace],
+) -> Result<restore::RestoreFacts> {
     let make = |name: &str| {
-        let path = pieces.directory().file(name);
+        let path = rollback.directory().file(name);
         fs::create_dir(&path).with_context(|| format!("make the directory {}", path.display()))?;
         Ok::<PathBuf, Error>(path)
     };
-    let path_of = |entry: &Entry| {
+    let path_of = |entry: &JoinedNamespace| {
         let path = request.plan.namespaces.joined_path(entry.kind).map(Path::to_owned).unwrap_or_default();
-        (entry.kind.file, path, entry.fd.as_raw_fd())
+        (entry.kind.proc_name, path, entry.fd.as_raw_fd())
     };
     // The standard streams of this process become those of the container.
     let (directories, files) = masked.into_iter().partition(|path| Path::new(path).is_dir());
@@ -181,9 +181,9 @@ fn facts(
         Err(error) if error.errno() == Some(Errno::ENOENT) => Vec::new(),
         Err(error) => return Err(error.context(format!("read {}", descriptors.display()))),
     };
-    Ok(restore::Facts {
+    Ok(restore::RestoreFacts {
         root: make(CRIU_ROOT)?,
-        cgroup: pieces.cgroup.as_ref().map(|cgroup| cgroup.location().to_string()),
+        cgroup: rollback.cgroup.as_ref().map(|cgroup| cgroup.location().to_string()),
         mounts: sources,
         masked_files: files,
         masked_directories: directories,
@@ -203,12 +203,12 @@ fn has_network(images: &Path) -> Result<bool> {
 }
 
 /// A container that is being restored.
-struct Making<'a> {
+struct Restore<'a> {
     record: Record,
-    request: &'a Request,
-    pieces: &'a Pieces,
+    request: &'a RestoreRequest,
+    rollback: &'a Rollback,
     restored: &'a Restored,
-    entries: &'a [Entry],
+    entries: &'a [JoinedNamespace],
     /// Who gets the terminal.
     socket: Option<OwnedFd>,
     /// The first process, once it is there.
@@ -219,12 +219,12 @@ struct Making<'a> {
     hooks_begun: bool,
 }
 
-impl Making<'_> {
+impl Restore<'_> {
     /// Has CRIU restore it, and returns the pidfd of init. A failure kills every process.
-    fn restore(&mut self, program: &Path, facts: restore::Facts, work: &Path) -> Result<OwnedFd> {
+    fn restore(&mut self, program: &Path, facts: restore::RestoreFacts, work: &Path) -> Result<OwnedFd> {
         let outcome = self.ask(program, facts, work);
         // It is empty here: the mount is only in CRIU's mount namespace.
-        let _ = fs::remove_dir(self.pieces.directory().file(CRIU_ROOT));
+        let _ = fs::remove_dir(self.rollback.directory().file(CRIU_ROOT));
         if outcome.is_err() {
             self.end();
         }
@@ -232,17 +232,17 @@ impl Making<'_> {
         self.init.take().ok_or_else(|| Error::new("criu reported no process"))
     }
 
-    fn ask(&mut self, program: &Path, facts: restore::Facts, work: &Path) -> Result<()> {
+    fn ask(&mut self, program: &Path, facts: restore::RestoreFacts, work: &Path) -> Result<()> {
         let filter = self.request.plan.seccomp.as_ref().map(Program::to_bytes);
-        filter.map_or(Ok(()), |filter| self.pieces.directory().keep_seccomp(&filter))?;
-        let cgroup = self.pieces.cgroup.as_ref();
+        filter.map_or(Ok(()), |filter| self.rollback.directory().keep_seccomp(&filter))?;
+        let cgroup = self.rollback.cgroup.as_ref();
         let (mut criu, options) = self.start(program, facts, work)?;
         let gathered = cgroup.map_or(Ok(()), |cgroup| {
             cgroup.request_scope(criu.pid())?;
             cgroup.await_scope(criu.pid())
         });
         let outcome = gathered.phase("cgroup").and_then(|()| self.limit()).map_err(checkpoint::Failure::from);
-        let outcome = outcome.and_then(|()| criu.ask(Kind::Restore, &options, &mut |told| self.notified(told)));
+        let outcome = outcome.and_then(|()| criu.ask(RequestType::Restore, &options, &mut |told| self.notified(told)));
         match &outcome {
             Err(failure) if failure.step.as_deref() == Some(PRE_RESUME) => {
                 // Init ends only when all others are reaped; CRIU, their tracer, does not reap them.
@@ -251,14 +251,21 @@ impl Making<'_> {
             }
             _ => criu.finish(),
         }
-        outcome.map(drop).map_err(|failure| checkpoint::explain(Kind::Restore, failure, &work.join(restore::LOG)))
+        outcome
+            .map(drop)
+            .map_err(|failure| checkpoint::explain(RequestType::Restore, failure, &work.join(restore::LOG)))
     }
 
     /// Starts CRIU in its own mount namespace, with the descriptors that it needs.
-    fn start(&self, program: &Path, facts: restore::Facts, work: &Path) -> Result<(Criu, checkpoint::Options)> {
+    fn start(
+        &self,
+        program: &Path,
+        facts: restore::RestoreFacts,
+        work: &Path,
+    ) -> Result<(Criu, checkpoint::RpcOptions)> {
         let root = &self.request.plan.root_path;
         let pass: Vec<BorrowedFd<'_>> = self.entries.iter().map(|entry| entry.fd.as_fd()).collect();
-        let cgroup = self.pieces.cgroup.as_ref();
+        let cgroup = self.rollback.cgroup.as_ref();
         let procs = cgroup.filter(|cgroup| !cgroup.is_unit()).map(|cgroup| procs(cgroup.location())).transpose()?;
         // Before any process of the container exists.
         self.limit_early()?;
@@ -268,20 +275,20 @@ impl Making<'_> {
         let (images, work) = (open(&self.request.image_path)?, open(work)?);
         let options = restore::request(&self.request.flags, facts, images.as_raw_fd(), work.as_raw_fd())?;
         let directories = vec![images, work];
-        let criu = Criu::start(program, Surroundings { pass: &pass, streams: true, procs, directories });
+        let criu = Criu::start(program, CriuContext { pass: &pass, streams: true, procs, directories });
         private.leave().context("return to the mount namespace of the host")?;
         Ok((criu.phase("criu")?, options))
     }
 
     /// Limits of a cgroup that is there.
     fn limit_early(&self) -> Result<()> {
-        let ours = self.pieces.cgroup.as_ref().is_some_and(|cgroup| !cgroup.is_unit());
+        let ours = self.rollback.cgroup.as_ref().is_some_and(|cgroup| !cgroup.is_unit());
         if ours { self.limit() } else { Ok(()) }
     }
 
     /// Limits and device rules.
     fn limit(&self) -> Result<()> {
-        let (Some(cgroup), Some(request)) = (&self.pieces.cgroup, &self.request.plan.cgroup) else { return Ok(()) };
+        let (Some(cgroup), Some(request)) = (&self.rollback.cgroup, &self.request.plan.cgroup) else { return Ok(()) };
         cgroup.apply(request).phase("cgroup")
     }
 
@@ -304,9 +311,9 @@ impl Making<'_> {
         let pidfd = sys::pid::open(pid).with_context(|| format!("open a pidfd of init, process {pid}"))?;
         let pidfd = self.init.insert(pidfd);
         self.record.take_init(pid, pidfd.as_fd())?;
-        self.record.cgroup = self.pieces.cgroup.as_ref().map(|cgroup| cgroup.location().clone());
+        self.record.cgroup = self.rollback.cgroup.as_ref().map(|cgroup| cgroup.location().clone());
         self.record.resctrl.as_ref().map_or(Ok(()), |group| group.add(pid)).phase("cgroup")?;
-        self.pieces.directory().write(&self.record)
+        self.rollback.directory().write(&self.record)
     }
 
     fn run_hooks(&mut self) -> Result<()> {
@@ -317,7 +324,7 @@ impl Making<'_> {
         self.hooks_begun = true;
         let state = state::for_hooks(&self.record, "creating", Some(self.record.pid));
         let directory = Some(self.request.bundle.as_path());
-        let surroundings = HookSurroundings { state: &state, directory, ..HookSurroundings::default() };
+        let surroundings = HookContext { state: &state, directory, ..HookContext::default() };
         hooks.prestart.run(Stage::Prestart, &surroundings).phase("prestart")?;
         hooks.create_runtime.run(Stage::CreateRuntime, &surroundings).phase("createRuntime")
     }
@@ -339,7 +346,7 @@ impl Making<'_> {
         let init = Pid::from_raw(self.record.pid);
         // What the images say of cgroups that were there may have been restored, too.
         self.limit()?;
-        let cgroup = self.pieces.cgroup.as_ref().map(|cgroup| cgroup.location());
+        let cgroup = self.rollback.cgroup.as_ref().map(|cgroup| cgroup.location());
         Expected { plan: &self.request.plan, entries: self.entries, cgroup }.verify(init)?;
         let table = format!("/proc/{init}/mountinfo");
         let table = fs::read_to_string(&table).with_context(|| format!("read {table}"))?;

@@ -15,7 +15,7 @@ const KNOWN: [(&str, &str); 7] = [
 ];
 
 /// A state root and whose it is.
-pub struct Known {
+pub struct KnownRoot {
     /// The directory, which is there.
     pub path: PathBuf,
     /// Whose it is.
@@ -23,9 +23,9 @@ pub struct Known {
 }
 
 /// All that are there and may be looked into.
-pub fn known() -> Vec<Known> {
+pub fn known() -> Vec<KnownRoot> {
     let there = |&(pattern, whose): &(&str, &'static str)| {
-        expand(Path::new(pattern)).into_iter().map(move |path| Known { path, whose })
+        expand(Path::new(pattern)).into_iter().map(move |path| KnownRoot { path, whose })
     };
     KNOWN.iter().flat_map(there).collect()
 }
@@ -50,7 +50,7 @@ pub fn advice(id: &str, root: &Path) -> String {
     const SHORT: usize = 4;
     let real = root.canonicalize().unwrap_or_else(|_| root.to_owned());
     let elsewhere = known().into_iter().filter(|known| known.path.canonicalize().is_ok_and(|path| path != real));
-    let has = |known: &Known| {
+    let has = |known: &KnownRoot| {
         let entries = fs::read_dir(&known.path).into_iter().flatten().flatten();
         let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.retain(|name| name == id || (id.len() >= SHORT && name.starts_with(id)));

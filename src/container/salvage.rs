@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::cgroup::{self, Handle, Location};
 use crate::error::Result;
-use crate::launch::gate::Gate;
+use crate::launch::exec_fifo::ExecFifo;
 use crate::sys;
 
 use super::Container;
@@ -68,13 +68,13 @@ impl Remains {
 
 /// The process that waits at the exec fifo of a container, and its start time: the only trace without a cgroup.
 fn waiting_at(directory: &Path) -> Option<(Pid, u64)> {
-    let gate = fs::metadata(Gate::path(directory)).ok().map(|meta| (meta.dev(), meta.ino()))?;
+    let exec_fifo = fs::metadata(ExecFifo::path(directory)).ok().map(|meta| (meta.dev(), meta.ino()))?;
     let holds = |pid: &Pid| {
         let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         fds.map(|fd| fd.path()).any(|fd| {
             // A process that has it open for writing is a `start`, proc_pid_fd(5).
             let reads = fs::symlink_metadata(&fd).is_ok_and(|link| link.mode() & 0o200 == 0);
-            reads && fs::metadata(&fd).is_ok_and(|meta| (meta.dev(), meta.ino()) == gate)
+            reads && fs::metadata(&fd).is_ok_and(|meta| (meta.dev(), meta.ino()) == exec_fifo)
         })
     };
     super::members::everybody().ok()?.into_iter().find_map(|pid| {

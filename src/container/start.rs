@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Result, bail};
-use crate::hooks::{Stage, Surroundings};
-use crate::launch::gate::Gate;
+use crate::hooks::{HookContext, Stage};
+use crate::launch::exec_fifo::ExecFifo;
 
 use super::notify::{self, Relay};
 use super::store::Store;
@@ -35,7 +35,7 @@ pub fn start(store: &Store, id: &str, notify: Option<&OsStr>) -> Result<()> {
     let relay = notify.map(|outer| Relay::listen(&container.directory, outer)).transpose()?;
     // Before init may end: later its pid could be that of another process.
     let init = relay.is_some().then(|| container.init()).transpose()?;
-    Gate::open(container.directory.path()).phase("start")?;
+    ExecFifo::open(container.directory.path()).phase("start")?;
     log::trace!("program runs");
     after_or_destroy(container)?;
     let (Some(relay), Some((pid, pidfd))) = (relay, init) else { return Ok(()) };
@@ -70,8 +70,8 @@ pub fn after(container: &Container) -> Result<()> {
         return Ok(());
     }
     let state = state::for_hooks(record, Status::Running.word(), Some(record.pid));
-    let surroundings = Surroundings { state: &state, directory: Some(&record.bundle), ..Surroundings::default() };
-    record.poststart.run(Stage::Poststart, &surroundings).phase("poststart")?;
+    let hook_context = HookContext { state: &state, directory: Some(&record.bundle), ..HookContext::default() };
+    record.poststart.run(Stage::Poststart, &hook_context).phase("poststart")?;
     log::trace!("poststart hooks run");
     Ok(())
 }

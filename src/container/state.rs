@@ -18,7 +18,7 @@ use super::{Container, Status};
 /// The spec's "State".
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct State<'a> {
+pub struct StateDocument<'a> {
     oci_version: &'a str,
     id: &'a str,
     status: &'a str,
@@ -28,10 +28,10 @@ pub struct State<'a> {
     annotations: &'a BTreeMap<String, String>,
 }
 
-impl<'a> State<'a> {
+impl<'a> StateDocument<'a> {
     /// The recorded members, and the derived ones.
-    pub fn of(record: &'a Record, status: &'a str, pid: Option<i32>) -> State<'a> {
-        State {
+    pub fn of(record: &'a Record, status: &'a str, pid: Option<i32>) -> StateDocument<'a> {
+        StateDocument {
             oci_version: &record.oci_version,
             id: &record.id,
             status,
@@ -42,9 +42,9 @@ impl<'a> State<'a> {
     }
 }
 
-/// The [`State`] for hooks: one line of JSON.
+/// The [`StateDocument`] for hooks: one line of JSON.
 pub fn for_hooks(record: &Record, status: &str, pid: Option<i32>) -> Vec<u8> {
-    serde_json::to_vec(&State::of(record, status, pid)).expect("strings and numbers always serialize")
+    serde_json::to_vec(&StateDocument::of(record, status, pid)).expect("strings and numbers always serialize")
 }
 
 /// What `state` and `list` print, with the keys and their order as runc has them.

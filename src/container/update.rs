@@ -10,7 +10,7 @@ use super::{Container, Status};
 
 /// The limits to change.
 #[derive(Default)]
-pub struct Request {
+pub struct UpdateRequest {
     /// As in `linux.resources`; what is not named stays.
     pub resources: LinuxResources,
     /// As in `linux.intelRdt`, for a container that has it.
@@ -19,7 +19,7 @@ pub struct Request {
 
 /// Changes limits, and device rules if they differ, of a created, running or paused container. It needs no freeze, since a
 /// device program is replaced in one step; a paused one stays paused.
-pub fn update(container: &Container, request: &Request) -> Result<()> {
+pub fn update(container: &Container, request: &UpdateRequest) -> Result<()> {
     match container.status()? {
         Status::Created | Status::Running | Status::Paused => {}
         Status::Stopped | Status::Creating => bail!("container not running"),

@@ -5,24 +5,24 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::stat::fstat;
 
 use crate::error::{Context, Result};
-use crate::hooks::{Hooks, Stage, Surroundings};
+use crate::hooks::{HookContext, Hooks, Stage};
 use crate::namespaces::sysctl::Sysctls;
 use crate::namespaces::time::{Offsets, OwnProc};
 use crate::namespaces::user::Ids;
-use crate::namespaces::{self, Entry, uts};
+use crate::namespaces::{self, JoinedNamespace, uts};
 use crate::process::{self, Process};
 use crate::rootfs::{OpenIn, Opened};
 use crate::sys::procfs::Procfs;
 use crate::sys::{self, ns};
 
-use super::child::{become_non_dumpable, become_root, end_with_host, hand_over, open_terminal};
+use super::child::{become_non_dumpable, become_root, open_terminal, send_terminal, set_pdeathsig_of_runtime};
 use super::fork::{self, joins};
-use super::wire::{Message, Wire};
+use super::sync::{Message, SyncSocket};
 
 /// A container to build.
 pub struct Build {
     /// The namespaces of the process that it is built around.
-    pub namespaces: Entering,
+    pub namespaces: PendingNamespaces,
     /// Clocks of a new time namespace.
     pub offsets: Option<Offsets>,
     /// Whether the host moves network devices.
@@ -31,7 +31,7 @@ pub struct Build {
     /// starts there.
     pub unit: Option<ns::Flags>,
     /// Namespaces that root of the user namespace unshares.
-    pub late_namespaces: ns::Flags,
+    pub root_made_namespaces: ns::Flags,
     /// The root filesystem.
     pub rootfs: Opened,
     /// Which process opens the sources of mounts: this one where the runtime has no power over the host's mounts.
@@ -49,10 +49,10 @@ pub struct Build {
 }
 
 /// The namespaces that a process joins or unshares after the clone.
-pub struct Entering {
+pub struct PendingNamespaces {
     /// Those to join. With a pid namespace among them this is an intermediate process: it stays outside of that namespace
     /// and unshares all new ones itself.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<JoinedNamespace>,
     /// The new ones.
     pub new: ns::Flags,
     /// Whether a user namespace is joined: then the clocks are set before the change to its root.
@@ -61,7 +61,7 @@ pub struct Entering {
     pub instead: Ids,
 }
 
-impl Entering {
+impl PendingNamespaces {
     /// Whether the process is outside of the pid namespace that is joined.
     pub fn is_outside(&self) -> bool {
         joins(&self.entries, ns::Flags::PID)
@@ -79,8 +79,8 @@ impl Entering {
         let late = offsets.filter(|_| !self.joins_user);
         // Before a mount namespace is joined, where /proc may be anything.
         let own = late.map(|_| OwnProc::open()).transpose()?;
-        if chooses_early(&self.entries, self.new)? {
-            self.choose_pid_namespace()?;
+        if joins_pid_first(&self.entries, self.new)? {
+            self.set_pid_namespace_of_children()?;
         }
         let exposed = !self.entries.is_empty() && !self.has_new_user();
         if exposed && !outside {
@@ -92,7 +92,7 @@ impl Entering {
         fork::enter(&self.entries, offsets.filter(|_| self.joins_user), self.instead)?;
         if joins(&self.entries, ns::Flags::USER) {
             // The kernel cleared it with the change of ids (PR_SET_PDEATHSIG(2const)).
-            end_with_host()?;
+            set_pdeathsig_of_runtime()?;
         }
         if outside && !self.new.is_empty() {
             sys::clone::unshare(self.new).context("unshare namespaces")?;
@@ -104,8 +104,8 @@ impl Entering {
     }
 
     /// Makes the pid namespace that is joined that of future children, setns(2).
-    pub fn choose_pid_namespace(&self) -> Result<()> {
-        namespaces::choose_pid_namespace(&self.entries)
+    pub fn set_pid_namespace_of_children(&self) -> Result<()> {
+        namespaces::set_pid_namespace_of_children(&self.entries)
     }
 }
 
@@ -116,18 +116,18 @@ impl Build {
         process: &mut Process,
         console: Option<OwnedFd>,
         state: &dyn Fn(&'static str, i32) -> Vec<u8>,
-        wire: &Wire,
+        sync: &SyncSocket,
     ) -> Result<Option<Procfs>> {
         let wanted = !self.sysctls.is_empty() || process.needs_proc();
         // A procfs shows the pid namespace of its maker, who needs CAP_SYS_ADMIN in the user namespace that owns it.
         let outside = self.namespaces.is_outside();
         if outside {
             // Before the change of ids: afterwards this process does not own its /proc files.
-            process.adopt(nix::unistd::getpid()).phase("process")?;
+            process.apply_from_parent(nix::unistd::getpid()).phase("process")?;
         }
-        let early_choice = chooses_early(&self.namespaces.entries, self.namespaces.new).phase("namespaces")?;
+        let joined_pid_first = joins_pid_first(&self.namespaces.entries, self.namespaces.new).phase("namespaces")?;
         let early = if wanted && outside { Procfs::open().ok() } else { None };
-        self.enter_namespaces(wire).phase("namespaces")?;
+        self.enter_namespaces(sync).phase("namespaces")?;
         ::log::trace!("namespaces entered");
         // While the host's /proc is still mounted: otherwise the kernel refuses a procfs to a user namespace.
         let procfs = match early {
@@ -138,17 +138,17 @@ impl Build {
         self.rootfs.set_propagation().phase("mounts")?;
         ::log::trace!("mount propagation set");
         let unit = self.unit.take();
-        self.rootfs.mount(unit.map(|namespace| move || enter_unit(wire, namespace))).phase("mounts")?;
+        self.rootfs.mount(unit.map(|namespace| move || enter_unit(sync, namespace))).phase("mounts")?;
         ::log::trace!("mounts and devices created");
-        self.run_early_hooks(state, wire)?;
-        if !early_choice {
+        self.run_early_hooks(state, sync)?;
+        if !joined_pid_first {
             // Late: only the last clone is to be born there.
-            self.namespaces.choose_pid_namespace().phase("namespaces")?;
+            self.namespaces.set_pid_namespace_of_children().phase("namespaces")?;
         }
         self.rootfs.pivot().phase("mounts")?;
         ::log::trace!("root pivoted");
         // The container must not keep the host's /dev/null, nor the mount that it lies on.
-        process::use_null_of(|| self.rootfs.null());
+        process::reopen_dev_null(|| self.rootfs.null());
         // Before the root can become read-only.
         let what = || format!("make the working directory {}", process.cwd().display());
         self.rootfs.make_dir(process.cwd()).with_context(what).field(|| "/process/cwd").phase("mounts")?;
@@ -156,7 +156,7 @@ impl Build {
         if let Some(socket) = console {
             let pty = open_terminal(process).phase("terminal")?;
             self.rootfs.console(pty.replica()).phase("terminal")?;
-            hand_over(pty, socket)?;
+            send_terminal(pty, socket)?;
             ::log::trace!("terminal sent");
         }
         if let Some(procfs) = &procfs {
@@ -170,25 +170,25 @@ impl Build {
         Ok(procfs)
     }
 
-    fn enter_namespaces(&mut self, wire: &Wire) -> Result<()> {
+    fn enter_namespaces(&mut self, sync: &SyncSocket) -> Result<()> {
         let namespaces = &self.namespaces;
         namespaces.enter(self.offsets.as_ref())?;
         if namespaces.is_outside() {
-            wire.send(&Message::Entered)?;
+            sync.send(&Message::Entered)?;
         }
         if namespaces.has_new_user() {
             // The host writes the id maps first; without one there is nothing to wait for.
-            wire.wait_go()?;
+            sync.wait_for_go()?;
         }
         if self.mount_sources == OpenIn::Child {
             self.rootfs.open_in_child().phase("mounts")?;
         }
         if namespaces.has_new_user() {
-            become_root(namespaces.instead, self.late_namespaces)?;
+            become_root(namespaces.instead, self.root_made_namespaces)?;
         }
         if self.net_devices {
             // Before the sysctls, which may be those of the devices.
-            wire.wait_go()?;
+            sync.wait_for_go()?;
         }
         if namespaces.new.contains(ns::Flags::NETWORK) {
             sys::ns::loopback_up().context("bring the loopback device up")?;
@@ -198,20 +198,20 @@ impl Build {
     }
 
     /// After the mounts and before pivot_root (runtime-spec, "Lifecycle").
-    fn run_early_hooks(&self, state: &dyn Fn(&'static str, i32) -> Vec<u8>, wire: &Wire) -> Result<()> {
+    fn run_early_hooks(&self, state: &dyn Fn(&'static str, i32) -> Vec<u8>, sync: &SyncSocket) -> Result<()> {
         if self.host_hooks {
-            wire.send(&Message::Hooks)?;
-            wire.wait_go()?;
+            sync.send(&Message::Hooks)?;
+            sync.wait_for_go()?;
         }
         if self.create_container.is_empty() {
             return Ok(());
         }
         // The runtime may have died before this process set its parent death signal.
-        wire.ensure_heard()?;
+        sync.ensure_host_alive()?;
         nix::unistd::fchdir(self.rootfs.dir()).context("enter the root filesystem")?;
         let state = state("creating", nix::unistd::getpid().as_raw());
-        let surroundings = Surroundings { state: &state, ..Surroundings::default() };
-        self.create_container.run(Stage::CreateContainer, &surroundings).phase("createContainer")?;
+        let hook_context = HookContext { state: &state, ..HookContext::default() };
+        self.create_container.run(Stage::CreateContainer, &hook_context).phase("createContainer")?;
         ::log::trace!("createContainer hooks run");
         Ok(())
     }
@@ -219,7 +219,7 @@ impl Build {
 
 /// Whether a pid namespace has to be joined before the user namespace: it belongs to another one, over which this process
 /// has no capability after the join. Every child from then on is born in it.
-pub fn chooses_early(entries: &[Entry], new: ns::Flags) -> Result<bool> {
+pub fn joins_pid_first(entries: &[JoinedNamespace], new: ns::Flags) -> Result<bool> {
     let find = |kind| entries.iter().find(|entry| entry.kind.flag == kind).map(|entry| entry.fd.as_fd());
     let Some(pid) = find(ns::Flags::PID) else { return Ok(false) };
     let Some(user) = find(ns::Flags::USER) else { return Ok(new.contains(ns::Flags::USER)) };
@@ -231,8 +231,8 @@ pub fn chooses_early(entries: &[Entry], new: ns::Flags) -> Result<bool> {
 }
 
 /// Waits until systemd has put this process into its cgroup.
-fn enter_unit(wire: &Wire, namespace: ns::Flags) -> Result<()> {
-    wire.wait_go()?;
+fn enter_unit(sync: &SyncSocket, namespace: ns::Flags) -> Result<()> {
+    sync.wait_for_go()?;
     if !namespace.is_empty() {
         sys::clone::unshare(namespace).context("unshare the cgroup namespace").phase("namespaces")?;
     }

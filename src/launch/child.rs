@@ -21,12 +21,12 @@ use crate::sys::{self, Errno, ns};
 use crate::trace;
 
 use super::build::Build;
+use super::exec_fifo::ExecFifoEnd;
 use super::finish;
-use super::fork::Seat;
-use super::gate::Waiting;
-use super::wire::{Message, Wire};
+use super::fork::SuccessorSlot;
+use super::sync::{Message, SyncSocket};
 
-/// What the container's process has to do.
+/// What the container process has to do.
 pub struct Script {
     /// What the program is.
     pub process: Process,
@@ -35,19 +35,19 @@ pub struct Script {
     /// The filter of system calls.
     pub seccomp: Option<Program>,
     /// Where to wait for `start`; `None` to go on at once.
-    pub gate: Option<Waiting>,
+    pub exec_fifo: Option<ExecFifoEnd>,
     /// Whether [`Message::Ready`] is sent: the host still has to act on the process, for example set its rlimits.
-    pub announces: bool,
+    pub sends_ready: bool,
     /// Whether the process that an intermediate process clones waits for the host.
-    pub awaited: bool,
+    pub waits_for_host: bool,
     /// Hooks between the exec fifo and the program.
     pub start_container: Hooks,
     /// The state that hooks in the container's namespaces are given, for a status and pid.
     pub state: Box<dyn Fn(&'static str, i32) -> Vec<u8>>,
     /// In an intermediate process: where it publishes the pid of the process that it clones last.
-    pub seat: Option<Seat>,
+    pub successor_slot: Option<SuccessorSlot>,
     /// Whether the pid namespace has no other processes than init and its descendants.
-    pub alone: bool,
+    pub alone_in_pid_namespace: bool,
     /// Shared memory for the error, if the seccomp filter forbids to send it.
     pub slate: Option<Slate>,
     /// Whether the loaded filter forbids all calls that send a message.
@@ -75,63 +75,63 @@ pub struct Join {
 }
 
 /// Runs the script.
-pub fn run(entrance: Entrance, mut script: Script, wire: Wire) -> ! {
+pub fn run(entrance: Entrance, mut script: Script, sync: SyncSocket) -> ! {
     trace::enter_container();
-    log::enter_container(script.gate.is_none() && script.console.is_none());
+    log::enter_container(script.exec_fifo.is_none() && script.console.is_none());
     ::log::trace!("born");
     // Before the host's half closes the last copy, which is the slow close (see `sys::exe`).
-    sys::exe::let_go();
+    sys::exe::close_parked();
     // Exit here: unwinding would run the caller's frames in a second process.
-    let told = wire.of_a_panic();
+    let told = sync.panic_sender();
     std::panic::set_hook(Box::new(move |info| {
         told(&Error::new(format!("internal error: container setup panicked: {info}")));
         sys::pid::exit_now(70)
     }));
-    let Err(error) = set_up(entrance, &mut script, &wire);
+    let Err(error) = set_up(entrance, &mut script, &sync);
     ::log::trace!("failed: {error}");
     if !script.mute {
-        let _ = pass_warnings(&wire);
+        let _ = pass_warnings(&sync);
     }
-    tell(&script, &wire, &error);
+    tell(&script, &sync, &error);
     sys::pid::exit_now(1)
 }
 
-fn tell(script: &Script, wire: &Wire, error: &Error) {
+fn tell(script: &Script, sync: &SyncSocket, error: &Error) {
     match &script.slate {
         Some(slate) if script.mute => slate.write(&error.encode()),
         // If the host has died, nobody reads it.
-        _ => drop(wire.send(&Message::Failed(error.encode()))),
+        _ => drop(sync.send(&Message::Failed(error.encode()))),
     }
 }
 
-fn set_up(entrance: Entrance, script: &mut Script, wire: &Wire) -> Result<Infallible> {
-    end_with_host()?;
+fn set_up(entrance: Entrance, script: &mut Script, sync: &SyncSocket) -> Result<Infallible> {
+    set_pdeathsig_of_runtime()?;
     umask(Mode::empty());
     let Script { process, console, state, .. } = script;
     let procfs = match entrance {
-        Entrance::Build(build) => build.enter(process, console.take(), state, wire)?,
+        Entrance::Build(build) => build.enter(process, console.take(), state, sync)?,
         Entrance::Join(join) => join.enter(process, console.take())?,
     };
     process.prepare(procfs.as_ref().map(Procfs::dir)).phase("process")?;
     drop(procfs);
     ::log::trace!("process prepared");
-    pass_warnings(wire)?;
-    if script.announces {
-        wire.send(&Message::Ready)?;
+    pass_warnings(sync)?;
+    if script.sends_ready {
+        sync.send(&Message::Ready)?;
     }
-    wire.wait_go()?;
+    sync.wait_for_go()?;
     ::log::trace!("go received");
-    finish::finish(script, wire)
+    finish::finish(script, sync)
 }
 
 /// The process must not outlive the runtime before its record is written.
-pub(super) fn end_with_host() -> Result<()> {
+pub(super) fn set_pdeathsig_of_runtime() -> Result<()> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("set the parent death signal")
 }
 
 /// Makes this process non-dumpable.
 pub(super) fn become_non_dumpable() -> Result<()> {
-    sys::start::seclude().context("become non-dumpable")
+    sys::start::become_non_dumpable().context("become non-dumpable")
 }
 
 /// Becomes root of the new user namespace, whose maps are written, and makes there what only its root can
@@ -139,7 +139,7 @@ pub(super) fn become_non_dumpable() -> Result<()> {
 pub(super) fn become_root(instead: Ids, late: ns::Flags) -> Result<()> {
     user::become_root(instead)?;
     // A change of ids has made the kernel forget it.
-    end_with_host()?;
+    set_pdeathsig_of_runtime()?;
     if !late.is_empty() {
         sys::clone::unshare(late).context("unshare namespaces as root of the user namespace")?;
     }
@@ -147,18 +147,18 @@ pub(super) fn become_root(instead: Ids, late: ns::Flags) -> Result<()> {
 }
 
 /// Sends held warnings, debug lines and trace marks to the host, which writes them.
-pub(super) fn pass_warnings(wire: &Wire) -> Result<()> {
+pub(super) fn pass_warnings(sync: &SyncSocket) -> Result<()> {
     log::take_held().into_iter().try_for_each(|(level, line)| {
-        wire.send(&if level == Level::Debug { Message::Step(line) } else { Message::Warning(line) })
+        sync.send(&if level == Level::Debug { Message::Step(line) } else { Message::Warning(line) })
     })?;
-    trace::take_back().into_iter().try_for_each(|line| wire.send(&Message::Mark(line)))
+    trace::take_back().into_iter().try_for_each(|line| sync.send(&Message::Mark(line)))
 }
 
 impl Join {
     /// Joins the container.
     fn enter(self, process: &mut Process, console: Option<OwnedFd>) -> Result<Option<Procfs>> {
         // While our own files in /proc are ours.
-        process.adopt(nix::unistd::getpid()).phase("process")?;
+        process.apply_from_parent(nix::unistd::getpid()).phase("process")?;
         become_non_dumpable()?;
         let wanted = process.needs_proc();
         let procfs = wanted.then(Procfs::open).transpose().context("mount a private procfs").phase("namespaces")?;
@@ -169,7 +169,7 @@ impl Join {
         }
         process.start_session(procfs.as_ref().map(Procfs::dir)).phase("process")?;
         if let Some(socket) = console {
-            hand_over(open_terminal(process).phase("terminal")?, socket)?;
+            send_terminal(open_terminal(process).phase("terminal")?, socket)?;
         }
         Ok(procfs)
     }
@@ -199,13 +199,13 @@ pub(super) fn join_container(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Id
     if joins_user {
         user::become_root(instead).phase("namespaces")?;
         // A change of ids has made the kernel forget it.
-        end_with_host()?;
+        set_pdeathsig_of_runtime()?;
     }
     Ok(())
 }
 
 /// Sends the master side of the terminal to the console socket, and makes the other side the standard streams.
-pub(super) fn hand_over(pty: Pty, socket: OwnedFd) -> Result<()> {
+pub(super) fn send_terminal(pty: Pty, socket: OwnedFd) -> Result<()> {
     console::send(socket.as_fd(), &pty).phase("terminal")?;
     pty.into_stdio().phase("terminal")
 }

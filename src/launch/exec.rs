@@ -14,16 +14,16 @@ use crate::sys::slate::Slate;
 use crate::sys::{self, Errno, ns};
 
 use super::child::{self, Entrance, Join, Script};
-use super::finish::{self, counts_itself};
-use super::fork::{self, Seat, Side};
-use super::talk::{self, Attendant, Launched, Talk};
-use super::wire::{Message, Wire};
+use super::finish::{self, limits_own_count};
+use super::fork::{self, Side, SuccessorSlot};
+use super::handshake::{self, Handshake, LaunchCallbacks, Launched};
+use super::sync::{Message, SyncSocket};
 
 /// Moves a process to its cgroup.
 type Attach<'a> = &'a dyn Fn(Pid) -> Result<()>;
 
 /// The input of [`exec`].
-pub struct Request<'a> {
+pub struct ExecLaunch<'a> {
     /// The container to join.
     pub join: Join,
     /// Whether the container has a pid namespace of its own.
@@ -42,85 +42,85 @@ pub struct Request<'a> {
     pub console: Option<OwnedFd>,
     /// The filter of system calls.
     pub seccomp: Option<Program>,
-    /// Whether [`Attendant::settle`] has to succeed before the program may run.
-    pub settle_first: bool,
+    /// Whether [`LaunchCallbacks::publish`] has to succeed before the program may run.
+    pub publish_first: bool,
 }
 
 /// Starts another process in a container, and returns when its program runs.
-pub fn exec(mut request: Request<'_>, attendant: &mut dyn Attendant) -> Result<Launched> {
-    let (wire, child_wire) = Wire::pair()?;
+pub fn exec(mut request: ExecLaunch<'_>, callbacks: &mut dyn LaunchCallbacks) -> Result<Launched> {
+    let (sync, child_sync) = SyncSocket::pair()?;
     request.process.apply_initial_affinity().phase("process")?;
     let outside = request.own_pid_namespace;
     let notifies = request.notifies();
-    let awaited = request.settle_first || request.process.limits_successor();
+    let waits_for_host = request.publish_first || request.process.has_rest_for_successor();
     // Without an intermediate process the host acts on `Ready` instead of waiting for the successor.
-    let announces = !request.process.limits_nothing() || (awaited && !outside);
-    let seat = outside.then(Seat::new).transpose()?;
-    let slate = finish::slate(request.seccomp.as_ref(), &child_wire)?;
-    let (side, attach) = request.be_born();
+    let sends_ready = !request.process.has_no_limits() || (waits_for_host && !outside);
+    let successor_slot = outside.then(SuccessorSlot::new).transpose()?;
+    let slate = finish::slate(request.seccomp.as_ref(), &child_sync)?;
+    let (side, attach) = request.fork_in_cgroup();
     let (pid, pidfd) = match side.phase("namespaces")? {
         Side::Host(pid, pidfd) => (pid, pidfd),
         Side::Container => {
-            drop(wire);
-            request.enter((seat, slate), (announces, awaited), child_wire)
+            drop(sync);
+            request.enter((successor_slot, slate), (sends_ready, waits_for_host), child_sync)
         }
     };
     ::log::trace!("process created");
-    let talk = Talk::new(wire, Launched::new(pid, pidfd, seat), attendant, notifies);
-    drop((child_wire, request.console.take()));
-    finish::last_word(slate.as_ref(), request.see_through(talk, attach, (announces, awaited)))
+    let handshake = Handshake::new(sync, Launched::new(pid, pidfd, successor_slot), callbacks, notifies);
+    drop((child_sync, request.console.take()));
+    finish::reason_on_slate(slate.as_ref(), request.drive(handshake, attach, (sends_ready, waits_for_host)))
 }
 
-fn settle(talk: &mut Talk<'_>) -> Result<()> {
-    let outcome = talk.attendant.settle(talk.launched.pid);
-    talk.blame(outcome)
+fn publish(handshake: &mut Handshake<'_>) -> Result<()> {
+    let outcome = handshake.callbacks.publish(handshake.launched.pid);
+    handshake.prefer_exit_reason(outcome)
 }
 
-impl<'a> Request<'a> {
+impl<'a> ExecLaunch<'a> {
     /// Drives the handshake, from the clone to execve.
-    fn see_through(
+    fn drive(
         &self,
-        mut talk: Talk<'_>,
+        mut handshake: Handshake<'_>,
         attach: Option<Attach<'_>>,
-        (announces, awaited): (bool, bool),
+        (sends_ready, waits_for_host): (bool, bool),
     ) -> Result<Launched> {
-        let outcome = attach.map_or(Ok(()), |attach| attach(talk.pid())).phase("cgroup");
-        let give_pipes = |init| self.process.give_pipes(|user| user::host_user_of(init, user)).phase("process");
-        let outcome = outcome.and_then(|()| self.user_namespace_of.map_or(Ok(()), give_pipes));
-        talk.blame(outcome)?;
-        if !announces {
+        let outcome = attach.map_or(Ok(()), |attach| attach(handshake.pid())).phase("cgroup");
+        let chown_pipes = |init| self.process.chown_pipes(|user| user::host_user_of(init, user)).phase("process");
+        let outcome = outcome.and_then(|()| self.user_namespace_of.map_or(Ok(()), chown_pipes));
+        handshake.prefer_exit_reason(outcome)?;
+        if !sends_ready {
             log::lend_stderr();
-            talk.wire.let_go()?;
+            handshake.sync.send_go()?;
         }
-        sys::exe::let_go();
-        if !announces && !awaited && !self.notifies() {
-            talk.sleep_till_end()?;
+        sys::exe::close_parked();
+        if !sends_ready && !waits_for_host && !self.notifies() {
+            handshake.sleep_till_end()?;
         }
-        if announces {
-            talk::expect(&mut talk, &Message::Ready)?;
-            let outcome = self.limit(talk.pid());
-            talk.blame(outcome)?;
-            if !self.own_pid_namespace || !awaited {
+        if sends_ready {
+            handshake::expect(&mut handshake, &Message::Ready)?;
+            let outcome = self.limit(handshake.pid());
+            handshake.prefer_exit_reason(outcome)?;
+            if !self.own_pid_namespace || !waits_for_host {
                 log::lend_stderr();
             }
             if !self.own_pid_namespace {
-                settle(&mut talk)?;
+                publish(&mut handshake)?;
             }
-            talk.wire.let_go()?;
+            handshake.sync.send_go()?;
         }
         if !self.own_pid_namespace {
-            return talk.until_program(false);
+            return handshake.until_program(false);
         }
-        talk.until_successor()?;
-        talk.deliver()?;
-        if awaited {
-            let outcome = self.process.limit_successor(talk.pid()).phase("process");
-            talk.blame(outcome)?;
+        handshake.until_successor()?;
+        handshake.deliver_listener()?;
+        if waits_for_host {
+            let outcome = self.process.apply_rest_to_successor(handshake.pid()).phase("process");
+            handshake.prefer_exit_reason(outcome)?;
             log::lend_stderr();
-            settle(&mut talk)?;
-            talk.wire.let_go()?;
+            publish(&mut handshake)?;
+            handshake.sync.send_go()?;
         }
-        talk.until_program(true)
+        handshake.until_program(true)
     }
 
     /// Whether its filter has a notify descriptor.
@@ -129,7 +129,7 @@ impl<'a> Request<'a> {
     }
 
     /// Forks into the first cgroup that takes the process; the second value moves it to its own, if that is another.
-    fn be_born(&self) -> (Result<Side>, Option<Attach<'a>>) {
+    fn fork_in_cgroup(&self) -> (Result<Side>, Option<Attach<'a>>) {
         let side = fork::plain(ns::Flags::empty(), self.cgroup);
         match (side.as_ref().err().and_then(Error::errno), self.attach, self.instead) {
             (Some(Errno::EACCES), Some(attach), _) => (fork::plain(ns::Flags::empty(), None), Some(attach)),
@@ -147,35 +147,42 @@ impl<'a> Request<'a> {
     /// Resource limits and the like, of an intermediate process or of that of the program.
     fn limit(&self, pid: Pid) -> Result<()> {
         match self.own_pid_namespace {
-            true => self.process.limit_intermediate(pid, counts_itself(&self.process, self.seccomp.as_ref())),
-            false => self.process.limit(pid),
+            true => {
+                self.process.apply_limits_to_intermediate(pid, limits_own_count(&self.process, self.seccomp.as_ref()))
+            }
+            false => self.process.apply_rlimits_and_sched(pid),
         }
         .phase("process")
     }
 
     /// The container's side of the fork.
-    fn enter(self, (seat, slate): (Option<Seat>, Option<Slate>), (announces, awaited): (bool, bool), wire: Wire) -> ! {
-        let Request { mut join, process, console, seccomp, .. } = self;
-        if seat.is_some() {
+    fn enter(
+        self,
+        (successor_slot, slate): (Option<SuccessorSlot>, Option<Slate>),
+        (sends_ready, waits_for_host): (bool, bool),
+        sync: SyncSocket,
+    ) -> ! {
+        let ExecLaunch { mut join, process, console, seccomp, .. } = self;
+        if successor_slot.is_some() {
             join.kinds |= ns::Flags::PID;
         }
-        let (gate, start_container, alone) = (None, Hooks::default(), false);
+        let (exec_fifo, start_container, alone_in_pid_namespace) = (None, Hooks::default(), false);
         let state = Box::new(|_: &'static str, _| Vec::new());
         let script = Script {
             process,
             console,
             seccomp,
-            gate,
-            announces,
-            awaited,
+            exec_fifo,
+            sends_ready,
+            waits_for_host,
             start_container,
             state,
-            seat,
-            alone,
+            successor_slot,
+            alone_in_pid_namespace,
             slate,
             mute: false,
             blind: false,
         };
-        child::run(Entrance::Join(join), script, wire)
+        child::run(Entrance::Join(join), script, sync)
     }
 }

@@ -1,11 +1,11 @@
-//! The child of the runtime from which a container's process comes, made by one clone3 and born in the cgroup.
+//! The child of the runtime from which a container process comes, made by one clone3 and born in the cgroup.
 //!
 //! Which child that is depends on the pid namespace, since all processes of that namespace see it:
 //!
 //! - In a new pid namespace it is alone, and is the container's first process.
-//! - In the runtime's own pid namespace the child is the container's process, and non-dumpable.
+//! - In the runtime's own pid namespace the child is the container process, and non-dumpable.
 //! - If a pid namespace is joined, the child is an intermediate process, which stays outside of it. As its last act it
-//!   clones the container's process as its sibling ([`Seat::take`]) and exits.
+//!   clones the container process as its sibling ([`SuccessorSlot::make_successor`]) and exits.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,11 +14,11 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use super::answer;
+use super::fd_reply;
 use crate::error::{Context, Error, Result};
 use crate::namespaces::time::{Offsets, OwnProc};
 use crate::namespaces::user::{self, Ids};
-use crate::namespaces::{self, Entry};
+use crate::namespaces::{self, JoinedNamespace};
 use crate::sys::clone::{self, By, Fork, SharedPid};
 use crate::sys::{self, Errno, ns};
 
@@ -31,12 +31,12 @@ pub enum Side {
 }
 
 /// Shared memory in which the kernel writes the pid of the process that an intermediate process clones.
-pub struct Seat(SharedPid);
+pub struct SuccessorSlot(SharedPid);
 
-impl Seat {
+impl SuccessorSlot {
     /// Maps it, before the intermediate process is forked.
-    pub fn new() -> Result<Seat> {
-        SharedPid::new().map(Seat).context("map memory for the pid of the container process")
+    pub fn new() -> Result<SuccessorSlot> {
+        SharedPid::new().map(SuccessorSlot).context("map memory for the pid of the container process")
     }
 
     /// The process, once it exists. It is a child of the runtime, so its pid is not reused before it is reaped.
@@ -44,17 +44,17 @@ impl Seat {
         self.0.get()
     }
 
-    /// In the intermediate process, before a filter forbids it: keeps the mapping out of the container's process.
+    /// In the intermediate process, before a filter forbids it: keeps the mapping out of the container process.
     pub fn prepare(&self) -> Result<()> {
         self.0.keep_from_children().context("keep shared memory out of the container process (MADV_DONTFORK)")
     }
 
-    /// In the intermediate process: clones the container's process, in which alone this returns, and exits. The pid
+    /// In the intermediate process: clones the container process, in which alone this returns, and exits. The pid
     /// namespace for children has been set.
     ///
-    /// They share no memory: whoever traces the container's process must not reach a process outside of its pid
+    /// They share no memory: whoever traces the container process must not reach a process outside of its pid
     /// namespace.
-    pub fn take(self, by: By) -> Result<()> {
+    pub fn make_successor(self, by: By) -> Result<()> {
         if clone::sibling(by, &self.0).map_err(|errno| explain(errno, ns::Flags::empty()))? {
             // This process has no such mapping to unmap.
             std::mem::forget(self);
@@ -68,7 +68,7 @@ impl Seat {
 /// entries it is an intermediate process, which has both still to do.
 pub fn fork(
     new: ns::Flags,
-    entries: &mut Vec<Entry>,
+    entries: &mut Vec<JoinedNamespace>,
     offsets: Option<&Offsets>,
     instead: Ids,
     cgroup: Option<BorrowedFd<'_>>,
@@ -81,7 +81,7 @@ pub fn fork(
     if !joins(entries, ns::Flags::USER) && (!new.contains(ns::Flags::USER) || entries.is_empty()) {
         return plain(new, cgroup);
     }
-    let side = by_intermediate(cgroup, || land(new, entries, offsets, instead));
+    let side = fork_via_intermediate(cgroup, || join_and_clone(new, entries, offsets, instead));
     if matches!(side, Ok(Side::Container)) {
         entries.clear();
     }
@@ -89,7 +89,7 @@ pub fn fork(
 }
 
 /// Whether the entries have a namespace of this kind.
-pub fn joins(entries: &[Entry], kind: ns::Flags) -> bool {
+pub fn joins(entries: &[JoinedNamespace], kind: ns::Flags) -> bool {
     entries.iter().any(|entry| entry.kind.flag == kind)
 }
 
@@ -104,32 +104,40 @@ pub fn plain(new: ns::Flags, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
 
 /// An intermediate process joins the user namespace and clones init as its sibling (CLONE_PARENT): only new namespaces
 /// that are made inside belong to that user namespace.
-fn by_intermediate(cgroup: Option<BorrowedFd<'_>>, land: impl FnOnce() -> Result<Fork>) -> Result<Side> {
-    let (ours, theirs) = answer::pair().context("create the socket to the intermediate process")?;
+fn fork_via_intermediate(
+    cgroup: Option<BorrowedFd<'_>>,
+    join_and_clone: impl FnOnce() -> Result<Fork>,
+) -> Result<Side> {
+    let (ours, theirs) = fd_reply::pair().context("create the socket to the intermediate process")?;
     match clone::clone3(ns::Flags::empty(), cgroup) {
         Ok(Fork::Parent { pidfd, .. }) => {
             drop(theirs);
             let arrived = receive(ours.as_fd());
             // It exits either way, and has to be reaped.
-            let end = fate(pidfd.as_fd());
+            let end = exit_of(pidfd.as_fd());
             arrived?.ok_or_else(|| Error::new(format!("the intermediate process {end} while it joined the namespaces")))
         }
         Ok(Fork::Child) => {
             drop(ours);
-            let done = match land() {
+            let done = match join_and_clone() {
                 Ok(Fork::Child) => return Ok(Side::Container),
                 Ok(Fork::Parent { pidfd, .. }) => Ok(vec![pidfd]),
                 Err(error) => Err(error),
             };
             // If this fails, the runtime sees the exit.
-            let _ = answer::give(theirs.as_fd(), &done);
+            let _ = fd_reply::send(theirs.as_fd(), &done);
             sys::pid::exit_now(done.is_err().into())
         }
         Err(errno) => Err(explain(errno, ns::Flags::empty())),
     }
 }
 
-fn land(new: ns::Flags, entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) -> Result<Fork> {
+fn join_and_clone(
+    new: ns::Flags,
+    entries: &[JoinedNamespace],
+    offsets: Option<&Offsets>,
+    instead: Ids,
+) -> Result<Fork> {
     enter(entries, offsets, instead)?;
     clone::clone3_sibling(new).map_err(|errno| explain(errno, new))
 }
@@ -137,7 +145,7 @@ fn land(new: ns::Flags, entries: &[Entry], offsets: Option<&Offsets>, instead: I
 /// Joins the entries but for a pid namespace, the user namespace as its root, or as `instead` where it has none.
 ///
 /// `offsets` are for a new time namespace, if a user namespace is joined: after the join nobody inside may write them.
-pub fn enter(entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) -> Result<()> {
+pub fn enter(entries: &[JoinedNamespace], offsets: Option<&Offsets>, instead: Ids) -> Result<()> {
     let user = joins(entries, ns::Flags::USER);
     let own = offsets.filter(|_| user).map(|_| OwnProc::open()).transpose()?;
     if user {
@@ -154,16 +162,16 @@ pub fn enter(entries: &[Entry], offsets: Option<&Offsets>, instead: Ids) -> Resu
 }
 
 /// How a child has ended, as the end of a sentence. `None`: unknown.
-pub struct Fate(Option<WaitStatus>);
+pub struct ExitReason(Option<WaitStatus>);
 
-impl Fate {
+impl ExitReason {
     /// Whether it was SIGKILL.
     pub fn is_kill(&self) -> bool {
         matches!(self.0, Some(WaitStatus::Signaled(_, Signal::SIGKILL, _)))
     }
 }
 
-impl fmt::Display for Fate {
+impl fmt::Display for ExitReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(WaitStatus::Signaled(_, signal, _)) => write!(out, "was killed by {signal}"),
@@ -174,19 +182,19 @@ impl fmt::Display for Fate {
 }
 
 /// Reaps a child that has ended.
-pub fn fate_of_dead(pidfd: BorrowedFd<'_>) -> Fate {
-    Fate(sys::pid::reap_dead(pidfd))
+pub fn exit_of_dead(pidfd: BorrowedFd<'_>) -> ExitReason {
+    ExitReason(sys::pid::reap_dead(pidfd))
 }
 
 /// Reaps a child that has ended, or is about to.
-pub fn fate(pidfd: BorrowedFd<'_>) -> Fate {
-    Fate(sys::pid::reap(pidfd).ok())
+pub fn exit_of(pidfd: BorrowedFd<'_>) -> ExitReason {
+    ExitReason(sys::pid::reap(pidfd).ok())
 }
 
 /// `None`: the intermediate process ended without a reply.
 fn receive(socket: BorrowedFd<'_>) -> Result<Option<Side>> {
-    let answer = answer::take(socket).context("receive the pidfd of the container process")?.transpose()?;
-    let Some(pidfd) = answer.and_then(|fds| fds.into_iter().next()) else { return Ok(None) };
+    let fd_reply = fd_reply::receive(socket).context("receive the pidfd of the container process")?.transpose()?;
+    let Some(pidfd) = fd_reply.and_then(|fds| fds.into_iter().next()) else { return Ok(None) };
     let pid = sys::pid::of(pidfd.as_fd()).ok_or_else(|| Error::new("the container process died before its setup"))?;
     Ok(Some(Side::Host(pid, pidfd)))
 }

@@ -13,34 +13,34 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use nix::sys::socket::MsgFlags;
 
-use super::wire::{Message, Wire};
+use super::sync::{Message, SyncSocket};
 use crate::error::{Context, Error, Result};
 use crate::seccomp::Program;
 use crate::sys::{self, Errno, seccomp, socket};
 
 /// The container's half: loads the filter, and returns when the host has the descriptor or can receive it.
-pub fn load(filter: &Program, wire: &Wire) -> Result<()> {
-    let wire_end = wire.as_fd();
-    if filter.passes(libc::SYS_sendmsg, [wire_end.as_raw_fd() as u64, 0, socket::SEND.bits() as u64, 0, 0, 0]) {
-        wire.send(&Message::Listening(None))?;
-        let listener = filter.load_with_listener()?;
+pub fn load(filter: &Program, sync: &SyncSocket) -> Result<()> {
+    let wire_end = sync.as_fd();
+    if filter.allows(libc::SYS_sendmsg, [wire_end.as_raw_fd() as u64, 0, socket::SEND.bits() as u64, 0, 0, 0]) {
+        sync.send(&Message::Listening(None))?;
+        let listener = filter.load_with_notify_fd()?;
         send(wire_end, listener.as_fd())?;
-        return let_go(listener, filter, wire_end);
+        return close_listener(listener, filter, wire_end);
     }
-    wire.send(&Message::Listening(Some(next_number(wire_end)?)))?;
-    let listener = filter.load_with_listener()?;
+    sync.send(&Message::Listening(Some(next_number(wire_end)?)))?;
+    let listener = filter.load_with_notify_fd()?;
     // The copy is closed: while it is open, the kernel does not notice that the agent has gone.
-    wire.wait_go()?;
-    let_go(listener, filter, wire_end)
+    sync.wait_for_go()?;
+    close_listener(listener, filter, wire_end)
 }
 
 /// Closes the copy with a call that is not notified, if there is one: an agent that has exited answers none, and the kernel
 /// notices its exit only when this copy is closed.
-fn let_go(mut listener: OwnedFd, filter: &Program, any: BorrowedFd<'_>) -> Result<()> {
+fn close_listener(mut listener: OwnedFd, filter: &Program, any: BorrowedFd<'_>) -> Result<()> {
     let number = listener.as_raw_fd() as u64;
     let flags = OFlag::O_CLOEXEC;
-    let passes_dup3 = || filter.passes(libc::SYS_dup3, [any.as_raw_fd() as u64, number, flags.bits() as u64, 0, 0, 0]);
-    if !filter.passes(libc::SYS_close, [number, 0, 0, 0, 0, 0]) && passes_dup3() {
+    let allows_dup3 = || filter.allows(libc::SYS_dup3, [any.as_raw_fd() as u64, number, flags.bits() as u64, 0, 0, 0]);
+    if !filter.allows(libc::SYS_close, [number, 0, 0, 0, 0, 0]) && allows_dup3() {
         nix::unistd::dup3(any, &mut listener, flags).context("close the seccomp notify descriptor")?;
     }
     Ok(())
@@ -62,12 +62,12 @@ fn send(wire_end: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Result<()> {
 }
 
 /// The host's half: the descriptor that the other half has announced, or `None` if another message or its end comes first.
-pub fn take(wire: &Wire, number: Option<u32>, pidfd: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
-    let Some(number) = number else { return receive(wire) };
+pub fn fetch(sync: &SyncSocket, number: Option<u32>, pidfd: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    let Some(number) = number else { return receive(sync) };
     // The other half can make no call that tells of the load, which is its next step. So the host polls.
     const PAUSE: Duration = Duration::from_micros(100);
     let began = Instant::now();
-    while !wire.has_word_within(PAUSE)? {
+    while !sync.has_message_within(PAUSE)? {
         if began.elapsed() > LIMIT {
             return Err(missing());
         }
@@ -90,10 +90,10 @@ fn missing() -> Error {
 }
 
 /// Peeks at the next packet: without a descriptor it is an ordinary message.
-fn receive(wire: &Wire) -> Result<Option<OwnedFd>> {
+fn receive(sync: &SyncSocket) -> Result<Option<OwnedFd>> {
     let receive = |flags| -> Result<Option<OwnedFd>> {
         let (_, fds) = loop {
-            match socket::receive(wire.as_fd(), &mut [0], flags) {
+            match socket::receive(sync.as_fd(), &mut [0], flags) {
                 Err(Errno::ECONNRESET) => {}
                 done => break done.context("receive the seccomp notify descriptor")?,
             }
@@ -101,7 +101,7 @@ fn receive(wire: &Wire) -> Result<Option<OwnedFd>> {
         Ok(fds.into_iter().next())
     };
     // It comes right after the load. A process that only announces it must not block the host.
-    if !wire.has_word_within(LIMIT)? {
+    if !sync.has_message_within(LIMIT)? {
         return Err(missing());
     }
     match receive(MsgFlags::MSG_PEEK)? {

@@ -14,7 +14,7 @@ use nix::unistd::{Pid, getegid, getuid};
 use crate::error::{Context, Error, Result};
 use crate::host;
 use crate::passwd::Users;
-use crate::sys::procfs::idmap::Range;
+use crate::sys::procfs::idmap::IdRange;
 
 use super::user;
 
@@ -30,8 +30,8 @@ const GROUPS: Helper = Helper { program: "newgidmap", grants: "/etc/subgid", ids
 
 /// Writes the group map of an unprivileged caller. Without help it may only map its own group, and only once setgroups(2)
 /// is denied: otherwise a process could drop groups that deny it access to files.
-pub(super) fn write_groups(pid: Pid, ranges: &[Range], refusal: Error) -> Result<()> {
-    let own = matches!(ranges, [Range { outside, size: 1, .. }] if *outside == getegid().as_raw());
+pub(super) fn write_groups(pid: Pid, ranges: &[IdRange], refusal: Error) -> Result<()> {
+    let own = matches!(ranges, [IdRange { outside, size: 1, .. }] if *outside == getegid().as_raw());
     if !own {
         return write(&GROUPS, pid, ranges);
     }
@@ -45,13 +45,13 @@ pub(super) fn write_groups(pid: Pid, ranges: &[Range], refusal: Error) -> Result
 }
 
 /// Has a helper write a map.
-pub(super) fn write(helper: &Helper, pid: Pid, ranges: &[Range]) -> Result<()> {
+pub(super) fn write(helper: &Helper, pid: Pid, ranges: &[IdRange]) -> Result<()> {
     let Helper { program, ids, .. } = helper;
     let what = || format!("map {ids} through {program}");
     let path = find(program).with_context(what)?;
     let mut command = host::command(&path);
     command.arg(pid.to_string());
-    for Range { inside, outside, size } in ranges {
+    for IdRange { inside, outside, size } in ranges {
         command.args([inside, outside, size].map(u32::to_string));
     }
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {}", path.display()));

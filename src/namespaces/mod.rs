@@ -27,24 +27,24 @@ use user::IdMaps;
 ///
 /// In the order of joining: the user namespace last, since the capabilities to join the others may be those in the present
 /// one; the mount namespace before it, since paths change their meaning afterwards.
-pub const KINDS: [Kind; 8] = [
-    Kind { word: "ipc", file: "ipc", flag: ns::Flags::IPC },
-    Kind { word: "uts", file: "uts", flag: ns::Flags::UTS },
-    Kind { word: "network", file: "net", flag: ns::Flags::NETWORK },
-    Kind { word: "pid", file: "pid", flag: ns::Flags::PID },
-    Kind { word: "cgroup", file: "cgroup", flag: ns::Flags::CGROUP },
-    Kind { word: "time", file: "time", flag: ns::Flags::TIME },
-    Kind { word: "mount", file: "mnt", flag: ns::Flags::MOUNT },
-    Kind { word: "user", file: "user", flag: ns::Flags::USER },
+pub const KINDS: [NamespaceKind; 8] = [
+    NamespaceKind { spec_name: "ipc", proc_name: "ipc", flag: ns::Flags::IPC },
+    NamespaceKind { spec_name: "uts", proc_name: "uts", flag: ns::Flags::UTS },
+    NamespaceKind { spec_name: "network", proc_name: "net", flag: ns::Flags::NETWORK },
+    NamespaceKind { spec_name: "pid", proc_name: "pid", flag: ns::Flags::PID },
+    NamespaceKind { spec_name: "cgroup", proc_name: "cgroup", flag: ns::Flags::CGROUP },
+    NamespaceKind { spec_name: "time", proc_name: "time", flag: ns::Flags::TIME },
+    NamespaceKind { spec_name: "mount", proc_name: "mnt", flag: ns::Flags::MOUNT },
+    NamespaceKind { spec_name: "user", proc_name: "user", flag: ns::Flags::USER },
 ];
 
 /// One kind of namespace.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Kind {
+pub struct NamespaceKind {
     /// The type in the runtime-spec.
-    pub word: &'static str,
+    pub spec_name: &'static str,
     /// The name below `/proc/PID/ns`.
-    pub file: &'static str,
+    pub proc_name: &'static str,
     /// The flag of clone3(2) and setns(2).
     pub flag: ns::Flags,
 }
@@ -65,24 +65,24 @@ pub enum Origin {
 pub struct Namespaces {
     /// The new ones.
     new: ns::Flags,
-    joins: Vec<Join>,
+    joins: Vec<NamespacePath>,
     maps: Option<IdMaps>,
     offsets: Option<Offsets>,
     devices: Devices,
 }
 
 #[derive(Debug)]
-struct Join {
-    kind: &'static Kind,
+struct NamespacePath {
+    kind: &'static NamespaceKind,
     path: PathBuf,
     field: String,
 }
 
 /// An open namespace to join.
 #[derive(Debug)]
-pub struct Entry {
+pub struct JoinedNamespace {
     /// Its kind.
-    pub kind: &'static Kind,
+    pub kind: &'static NamespaceKind,
     /// The descriptor.
     pub fd: OwnedFd,
 }
@@ -96,11 +96,11 @@ impl Namespaces {
             let field = format!("/linux/namespaces/{index}");
             let kind = kind_of(namespace.typ());
             if planned.origin(kind.flag) != Origin::Host {
-                return Err(Error::new(format!("there is a second {} namespace", kind.word)).field(field));
+                return Err(Error::new(format!("there is a second {} namespace", kind.spec_name)).field(field));
             }
             match namespace.path() {
                 Some(path) if !path.as_os_str().is_empty() => {
-                    planned.joins.push(Join { kind, path: path.clone(), field });
+                    planned.joins.push(NamespacePath { kind, path: path.clone(), field });
                 }
                 _ => planned.new |= kind.flag,
             }
@@ -175,28 +175,29 @@ impl Namespaces {
     }
 
     /// The names below `/proc/PID/ns` in which the container differs from the host: what an exec must enter.
-    pub fn own_files(&self) -> Vec<&'static str> {
-        KINDS.iter().filter(|kind| self.origin(kind.flag) != Origin::Host).map(|kind| kind.file).collect()
+    pub fn unshared(&self) -> Vec<&'static str> {
+        KINDS.iter().filter(|kind| self.origin(kind.flag) != Origin::Host).map(|kind| kind.proc_name).collect()
     }
 
     /// The names below `/proc/PID/ns` of those that are joined.
     pub fn joined_files(&self) -> impl Iterator<Item = &'static str> {
-        self.joins.iter().map(|join| join.kind.file)
+        self.joins.iter().map(|join| join.kind.proc_name)
     }
 
     /// The path of a joined one.
-    pub fn joined_path(&self, kind: &Kind) -> Option<&std::path::Path> {
+    pub fn joined_path(&self, kind: &NamespaceKind) -> Option<&std::path::Path> {
         self.joins.iter().find(|join| join.kind == kind).map(|join| join.path.as_path())
     }
 
     /// Opens the namespaces to join, in their order, and checks their types.
-    pub fn open(&self) -> Result<Vec<Entry>> {
-        self.joins.iter().map(Join::open).collect()
+    pub fn open(&self) -> Result<Vec<JoinedNamespace>> {
+        self.joins.iter().map(NamespacePath::open).collect()
     }
 
     /// [`Namespaces::open`] for a dry run: passes all errors to `tell`; `None` if there are any.
-    pub fn preflight(&self, tell: &mut dyn FnMut(Error)) -> Option<Vec<Entry>> {
-        let entries: Vec<Entry> = self.joins.iter().filter_map(|join| join.open().map_err(&mut *tell).ok()).collect();
+    pub fn preflight(&self, tell: &mut dyn FnMut(Error)) -> Option<Vec<JoinedNamespace>> {
+        let entries: Vec<JoinedNamespace> =
+            self.joins.iter().filter_map(|join| join.open().map_err(&mut *tell).ok()).collect();
         (entries.len() == self.joins.len()).then_some(entries)
     }
 
@@ -205,25 +206,25 @@ impl Namespaces {
         let Some(join) = self.joins.iter().find(|join| join.kind.flag == flag) else {
             return Ok(self.origin(flag) == Origin::Host);
         };
-        let own =
-            fs::metadata(format!("/proc/self/ns/{}", join.kind.file)).context("stat the runtime's own namespace")?;
+        let own = fs::metadata(format!("/proc/self/ns/{}", join.kind.proc_name))
+            .context("stat the runtime's own namespace")?;
         let other = fs::metadata(&join.path)
-            .with_context(|| format!("open the {} namespace {}", join.kind.word, join.path.display()))
+            .with_context(|| format!("open the {} namespace {}", join.kind.spec_name, join.path.display()))
             .field(|| format!("{}/path", join.field))?;
         Ok(own.ino() == other.ino() && own.dev() == other.dev())
     }
 }
 
-impl Join {
-    fn open(&self) -> Result<Entry> {
-        let what = || format!("open the {} namespace {}", self.kind.word, self.path.display());
+impl NamespacePath {
+    fn open(&self) -> Result<JoinedNamespace> {
+        let what = || format!("open the {} namespace {}", self.kind.spec_name, self.path.display());
         let field = || format!("{}/path", self.field);
         let file = input::open_namespace(&self.path).with_context(what).field(field)?;
         match sys::ns::kind(file.as_fd()) {
-            Ok(kind) if kind == self.kind.flag => Ok(Entry { kind: self.kind, fd: file.into() }),
+            Ok(kind) if kind == self.kind.flag => Ok(JoinedNamespace { kind: self.kind, fd: file.into() }),
             Ok(kind) => {
-                let real = KINDS.iter().find(|known| known.flag == kind).map_or("unknown", |known| known.word);
-                Err(Error::new(format!("is a {real} namespace, not a {} namespace", self.kind.word)))
+                let real = KINDS.iter().find(|known| known.flag == kind).map_or("unknown", |known| known.spec_name);
+                Err(Error::new(format!("is a {real} namespace, not a {} namespace", self.kind.spec_name)))
                     .with_context(what)
                     .field(field)
             }
@@ -235,36 +236,36 @@ impl Join {
 /// Joins open namespaces in their order, setns(2), except the pid namespace, which setns(2) only sets for children.
 ///
 /// One that is refused is tried again after the user namespace, which may give the capability.
-pub fn enter(entries: &[Entry]) -> Result<()> {
+pub fn enter(entries: &[JoinedNamespace]) -> Result<()> {
     let mut refused = Vec::new();
     let mut user_to_come = entries.iter().any(|entry| entry.kind.flag == ns::Flags::USER);
     for entry in entries.iter().filter(|entry| entry.kind.flag != ns::Flags::PID) {
         user_to_come &= entry.kind.flag != ns::Flags::USER;
         match entry.enter() {
             Err(Errno::EPERM) if user_to_come => refused.push(entry),
-            done => done.with_context(|| format!("join the {} namespace", entry.kind.word))?,
+            done => done.with_context(|| format!("join the {} namespace", entry.kind.spec_name))?,
         }
     }
     for entry in refused {
-        entry.enter().with_context(|| format!("join the {} namespace", entry.kind.word))?;
+        entry.enter().with_context(|| format!("join the {} namespace", entry.kind.spec_name))?;
     }
     Ok(())
 }
 
 /// Makes the pid namespace among the entries that of future children, setns(2).
-pub fn choose_pid_namespace(entries: &[Entry]) -> Result<()> {
+pub fn set_pid_namespace_of_children(entries: &[JoinedNamespace]) -> Result<()> {
     let entry = entries.iter().find(|entry| entry.kind.flag == ns::Flags::PID);
-    entry.map_or(Ok(()), Entry::enter).context("join the pid namespace")
+    entry.map_or(Ok(()), JoinedNamespace::enter).context("join the pid namespace")
 }
 
-impl Entry {
+impl JoinedNamespace {
     fn enter(&self) -> Result<(), Errno> {
         sys::clone::setns(self.fd.as_fd(), self.kind.flag)
     }
 }
 
 /// The table row of a type of the spec.
-fn kind_of(word: LinuxNamespaceType) -> &'static Kind {
+fn kind_of(word: LinuxNamespaceType) -> &'static NamespaceKind {
     let flag = match word {
         LinuxNamespaceType::Mount => ns::Flags::MOUNT,
         LinuxNamespaceType::Cgroup => ns::Flags::CGROUP,
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(planned.clone_flags(), ns::Flags::PID | ns::Flags::UTS);
         assert_eq!(planned.origin(ns::Flags::NETWORK), Origin::Joined);
         assert_eq!(planned.origin(ns::Flags::MOUNT), Origin::Host);
-        assert_eq!(planned.own_files(), ["uts", "net", "pid"]);
+        assert_eq!(planned.unshared(), ["uts", "net", "pid"]);
     }
 
     #[test]
@@ -310,7 +311,7 @@ mod tests {
             r#"{"namespaces":[{"type":"user","path":"/u"},{"type":"mount","path":"/m"},{"type":"ipc","path":"/i"}]}"#,
         );
         let planned = Namespaces::plan(Some(&linux)).unwrap();
-        let words: Vec<_> = planned.joins.iter().map(|join| join.kind.word).collect();
+        let words: Vec<_> = planned.joins.iter().map(|join| join.kind.spec_name).collect();
         assert_eq!(words, ["ipc", "mount", "user"]);
     }
 

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Linux, LinuxIdMapping};
 
 use crate::error::{Context, Error, Result, ensure};
-use crate::sys::procfs::idmap::{self, Range};
+use crate::sys::procfs::idmap::{self, IdRange};
 use crate::sys::{self, Errno};
 
 use super::{Origin, delegated};
@@ -16,8 +16,8 @@ use super::{Origin, delegated};
 /// The maps of users and groups between a user namespace and its parent.
 #[derive(Debug, Default, Clone)]
 pub struct IdMaps {
-    users: Vec<Range>,
-    groups: Vec<Range>,
+    users: Vec<IdRange>,
+    groups: Vec<IdRange>,
 }
 
 impl IdMaps {
@@ -74,9 +74,9 @@ impl IdMaps {
     }
 }
 
-fn ensure_same(pid: Pid, name: &str, wanted: &[Range]) -> Result<()> {
+fn ensure_same(pid: Pid, name: &str, wanted: &[IdRange]) -> Result<()> {
     // What Podman writes when it joins one, since runc once wanted some map.
-    const DUMMY: [Range; 1] = [Range { inside: 0, outside: 0, size: 1 }];
+    const DUMMY: [IdRange; 1] = [IdRange { inside: 0, outside: 0, size: 1 }];
     if wanted.is_empty() || wanted == DUMMY {
         return Ok(());
     }
@@ -96,9 +96,9 @@ pub fn host_user_of(pid: Pid, inside: u32) -> Option<u32> {
 }
 
 /// The same map in as few ranges as possible, in order.
-fn joined_up(mut ranges: Vec<Range>) -> Vec<Range> {
+fn joined_up(mut ranges: Vec<IdRange>) -> Vec<IdRange> {
     ranges.sort_by_key(|range| range.inside);
-    let mut joined: Vec<Range> = Vec::new();
+    let mut joined: Vec<IdRange> = Vec::new();
     for next in ranges {
         match joined.last_mut() {
             Some(last) if last.goes_on_as(&next) => last.size += next.size,
@@ -148,7 +148,7 @@ pub fn drop_groups() -> Result<()> {
 pub type Ids = (u32, u32);
 
 /// Becomes root of a user namespace after the join: groups, then gid, then uid, since the later change takes the right to the
-/// earlier. Without a mapped id 0 it takes the ids of the container's process `instead`; the capabilities stay
+/// earlier. Without a mapped id 0 it takes the ids of the container process `instead`; the capabilities stay
 /// (capabilities(7): only a change from root drops them).
 pub fn become_root(instead: Ids) -> Result<()> {
     // Denied in a namespace with a single-id map. Before a join, the groups were dropped already.
@@ -159,7 +159,7 @@ pub fn become_root(instead: Ids) -> Result<()> {
     let set_user = |id| setresuid(Uid::from_raw(id), Uid::from_raw(id), Uid::from_raw(id));
     first_mapped("user", user, set_user).field(|| "/process/user/uid")?;
     // A change of ids resets it to fs.suid_dumpable (PR_SET_DUMPABLE(2const)).
-    sys::start::stay_secluded().context("stay non-dumpable")
+    sys::start::stay_non_dumpable().context("stay non-dumpable")
 }
 
 fn first_mapped(kind: &str, instead: u32, set: impl Fn(u32) -> Result<(), Errno>) -> Result<()> {
@@ -173,10 +173,10 @@ fn first_mapped(kind: &str, instead: u32, set: impl Fn(u32) -> Result<(), Errno>
     }
 }
 
-fn ranges(list: Option<&[LinuxIdMapping]>, field: &'static str) -> Result<Vec<Range>> {
+fn ranges(list: Option<&[LinuxIdMapping]>, field: &'static str) -> Result<Vec<IdRange>> {
     let mut ranges = Vec::new();
     for (index, map) in list.unwrap_or_default().iter().enumerate() {
-        let range = Range { inside: map.container_id(), outside: map.host_id(), size: map.size() };
+        let range = IdRange { inside: map.container_id(), outside: map.host_id(), size: map.size() };
         if range.size == 0 {
             return Err(Error::new("a mapping must cover at least one id").field(format!("{field}/{index}/size")));
         }
@@ -189,7 +189,7 @@ fn is_denied(error: &Error) -> bool {
     error.errno() == Some(Errno::EPERM)
 }
 
-pub(super) fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
+pub(super) fn write(pid: Pid, name: &str, ranges: &[IdRange]) -> Result<()> {
     let mut text = String::new();
     for range in ranges {
         let _ = write!(text, "{range}");
@@ -204,7 +204,7 @@ pub(super) fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Vec<Range> {
+    fn read(text: &str) -> Vec<IdRange> {
         idmap::parse(text).collect()
     }
 

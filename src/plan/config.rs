@@ -44,7 +44,7 @@ impl Part for LinuxSeccomp {
 
 /// The origin of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum ConfigSource {
     /// The bundle, which is not trusted.
     Bundle,
     /// A file that the command line names.
@@ -52,15 +52,15 @@ pub enum Source {
 }
 
 /// Reads a configuration.
-pub fn read(path: &Path, source: Source) -> Result<Spec> {
+pub fn read(path: &Path, source: ConfigSource) -> Result<Spec> {
     interpret(&load(path, source)?, path)
 }
 
 /// Reads the text of a configuration.
-pub fn load(path: &Path, source: Source) -> Result<Vec<u8>> {
+pub fn load(path: &Path, source: ConfigSource) -> Result<Vec<u8>> {
     let read = match source {
-        Source::Bundle => input::read_regular,
-        Source::CommandLine => input::read_named,
+        ConfigSource::Bundle => input::read_regular,
+        ConfigSource::CommandLine => input::read_named,
     };
     read(path)
         .with_context(|| format!("read the configuration {}", path.display()))
@@ -242,26 +242,26 @@ fn capability(name: &str) -> Option<oci_spec::runtime::Capability> {
 /// type, a tenth of the whole binary.
 fn pointer_at(text: &[u8], column: usize) -> String {
     /// Where we are in an object (behind a key) or a list.
-    enum Place {
+    enum JsonPlace {
         Key(String),
         Item(usize),
     }
-    let mut places: Vec<Place> = Vec::new();
+    let mut places: Vec<JsonPlace> = Vec::new();
     let mut at = 0;
     while at < text.len() && at + 1 < column {
         match text[at] {
-            b'{' => places.push(Place::Key(String::new())),
-            b'[' => places.push(Place::Item(0)),
+            b'{' => places.push(JsonPlace::Key(String::new())),
+            b'[' => places.push(JsonPlace::Item(0)),
             b'}' | b']' => drop(places.pop()),
             b',' => {
-                if let Some(Place::Item(index)) = places.last_mut() {
+                if let Some(JsonPlace::Item(index)) = places.last_mut() {
                     *index += 1;
                 }
             }
             b'"' => {
                 let end = string_end(text, at);
                 let is_key = text.get(end) == Some(&b':');
-                if let (true, Some(Place::Key(key))) = (is_key, places.last_mut()) {
+                if let (true, Some(JsonPlace::Key(key))) = (is_key, places.last_mut()) {
                     *key = serde_json::from_slice(&text[at..end]).unwrap_or_default();
                 }
                 at = end - 1;
@@ -274,13 +274,13 @@ fn pointer_at(text: &[u8], column: usize) -> String {
         // The end of an object is where a missing field is missed: the object is at fault.
         (Some(b'}' | b']'), _) => drop(places.pop()),
         // An array or object is not read where a scalar belongs: the element that begins here is at fault.
-        (Some(b'['), _) => places.push(Place::Item(0)),
-        (Some(b','), Some(Place::Item(index))) => *index += 1,
+        (Some(b'['), _) => places.push(JsonPlace::Item(0)),
+        (Some(b','), Some(JsonPlace::Item(index))) => *index += 1,
         _ => {}
     }
-    let word = |place: &Place| match place {
-        Place::Key(key) => format!("/{}", escape(key)),
-        Place::Item(index) => format!("/{index}"),
+    let word = |place: &JsonPlace| match place {
+        JsonPlace::Key(key) => format!("/{}", escape(key)),
+        JsonPlace::Item(index) => format!("/{index}"),
     };
     places.iter().map(word).collect()
 }

@@ -23,14 +23,14 @@ use crate::hooks::{Hooks, Stage};
 use crate::host;
 use crate::namespaces::sysctl::{Owner, Sysctls};
 use crate::namespaces::{Namespaces, Origin};
-use crate::process::{Facts, LANDLOCK, Process};
+use crate::process::{LANDLOCK, Process, ProcessFacts};
 use crate::resctrl;
 use crate::rootfs::{self, Rootfs};
-use crate::seccomp::{Listener, Program};
+use crate::seccomp::{Agent, Program};
 use crate::sys::ns;
 
 /// What the command line adds to the configuration.
-pub struct Options<'a> {
+pub struct PlanOptions<'a> {
     /// The container's id.
     pub id: &'a str,
     /// Absolute.
@@ -64,13 +64,13 @@ pub struct Plan {
     /// The filter of system calls.
     pub seccomp: Option<Program>,
     /// Who decides on the calls of which it notifies.
-    pub seccomp_agent: Option<Listener>,
+    pub seccomp_agent: Option<Agent>,
     /// The cgroup and its limits; `None` when it stays in the caller's.
     pub cgroup: Option<cgroup::Request>,
     /// Its share of caches and memory bandwidth.
     pub resctrl: Option<resctrl::Request>,
     /// Whether the container is to make cgroups below its own.
-    pub steers_cgroups: bool,
+    pub delegates_cgroup: bool,
     /// The host's user who may make cgroups below it.
     pub delegate_to: Option<Uid>,
     /// The cgroup below the container's own that its first process goes to.
@@ -84,7 +84,7 @@ pub struct Plan {
     /// Hooks of creation and start.
     pub hooks: PlannedHooks,
     /// What outlives the creation.
-    pub kept: Kept,
+    pub kept: RecordedConfig,
 }
 
 /// Hooks by stage.
@@ -101,7 +101,7 @@ pub struct PlannedHooks {
 }
 
 /// Parts of the configuration that go on record.
-pub struct Kept {
+pub struct RecordedConfig {
     /// `ociVersion`.
     pub oci_version: String,
     /// Labels.
@@ -119,7 +119,7 @@ pub struct Kept {
 }
 
 /// Compiles a configuration.
-pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
+pub fn compile(mut spec: Spec, options: &PlanOptions<'_>) -> Result<Plan> {
     if let Some(directory) = options.notify {
         notify::add_mount(&mut spec, directory);
     }
@@ -160,7 +160,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         namespaces.is_hosts_own(flag).map(|host| !host)
     })?;
     let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
-    let steers_cgroups = steers_cgroups(&spec, &namespaces);
+    let delegates_cgroup = delegates_cgroup(&spec, &namespaces);
     let seccomp = seccomp.map(|profile| compile_seccomp(profile, &spec, options.bundle)).transpose()?;
     let (seccomp, seccomp_agent) = seccomp.map_or((None, None), |(program, agent)| (Some(program), agent));
     Ok(Plan {
@@ -169,15 +169,15 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
         seccomp_agent,
         cgroup: cgroup::Request::plan(linux, options.id, options.manager, spec.annotations().as_ref())?,
         resctrl: resctrl::Request::plan(linux, options.id)?,
-        steers_cgroups,
-        delegate_to: steers_cgroups.then(|| delegate_to(&namespaces, &process)).flatten(),
+        delegates_cgroup,
+        delegate_to: delegates_cgroup.then(|| delegate_to(&namespaces, &process)).flatten(),
         inner_cgroup: inner_cgroup(&spec)?,
         hooks: planned_hooks(&spec)?,
         sysctls,
         host_name: spec.hostname().clone().unwrap_or_default(),
         domain_name,
         root_path: rootfs.path().components().collect(),
-        kept: Kept {
+        kept: RecordedConfig {
             oci_version: spec.version().clone(),
             annotations: spec.annotations().clone().into_iter().flatten().collect(),
             process,
@@ -194,7 +194,7 @@ pub fn compile(mut spec: Spec, options: &Options<'_>) -> Result<Plan> {
 /// crun's annotation: a name of an unknown system call is an error. Any value but `0`.
 const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
 
-fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec, bundle: &Path) -> Result<(Program, Option<Listener>)> {
+fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec, bundle: &Path) -> Result<(Program, Option<Agent>)> {
     let program = Program::compile(profile)?;
     let annotation = spec.annotations().as_ref().and_then(|labels| labels.get(FAIL_UNKNOWN));
     if annotation.is_some_and(|value| value != "0") {
@@ -206,14 +206,19 @@ fn compile_seccomp(profile: &LinuxSeccomp, spec: &Spec, bundle: &Path) -> Result
             .hint("allow execve"));
     }
     program.warnings().for_each(crate::log::warn);
-    let agent = Listener::plan(profile, &program, bundle)?;
+    let agent = Agent::plan(profile, &program, bundle)?;
     Ok((program, agent))
 }
 
-fn facts<'a>(spec: &'a Spec, process: &SpecProcess, options: &Options<'a>, user_namespace: bool) -> Facts<'a> {
+fn facts<'a>(
+    spec: &'a Spec,
+    process: &SpecProcess,
+    options: &PlanOptions<'a>,
+    user_namespace: bool,
+) -> ProcessFacts<'a> {
     let linux = spec.linux().as_ref();
     let keep_groups = spec.annotations().as_ref().and_then(|labels| labels.get(KEEP_GROUPS));
-    Facts {
+    ProcessFacts {
         listen_fds: options.listen_fds,
         preserve_fds: options.preserve_fds,
         env: options.notify.map(|_| notify::variable()).into_iter().collect(),
@@ -227,7 +232,7 @@ fn facts<'a>(spec: &'a Spec, process: &SpecProcess, options: &Options<'a>, user_
 }
 
 /// What is known of a container that a program is to join.
-pub struct Joined<'a> {
+pub struct ExecTarget<'a> {
     /// The container's id.
     pub id: &'a str,
     /// Its labels.
@@ -245,8 +250,8 @@ pub struct Joined<'a> {
 }
 
 /// Compiles the program of an exec.
-pub fn compile_exec(process: &SpecProcess, container: &Joined<'_>) -> Result<Process> {
-    let facts = Facts {
+pub fn compile_exec(process: &SpecProcess, container: &ExecTarget<'_>) -> Result<Process> {
+    let facts = ProcessFacts {
         exec: true,
         listen_fds: container.listen_fds,
         preserve_fds: container.preserve_fds,
@@ -264,13 +269,13 @@ pub fn compile_exec(process: &SpecProcess, container: &Joined<'_>) -> Result<Pro
 pub(crate) const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
 /// Facts of the host, looked up only for a process that they matter to.
-fn host_facts(process: &SpecProcess, user_namespace: bool) -> Facts<'static> {
-    Facts {
+fn host_facts(process: &SpecProcess, user_namespace: bool) -> ProcessFacts<'static> {
+    ProcessFacts {
         user_namespace,
         rootless: Some(host::is_unprivileged),
         apparmor: process.apparmor_profile().is_some() && host::has_apparmor(),
         selinux: process.selinux_label().is_some() && host::has_selinux(),
-        ..Facts::default()
+        ..ProcessFacts::default()
     }
 }
 
@@ -285,7 +290,7 @@ fn delegate_to(namespaces: &Namespaces, process: &SpecProcess) -> Option<Uid> {
 }
 
 /// Whether the container has its own view of cgroups and may write it.
-fn steers_cgroups(spec: &Spec, namespaces: &Namespaces) -> bool {
+fn delegates_cgroup(spec: &Spec, namespaces: &Namespaces) -> bool {
     let writable = |mount: &Mount| {
         let read_only = mount.options().iter().flatten().any(|option| option.split(',').any(|word| word == "ro"));
         mount.destination() == Path::new("/sys/fs/cgroup") && mount.typ().as_deref() == Some("cgroup") && !read_only

@@ -71,17 +71,17 @@ pub(super) fn by_name(name: &str) -> Option<Cap> {
 
 /// A set of capabilities; bit *n* is capability *n*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Set(u64);
+pub(super) struct CapabilitySet(u64);
 
-impl Set {
-    fn of(list: &Option<spec::Capabilities>) -> Set {
+impl CapabilitySet {
+    fn of(list: &Option<spec::Capabilities>) -> CapabilitySet {
         let bit = |cap: &Cap| NAMES.iter().position(|(known, _)| known == cap).map_or(0, |number| 1 << number);
-        Set(list.iter().flatten().map(bit).fold(0, u64::bitor))
+        CapabilitySet(list.iter().flatten().map(bit).fold(0, u64::bitor))
     }
 
     /// From the kernel's bits.
-    pub(super) fn of_bits(bits: u64) -> Set {
-        Set(bits)
+    pub(super) fn of_bits(bits: u64) -> CapabilitySet {
+        CapabilitySet(bits)
     }
 
     pub(super) fn is_empty(self) -> bool {
@@ -102,29 +102,29 @@ impl Set {
     }
 }
 
-impl BitAnd for Set {
-    type Output = Set;
-    fn bitand(self, other: Set) -> Set {
-        Set(self.0 & other.0)
+impl BitAnd for CapabilitySet {
+    type Output = CapabilitySet;
+    fn bitand(self, other: CapabilitySet) -> CapabilitySet {
+        CapabilitySet(self.0 & other.0)
     }
 }
 
-impl BitOr for Set {
-    type Output = Set;
-    fn bitor(self, other: Set) -> Set {
-        Set(self.0 | other.0)
+impl BitOr for CapabilitySet {
+    type Output = CapabilitySet;
+    fn bitor(self, other: CapabilitySet) -> CapabilitySet {
+        CapabilitySet(self.0 | other.0)
     }
 }
 
-impl Not for Set {
-    type Output = Set;
-    fn not(self) -> Set {
-        Set(!self.0)
+impl Not for CapabilitySet {
+    type Output = CapabilitySet;
+    fn not(self) -> CapabilitySet {
+        CapabilitySet(!self.0)
     }
 }
 
-impl BitAndAssign for Set {
-    fn bitand_assign(&mut self, other: Set) {
+impl BitAndAssign for CapabilitySet {
+    fn bitand_assign(&mut self, other: CapabilitySet) {
         *self = *self & other;
     }
 }
@@ -132,11 +132,11 @@ impl BitAndAssign for Set {
 /// The five sets; all empty when the config has no capabilities object, as with runc.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Capabilities {
-    pub(super) bounding: Set,
-    effective: Set,
-    pub(super) permitted: Set,
-    pub(super) inheritable: Set,
-    pub(super) ambient: Set,
+    pub(super) bounding: CapabilitySet,
+    effective: CapabilitySet,
+    pub(super) permitted: CapabilitySet,
+    pub(super) inheritable: CapabilitySet,
+    pub(super) ambient: CapabilitySet,
 }
 
 impl Capabilities {
@@ -144,11 +144,11 @@ impl Capabilities {
     pub(super) fn plan(wanted: Option<&spec::LinuxCapabilities>) -> Capabilities {
         let Some(wanted) = wanted else { return Capabilities::default() };
         let mut sets = Capabilities {
-            bounding: Set::of(wanted.bounding()),
-            effective: Set::of(wanted.effective()),
-            permitted: Set::of(wanted.permitted()),
-            inheritable: Set::of(wanted.inheritable()),
-            ambient: Set::of(wanted.ambient()),
+            bounding: CapabilitySet::of(wanted.bounding()),
+            effective: CapabilitySet::of(wanted.effective()),
+            permitted: CapabilitySet::of(wanted.permitted()),
+            inheritable: CapabilitySet::of(wanted.inheritable()),
+            ambient: CapabilitySet::of(wanted.ambient()),
         };
         // The rules of capset(2) and PR_CAP_AMBIENT_RAISE, in this order: each set is checked against corrected ones.
         restrict(&mut sets.effective, "effective", sets.permitted, "permitted");
@@ -158,12 +158,12 @@ impl Capabilities {
     }
 
     /// Whether the change from root to another user needs `PR_SET_KEEPCAPS`, as sets other than bounding are not empty.
-    pub(super) fn outlive_root(&self) -> bool {
+    pub(super) fn need_keepcaps(&self) -> bool {
         !(self.permitted | self.inheritable).is_empty()
     }
 
     /// Whether file modes are ignored (CAP_DAC_OVERRIDE), and whether directories may be searched (CAP_DAC_READ_SEARCH).
-    pub(super) fn pass_by_modes(&self) -> (bool, bool) {
+    pub(super) fn dac_override(&self) -> (bool, bool) {
         const OVERRIDE: u32 = 1;
         const READ_SEARCH: u32 = 2;
         let all = self.effective.has(OVERRIDE);
@@ -171,7 +171,7 @@ impl Capabilities {
     }
 
     /// Drops from the bounding set all that the config does not have, also capabilities that this table does not know.
-    pub(super) fn bound(&self) -> Result<()> {
+    pub(super) fn drop_bounding(&self) -> Result<()> {
         for number in (0..64).filter(|&number| !self.bounding.has(number)) {
             match prctl::bounding_drop(number) {
                 Ok(()) => {}
@@ -216,7 +216,7 @@ impl Capabilities {
 
     /// Warns of what will not be granted, while messages can be sent: at [`Capabilities::apply`] a seccomp filter may be
     /// loaded.
-    pub(super) fn foretell(&self) -> Result<()> {
+    pub(super) fn warn_of_missing(&self) -> Result<()> {
         if (self.bounding | self.permitted | self.inheritable).is_empty() {
             return Ok(());
         }
@@ -233,7 +233,7 @@ impl Capabilities {
         Ok(())
     }
 
-    fn missing(&self, granted: &Capabilities) -> Set {
+    fn missing(&self, granted: &Capabilities) -> CapabilitySet {
         (self.permitted | self.inheritable) & !(granted.permitted | granted.inheritable)
     }
 
@@ -241,11 +241,11 @@ impl Capabilities {
     fn grantable(&self) -> Result<Capabilities> {
         let own = prctl::capget().context("read the runtime's own capabilities")?;
         let mut sets = *self;
-        sets.permitted &= Set(own.permitted);
+        sets.permitted &= CapabilitySet(own.permitted);
         sets.effective &= sets.permitted;
-        sets.inheritable &= Set(own.inheritable | own.permitted);
+        sets.inheritable &= CapabilitySet(own.inheritable | own.permitted);
         let bounding = sets.inheritable.numbers().filter(|&number| prctl::bounding_has(number) == Ok(true));
-        sets.inheritable = Set(bounding.fold(0, |set, number| set | 1 << number)) & self.bounding;
+        sets.inheritable = CapabilitySet(bounding.fold(0, |set, number| set | 1 << number)) & self.bounding;
         sets.ambient &= sets.permitted & sets.inheritable;
         Ok(sets)
     }
@@ -262,7 +262,7 @@ fn word(number: u32) -> String {
     NAMES.get(number as usize).map_or_else(|| format!("capability {number}"), |&(_, name)| name.to_owned())
 }
 
-fn restrict(set: &mut Set, name: &str, limit: Set, limits: &str) {
+fn restrict(set: &mut CapabilitySet, name: &str, limit: CapabilitySet, limits: &str) {
     let excess = *set & !limit;
     if name == "ambient" {
         // runc's words.
@@ -340,8 +340,8 @@ mod tests {
             caps.set_inheritable(set(&[Cap::Chown]));
             caps.set_ambient(set(&[Cap::Kill, Cap::Chown]));
         });
-        assert_eq!(sets.ambient, Set(1));
-        assert_eq!(sets.permitted, Set(1 | 1 << 5));
+        assert_eq!(sets.ambient, CapabilitySet(1));
+        assert_eq!(sets.permitted, CapabilitySet(1 | 1 << 5));
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Process {
     /// The credentials of the process.
     pub fn rights(&self) -> Rights<'_> {
         let (user, groups) = self.user.as_numbers();
-        Rights { user, groups, overrides: self.capabilities.pass_by_modes(), directory: &self.cwd }
+        Rights { user, groups, overrides: self.capabilities.dac_override(), directory: &self.cwd }
     }
 
     /// The error of a working directory that cannot be entered.
@@ -44,7 +44,7 @@ impl Process {
     /// Finds the program among these files, as `create` does.
     ///
     /// # Errors
-    /// Those of `become_user`.
+    /// Those of `drop_privileges`.
     pub fn find_program(&self, files: &dyn Files) -> Result<CString> {
         program::find_in(files, &self.args[0], self.environment.value("PATH"))
     }
@@ -65,7 +65,7 @@ impl Process {
             };
             let script = head.starts_with(b"#!");
             let Ok(needed) = CString::new(needed.into_os_string().into_encoded_bytes()) else { return Ok(()) };
-            match files.judge(&needed) {
+            match files.check_executable(&needed) {
                 Ok(()) if script => path = needed,
                 Ok(()) => return Ok(()),
                 // execve(2) returns EACCES for a directory.
@@ -89,21 +89,21 @@ impl Process {
     /// In a process that exits afterwards: sets the credentials of the container's user, and nothing else.
     ///
     /// # Errors
-    /// Those of `become_user`.
-    pub fn try_user(&self) -> Result<()> {
-        self.capabilities.bound()?;
-        self.user.become_it(self.capabilities.outlive_root(), self.user_namespace)?;
+    /// Those of `drop_privileges`.
+    pub fn try_credentials(&self) -> Result<()> {
+        self.capabilities.drop_bounding()?;
+        self.user.set_credentials(self.capabilities.need_keepcaps(), self.user_namespace)?;
         self.capabilities.apply()
     }
 
-    /// The same with a seccomp filter loaded: it makes each call of `become_user`, with arguments that are the same to a
+    /// The same with a seccomp filter loaded: it makes each call of `drop_privileges`, with arguments that are the same to a
     /// filter.
     ///
     /// # Errors
-    /// Those of `become_user`.
-    pub fn try_user_filtered(&self) -> Result<()> {
+    /// Those of `drop_privileges`.
+    pub fn try_credentials_filtered(&self) -> Result<()> {
         chdir("/").map_err(|errno| self.no_cwd(errno))?;
-        self.try_user()?;
+        self.try_credentials()?;
         self.ensure_inside()?;
         program::try_search(&self.args[0])
     }

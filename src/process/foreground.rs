@@ -92,7 +92,7 @@ impl Drop for Raw {
 }
 
 /// Another source of the loop: `act` is called whenever `fd` is readable, until it returns true.
-pub struct Aside<'a> {
+pub struct ExtraSource<'a> {
     /// What to wait for.
     pub fd: BorrowedFd<'a>,
     /// What to do then.
@@ -166,7 +166,7 @@ impl Terminal {
 
     /// Checks whether the runtime is in the background. If not, it sets mode and size again, which the shell may have
     /// changed.
-    fn look_where_we_are(&mut self) -> Result<()> {
+    fn check_background(&mut self) -> Result<()> {
         let stdin = process::stdio()[0];
         self.background = in_background(stdin);
         if self.background {
@@ -191,16 +191,16 @@ impl Terminal {
     }
 
     /// What to wait for, beside signals and the end of the child.
-    fn interests(&self, ended: bool) -> impl Iterator<Item = (Source, BorrowedFd<'_>, PollFlags)> {
+    fn interests(&self, ended: bool) -> impl Iterator<Item = (PollSource, BorrowedFd<'_>, PollFlags)> {
         let [stdin, stdout, _] = process::stdio();
         let typing = self.input.is_empty() && !self.input.closed && !self.background && !ended;
         let mut events = PollFlags::empty();
         events.set(PollFlags::POLLIN, self.output.is_empty());
         events.set(PollFlags::POLLOUT, !self.input.is_empty());
         [
-            typing.then_some((Source::Stdin, stdin, PollFlags::POLLIN)),
-            (!events.is_empty() && !self.hung_up).then_some((Source::Controller, self.controller.as_fd(), events)),
-            (!self.output.is_empty()).then_some((Source::Stdout, stdout, PollFlags::POLLOUT)),
+            typing.then_some((PollSource::Stdin, stdin, PollFlags::POLLIN)),
+            (!events.is_empty() && !self.hung_up).then_some((PollSource::Controller, self.controller.as_fd(), events)),
+            (!self.output.is_empty()).then_some((PollSource::Stdout, stdout, PollFlags::POLLOUT)),
         ]
         .into_iter()
         .flatten()
@@ -225,7 +225,7 @@ impl Terminal {
     }
 
     /// Carries what the container's terminal has for us, and what we have for it.
-    fn turn_controller(&mut self) {
+    fn relay_controller(&mut self) {
         if !self.input.is_empty() {
             match self.input.flush(self.controller.as_fd()) {
                 Ok(()) | Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -261,10 +261,10 @@ impl Terminal {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+enum PollSource {
     Signals,
     Child,
-    Aside,
+    ExtraSource,
     Stdin,
     Controller,
     Stdout,
@@ -286,32 +286,32 @@ impl Foreground {
         pidfd: BorrowedFd<'_>,
         mut terminal: Option<Terminal>,
         mut forward: impl FnMut(i32),
-        mut aside: Option<Aside<'_>>,
+        mut extra: Option<ExtraSource<'_>>,
     ) -> Result<Ended> {
         let mut ended = None;
         loop {
-            for source in self.wait(pidfd, terminal.as_ref(), aside.as_ref(), ended.is_some())? {
+            for source in self.wait(pidfd, terminal.as_ref(), extra.as_ref(), ended.is_some())? {
                 match (source, &mut terminal) {
-                    (Source::Signals, terminal) => {
+                    (PollSource::Signals, terminal) => {
                         let enough = self.take_signals(terminal.as_mut(), &mut forward, ended.is_some())?;
                         if let Some(how) = ended.filter(|_| enough) {
                             return Ok(how);
                         }
                     }
-                    (Source::Child, _) => {}
-                    (Source::Aside, _) => {
-                        if aside.as_mut().is_some_and(|aside| (aside.act)()) {
-                            aside = None;
+                    (PollSource::Child, _) => {}
+                    (PollSource::ExtraSource, _) => {
+                        if extra.as_mut().is_some_and(|extra| (extra.act)()) {
+                            extra = None;
                         }
                     }
-                    (Source::Stdin, Some(terminal)) => terminal.read_input(),
-                    (Source::Controller, Some(terminal)) => terminal.turn_controller(),
-                    (Source::Stdout, Some(terminal)) => terminal.write_output(),
+                    (PollSource::Stdin, Some(terminal)) => terminal.read_input(),
+                    (PollSource::Controller, Some(terminal)) => terminal.relay_controller(),
+                    (PollSource::Stdout, Some(terminal)) => terminal.write_output(),
                     (_, None) => {}
                 }
             }
             if let Some(terminal) = terminal.as_mut().filter(|terminal| terminal.background) {
-                terminal.look_where_we_are()?;
+                terminal.check_background()?;
             }
             ended = match ended {
                 None => reap(pid)?,
@@ -330,14 +330,14 @@ impl Foreground {
         &self,
         pidfd: BorrowedFd<'_>,
         terminal: Option<&Terminal>,
-        aside: Option<&Aside<'_>>,
+        extra: Option<&ExtraSource<'_>>,
         ended: bool,
-    ) -> Result<Vec<Source>> {
-        let mut wanted = vec![(Source::Signals, self.signals.as_fd(), PollFlags::POLLIN)];
+    ) -> Result<Vec<PollSource>> {
+        let mut wanted = vec![(PollSource::Signals, self.signals.as_fd(), PollFlags::POLLIN)];
         if !ended {
-            wanted.push((Source::Child, pidfd, PollFlags::POLLIN));
+            wanted.push((PollSource::Child, pidfd, PollFlags::POLLIN));
         }
-        wanted.extend(aside.map(|aside| (Source::Aside, aside.fd, PollFlags::POLLIN)));
+        wanted.extend(extra.map(|extra| (PollSource::ExtraSource, extra.fd, PollFlags::POLLIN)));
         wanted.extend(terminal.iter().flat_map(|terminal| terminal.interests(ended)));
         let mut polled: Vec<PollFd<'_>> = wanted.iter().map(|&(_, fd, events)| PollFd::new(fd, events)).collect();
         let hung_up = terminal.is_some_and(|terminal| terminal.hung_up);
@@ -352,7 +352,7 @@ impl Foreground {
             Err(errno) => return Err(errno).context("wait for the container"),
         };
         if ready == 0 {
-            return Ok(if hung_up { vec![Source::Controller] } else { Vec::new() });
+            return Ok(if hung_up { vec![PollSource::Controller] } else { Vec::new() });
         }
         let fired = |poll: &PollFd<'_>| poll.revents().is_some_and(|events| !events.is_empty());
         Ok(wanted.iter().zip(&polled).filter(|(_, poll)| fired(poll)).map(|(&(source, ..), _)| source).collect())
@@ -370,7 +370,7 @@ impl Foreground {
             enough |= ENOUGH.contains(&signal);
             if let (libc::SIGCONT, Some(terminal)) = (signal, &mut terminal) {
                 // The runtime was stopped, and the shell had the terminal meanwhile.
-                terminal.look_where_we_are()?;
+                terminal.check_background()?;
             }
             match &terminal {
                 Some(terminal) if signal == libc::SIGWINCH => terminal.resize(),
@@ -389,7 +389,7 @@ impl Terminal {
             // Reading flushes what is still on its way inside the kernel (n_tty_read).
             self.drained = false;
             self.input.discard();
-            self.turn_controller();
+            self.relay_controller();
         }
         self.output.is_empty() && self.drained
     }

@@ -68,8 +68,8 @@ pub(super) struct Landlock {
 impl Landlock {
     /// Reads the document for a kernel with this ABI version. `None` if no right is left. Each right that is left out is one
     /// of the warnings. An error names the place in the document.
-    pub(super) fn plan(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
-        read(text, level).context("read the Landlock rules").field(|| FIELD)
+    pub(super) fn plan(text: &str, abi_version: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
+        read(text, abi_version).context("read the Landlock rules").field(|| FIELD)
     }
 
     /// Restricts this process and its descendants for good. Needs no_new_privs or CAP_SYS_ADMIN. From here on no mount can be
@@ -133,16 +133,16 @@ impl Landlock {
     }
 }
 
-fn read(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
+fn read(text: &str, abi_version: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
     let value: Value = serde_json::from_str(text).map_err(|error| Error::new(format!("not JSON: {error}")))?;
-    let document = Node { value: &value, place: String::new() };
+    let document = DocumentNode { value: &value, place: String::new() };
     document.only(&["version", "disableBestEffort", "ruleset", "rules"])?;
     let version = document.require("version")?;
     if version.value.as_u64() != Some(VERSION) {
         return version.wrong(format_args!("unknown version {}, only {VERSION} is known", version.value));
     }
     let strict = document.get("disableBestEffort")?.map_or(Ok(false), |node| node.truth())?;
-    let mut level = Level { level, strict, warnings: Vec::new() };
+    let mut abi_version = BestEffort { abi_version, strict, warnings: Vec::new() };
 
     let ruleset = document.require("ruleset")?;
     ruleset.only(&["handledAccessFS", "handledAccessNet", "scoped"])?;
@@ -155,9 +155,9 @@ fn read(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
         return ruleset.wrong("restricts nothing");
     }
     let handled = Handled {
-        fs: level.keep(&ruleset, "handledAccessFS", asked.fs, &FS)?,
-        net: level.keep(&ruleset, "handledAccessNet", asked.net, &NET)?,
-        scoped: level.keep(&ruleset, "scoped", asked.scoped, &SCOPES)?,
+        fs: abi_version.keep(&ruleset, "handledAccessFS", asked.fs, &FS)?,
+        net: abi_version.keep(&ruleset, "handledAccessNet", asked.net, &NET)?,
+        scoped: abi_version.keep(&ruleset, "scoped", asked.scoped, &SCOPES)?,
     };
 
     let (mut beneath, mut ports) = (Vec::new(), Vec::new());
@@ -189,25 +189,26 @@ fn read(text: &str, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
         }
     }
     let landlock = Landlock { strict, handled, beneath, ports };
-    Ok(((handled != Handled::default()).then_some(landlock), level.warnings))
+    Ok(((handled != Handled::default()).then_some(landlock), abi_version.warnings))
 }
 
 /// The ABI version of the kernel, and whether missing rights are an error.
-struct Level {
-    level: u32,
+struct BestEffort {
+    abi_version: u32,
     strict: bool,
     warnings: Vec<Error>,
 }
 
-impl Level {
+impl BestEffort {
     /// The rights that the kernel has.
-    fn keep(&mut self, ruleset: &Node<'_>, name: &'static str, asked: u64, table: &[Right]) -> Result<u64> {
+    fn keep(&mut self, ruleset: &DocumentNode<'_>, name: &'static str, asked: u64, table: &[Right]) -> Result<u64> {
         let mut kept = asked;
-        for &(word, bit, since) in table.iter().filter(|&&(_, bit, since)| asked & bit != 0 && since > self.level) {
+        for &(word, bit, since) in table.iter().filter(|&&(_, bit, since)| asked & bit != 0 && since > self.abi_version)
+        {
             let place = format!("{}/{name}", ruleset.place);
-            let lack = match self.level {
+            let lack = match self.abi_version {
                 0 => format!("{word} needs Landlock, which this kernel does not have"),
-                level => format!("{word} needs ABI version {since} of Landlock, this kernel has {level}"),
+                abi_version => format!("{word} needs ABI version {since} of Landlock, this kernel has {abi_version}"),
             };
             if self.strict {
                 return Err(Error::new(format!("at {place}: {lack}"))
@@ -221,12 +222,12 @@ impl Level {
 }
 
 /// A part of the document, with its pointer.
-struct Node<'a> {
+struct DocumentNode<'a> {
     value: &'a Value,
     place: String,
 }
 
-impl<'a> Node<'a> {
+impl<'a> DocumentNode<'a> {
     fn wrong<T>(&self, what: impl Display) -> Result<T> {
         let place = if self.place.is_empty() { "/" } else { &self.place };
         Err(Error::new(format!("at {place}: {what}")))
@@ -244,12 +245,12 @@ impl<'a> Node<'a> {
         }
     }
 
-    fn get(&self, name: &str) -> Result<Option<Node<'a>>> {
+    fn get(&self, name: &str) -> Result<Option<DocumentNode<'a>>> {
         let found = self.object()?.get(name);
-        Ok(found.map(|value| Node { value, place: format!("{}/{name}", self.place) }))
+        Ok(found.map(|value| DocumentNode { value, place: format!("{}/{name}", self.place) }))
     }
 
-    fn require(&self, name: &str) -> Result<Node<'a>> {
+    fn require(&self, name: &str) -> Result<DocumentNode<'a>> {
         self.get(name)?.map_or_else(|| self.wrong(format_args!("{name:?} is missing")), Ok)
     }
 
@@ -262,10 +263,10 @@ impl<'a> Node<'a> {
     }
 
     /// The elements of a list; a missing one is empty.
-    fn list(&self, name: &str) -> Result<Vec<Node<'a>>> {
+    fn list(&self, name: &str) -> Result<Vec<DocumentNode<'a>>> {
         let Some(list) = self.get(name)? else { return Ok(Vec::new()) };
         let Some(values) = list.value.as_array() else { return list.wrong("is not a list") };
-        let node = |(at, value)| Node { value, place: format!("{}/{at}", list.place) };
+        let node = |(at, value)| DocumentNode { value, place: format!("{}/{at}", list.place) };
         Ok(values.iter().enumerate().map(node).collect())
     }
 
@@ -303,8 +304,8 @@ mod tests {
 
     use super::*;
 
-    fn plan(document: &Value, level: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
-        Landlock::plan(&document.to_string(), level)
+    fn plan(document: &Value, abi_version: u32) -> Result<(Option<Landlock>, Vec<Error>)> {
+        Landlock::plan(&document.to_string(), abi_version)
     }
 
     fn whole() -> Value {
@@ -335,8 +336,8 @@ mod tests {
 
     #[test]
     fn an_older_kernel_gets_what_it_knows_and_each_loss_is_told() {
-        let known = |level| {
-            let (landlock, warnings) = plan(&whole(), level).unwrap();
+        let known = |abi_version| {
+            let (landlock, warnings) = plan(&whole(), abi_version).unwrap();
             (landlock.map(|landlock| (landlock.handled, landlock.beneath[0].0, landlock.ports.len())), warnings.len())
         };
         let handled = |fs, net, scoped| Handled { fs, net, scoped };
@@ -357,8 +358,8 @@ mod tests {
         let mut document = whole();
         document["disableBestEffort"] = true.into();
         plan(&document, 6).unwrap();
-        for level in 0..6 {
-            let error = plan(&document, level).unwrap_err();
+        for abi_version in 0..6 {
+            let error = plan(&document, abi_version).unwrap_err();
             assert_eq!(error.field_name(), Some(FIELD));
             assert!(error.to_string().contains("Landlock"), "{error}");
         }

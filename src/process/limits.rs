@@ -74,9 +74,9 @@ impl Limits {
 }
 
 impl Limits {
-    /// As [`Limits::apply`], without RLIMIT_NPROC if that can be lowered later by [`Limits::apply_to_own_count`]: a process
+    /// As [`Limits::apply`], without RLIMIT_NPROC if that can be lowered later by [`Limits::apply_own_nproc`]: a process
     /// that has to clone could be refused at the limit of its user.
-    pub(super) fn apply_but_count(&self, pid: Pid) -> Result<()> {
+    pub(super) fn apply_but_nproc(&self, pid: Pid) -> Result<()> {
         let Some(count) = self.count() else { return self.apply(pid) };
         let (_, current) = process::limit(pid, libc::RLIMIT_NPROC).context("read RLIMIT_NPROC")?;
         let lowered = count.hard <= current;
@@ -84,8 +84,8 @@ impl Limits {
             .apply(pid)
     }
 
-    /// Sets the RLIMIT_NPROC of the calling process, which [`Limits::apply_but_count`] has left out.
-    pub(super) fn apply_to_own_count(&self) -> Result<()> {
+    /// Sets the RLIMIT_NPROC of the calling process, which [`Limits::apply_but_nproc`] has left out.
+    pub(super) fn apply_own_nproc(&self) -> Result<()> {
         let Some(Limit { name, resource, soft, hard }) = self.count() else { return Ok(()) };
         process::set_limit(Pid::from_raw(0), *resource, *soft, *hard).with_context(|| format!("set {name}"))
     }
@@ -95,7 +95,7 @@ impl Limits {
     }
 
     /// Whether the number of processes is limited.
-    pub(super) fn has_count(&self) -> bool {
+    pub(super) fn has_nproc(&self) -> bool {
         self.count().is_some()
     }
 }

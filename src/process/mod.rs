@@ -36,13 +36,13 @@ use console::Size;
 pub use capabilities::names as capability_names;
 pub use landlock::{ANNOTATION as LANDLOCK, VERSION as LANDLOCK_VERSION};
 pub use memory::policy_names as memory_policy_names;
-pub use options::{Options, parse_user};
+pub use options::{ExecOptions, parse_user};
 pub use restored::Thread;
-pub use user::use_null_of;
+pub use user::reopen_dev_null;
 
 /// What the process depends on besides `process` of the config.
 #[derive(Clone, Debug, Default)]
-pub struct Facts<'a> {
+pub struct ProcessFacts<'a> {
     /// It is the process of an exec, not init.
     pub exec: bool,
     /// The container has a user namespace of its own.
@@ -104,7 +104,7 @@ pub struct Process {
 
 impl Process {
     /// Compiles the description of a process; an error names the field.
-    pub fn plan(process: &spec::Process, facts: &Facts<'_>) -> Result<Process> {
+    pub fn plan(process: &spec::Process, facts: &ProcessFacts<'_>) -> Result<Process> {
         let cwd = process.cwd();
         absolute(cwd).field(|| "/process/cwd")?;
         let text = |value: &Option<String>| value.as_ref().map(String::as_str).map(str::to_owned);
@@ -184,23 +184,23 @@ impl Process {
 
     /// Right after the fork, when the child is in its cgroup: out-of-memory score and CPU affinity. Early, because the file of
     /// the score belongs to the host's root once the child is non-dumpable.
-    pub fn adopt(&self, pid: Pid) -> Result<()> {
+    pub fn apply_from_parent(&self, pid: Pid) -> Result<()> {
         self.oom_score.apply(pid, self.rootless)?;
         self.affinity.apply(pid)
     }
 
     /// When the child is ready, before it drops privileges: resource limits, scheduler and I/O priority. Late, because the
     /// limits must not make its setup fail.
-    pub fn limit(&self, pid: Pid) -> Result<()> {
+    pub fn apply_rlimits_and_sched(&self, pid: Pid) -> Result<()> {
         self.limits.apply(pid)?;
         self.schedule.apply(pid)
     }
 
-    /// As [`Process::limit`], for an intermediate process, from which the container's process inherits. With `but_count`
-    /// RLIMIT_NPROC is left to [`Process::limit_own_count`].
-    pub fn limit_intermediate(&self, pid: Pid, but_count: bool) -> Result<()> {
+    /// As [`Process::apply_rlimits_and_sched`], for an intermediate process, from which the container process inherits. With `but_count`
+    /// RLIMIT_NPROC is left to [`Process::apply_own_nproc`].
+    pub fn apply_limits_to_intermediate(&self, pid: Pid, but_count: bool) -> Result<()> {
         if but_count {
-            self.limits.apply_but_count(pid)?
+            self.limits.apply_but_nproc(pid)?
         } else {
             self.limits.apply(pid)?
         }
@@ -208,29 +208,29 @@ impl Process {
     }
 
     /// Sets what the successor of an intermediate process does not inherit.
-    pub fn limit_successor(&self, pid: Pid) -> Result<()> {
+    pub fn apply_rest_to_successor(&self, pid: Pid) -> Result<()> {
         self.schedule.apply_rest(pid)
     }
 
-    /// Whether [`Process::limit_successor`] has something to do.
-    pub fn limits_successor(&self) -> bool {
+    /// Whether [`Process::apply_rest_to_successor`] has something to do.
+    pub fn has_rest_for_successor(&self) -> bool {
         self.schedule.is_not_inherited()
     }
 
-    /// The system call of [`Process::limit_own_count`], if the config has RLIMIT_NPROC.
-    pub fn count_call(&self) -> Option<(libc::c_long, [u64; 6])> {
-        self.limits.has_count().then_some((libc::SYS_prlimit64, [0, libc::RLIMIT_NPROC.into(), 0, 0, 0, 0]))
+    /// The system call of [`Process::apply_own_nproc`], if the config has RLIMIT_NPROC.
+    pub fn nproc_call(&self) -> Option<(libc::c_long, [u64; 6])> {
+        self.limits.has_nproc().then_some((libc::SYS_prlimit64, [0, libc::RLIMIT_NPROC.into(), 0, 0, 0, 0]))
     }
 
-    /// Whether [`Process::limit`] has nothing to do.
-    pub fn limits_nothing(&self) -> bool {
+    /// Whether [`Process::apply_rlimits_and_sched`] has nothing to do.
+    pub fn has_no_limits(&self) -> bool {
         self.limits.is_empty() && self.schedule.is_empty()
     }
 
     /// Before a process in a user namespace changes to its user: changes the owner of standard streams, which no process
     /// inside could. `owner` maps a user of that namespace to an id of the runtime's.
-    pub fn give_pipes(&self, owner: impl FnOnce(u32) -> Option<u32>) -> Result<()> {
-        self.user.give_pipes(owner)
+    pub fn chown_pipes(&self, owner: impl FnOnce(u32) -> Option<u32>) -> Result<()> {
+        self.user.chown_pipes(owner)
     }
 
     // The child's side, in this order.
@@ -250,7 +250,7 @@ impl Process {
     ///
     /// `proc` is the root of a private procfs, for a process with labels ([`Process::needs_proc`]).
     pub fn prepare(&mut self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
-        self.take_on(proc)?;
+        self.apply_attributes(proc)?;
         if self.environment.lacks_home() {
             self.environment.set("HOME", &user::home(self.user.uid));
         }
@@ -262,8 +262,8 @@ impl Process {
     }
 
     /// The part of [`Process::prepare`] that needs no file of the container.
-    pub fn take_on(&self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
-        self.capabilities.foretell()?;
+    pub fn apply_attributes(&self, proc: Option<BorrowedFd<'_>>) -> Result<()> {
+        self.capabilities.warn_of_missing()?;
         self.labels.apply(proc)?;
         if self.no_new_privs {
             nix::sys::prctl::set_no_new_privs().context("set no_new_privs").field(|| "/process/noNewPrivileges")?;
@@ -279,7 +279,7 @@ impl Process {
 
     /// Drops privileges for good: working directory, groups, ids, capabilities. Then finds the program with the rights that
     /// are left.
-    pub fn become_user(&mut self) -> Result<()> {
+    pub fn drop_privileges(&mut self) -> Result<()> {
         // Before the change of user for a directory that only root may enter; after it for one that only the user may enter
         // (NFS, user namespaces).
         let entered = match chdir(&self.cwd) {
@@ -288,9 +288,9 @@ impl Process {
             Err(errno) => return Err(self.no_cwd(errno)),
         };
         // Needs CAP_SETPCAP, which a change of user takes away.
-        self.capabilities.bound()?;
-        self.user.own_stdio()?;
-        self.user.become_it(self.capabilities.outlive_root(), self.user_namespace)?;
+        self.capabilities.drop_bounding()?;
+        self.user.chown_stdio()?;
+        self.user.set_credentials(self.capabilities.need_keepcaps(), self.user_namespace)?;
         if !entered {
             chdir(&self.cwd).map_err(|errno| self.no_cwd(errno))?;
         }
@@ -325,7 +325,7 @@ impl Process {
     /// close-on-exec. An owner of a closed descriptor must not be dropped any more: only execve and `_exit` may follow.
     pub fn close_descriptors(&mut self, keep: &[BorrowedFd<'_>]) -> Result<()> {
         for &number in &self.preserved {
-            kernel::keep_over_exec(number)
+            kernel::clear_close_on_exec(number)
                 .with_context(|| format!("clear the close-on-exec flag of descriptor {number}"))?;
         }
         kernel::close_all_from(3, keep, &self.preserved).context("close descriptors")?;
@@ -334,8 +334,8 @@ impl Process {
     }
 
     /// In the successor of an intermediate process: RLIMIT_NPROC.
-    pub fn limit_own_count(&self) -> Result<()> {
-        self.limits.apply_to_own_count()
+    pub fn apply_own_nproc(&self) -> Result<()> {
+        self.limits.apply_own_nproc()
     }
 
     /// In the successor of an intermediate process: setsid(2).
@@ -389,7 +389,7 @@ pub fn preserved(after: u32, count: u32) -> Result<Vec<u32>> {
 }
 
 fn read_landlock(document: &str) -> Result<Option<landlock::Landlock>> {
-    let (landlock, warnings) = landlock::Landlock::plan(document, crate::sys::landlock::level())?;
+    let (landlock, warnings) = landlock::Landlock::plan(document, crate::sys::landlock::abi_version())?;
     warnings.into_iter().for_each(crate::log::warn);
     Ok(landlock)
 }

@@ -7,7 +7,7 @@ use crate::error::{Context, Result, bail, ensure};
 
 /// The options of `exec` that shape the process, as they were typed, already checked.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct ExecOptions {
     /// The command and its arguments; must not be empty.
     pub args: Vec<String>,
     /// `--user UID[:GID]`.
@@ -42,7 +42,7 @@ pub fn parse_user(text: &str) -> Result<(u32, Option<u32>)> {
     Ok((uid, gid))
 }
 
-impl Options {
+impl ExecOptions {
     /// The process that results from these options on top of the container's own process.
     pub fn apply(&self, mut process: spec::Process) -> Result<spec::Process> {
         ensure!(!self.args.is_empty(), "exec args cannot be empty");
@@ -123,8 +123,8 @@ mod tests {
         base
     }
 
-    fn options() -> Options {
-        Options { args: vec!["true".into()], ..Options::default() }
+    fn options() -> ExecOptions {
+        ExecOptions { args: vec!["true".into()], ..ExecOptions::default() }
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn variables_are_added_to_those_of_the_container() {
-        let process = Options { env: vec!["B=3".into(), "C=4".into()], ..options() }.apply(base()).unwrap();
+        let process = ExecOptions { env: vec!["B=3".into(), "C=4".into()], ..options() }.apply(base()).unwrap();
         let merged = super::super::environment::Environment::plan(process.env().as_ref().unwrap(), &[]).unwrap();
         let seen: Vec<&str> = merged.entries().iter().map(|entry| entry.to_str().unwrap()).collect();
         assert_eq!(seen, ["PATH=/bin", "A=1", "B=3", "C=4"]);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn an_added_capability_never_becomes_inheritable() {
-        let add = Options { caps: vec!["CAP_NET_ADMIN".into(), "sys_time".into()], ..options() };
+        let add = ExecOptions { caps: vec!["CAP_NET_ADMIN".into(), "sys_time".into()], ..options() };
         let sets = add.apply(base()).unwrap().capabilities().clone().unwrap();
         let both: spec::Capabilities = [Cap::NetAdmin, Cap::SysTime].into();
         for set in [sets.bounding(), sets.effective(), sets.permitted()] {
@@ -167,15 +167,15 @@ mod tests {
     fn added_to_no_capabilities_at_all_there_is_just_the_one() {
         let mut none = base();
         none.set_capabilities(None);
-        let process = Options { caps: vec!["CAP_KILL".into()], ..options() }.apply(none).unwrap();
+        let process = ExecOptions { caps: vec!["CAP_KILL".into()], ..options() }.apply(none).unwrap();
         assert_eq!(process.capabilities().as_ref().unwrap().effective(), &Some([Cap::Kill].into()));
-        let error = Options { caps: vec!["CAP_FUTURE".into()], ..options() }.apply(base()).unwrap_err();
+        let error = ExecOptions { caps: vec!["CAP_FUTURE".into()], ..options() }.apply(base()).unwrap_err();
         assert_eq!(error.to_string(), "--cap \"CAP_FUTURE\": unknown capability");
     }
 
     #[test]
     fn the_rest_of_the_options_replaces_or_adds() {
-        let wanted = Options {
+        let wanted = ExecOptions {
             user: Some((7, None)),
             additional_gids: vec![30],
             cwd: Some("/w".into()),
@@ -190,6 +190,6 @@ mod tests {
         assert_eq!(process.user().additional_gids(), &Some(vec![10, 30]));
         assert_eq!(process.cwd().to_str(), Some("/w"));
         assert_eq!((process.terminal(), process.no_new_privileges()), (Some(true), Some(true)));
-        assert_eq!(Options::default().apply(base()).unwrap_err().to_string(), "exec args cannot be empty");
+        assert_eq!(ExecOptions::default().apply(base()).unwrap_err().to_string(), "exec args cannot be empty");
     }
 }

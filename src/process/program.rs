@@ -34,7 +34,7 @@ pub trait Files {
     ///
     /// # Errors
     /// Those of execve(2), and `EISDIR`.
-    fn judge(&self, path: &CStr) -> Result<(), Errno>;
+    fn check_executable(&self, path: &CStr) -> Result<(), Errno>;
     /// Whether something is there.
     fn exists(&self, path: &CStr) -> bool;
     /// Whether nothing can be executed where it lies.
@@ -47,8 +47,8 @@ pub trait Files {
 struct Here;
 
 impl Files for Here {
-    fn judge(&self, path: &CStr) -> Result<(), Errno> {
-        judge(path)
+    fn check_executable(&self, path: &CStr) -> Result<(), Errno> {
+        check_executable(path)
     }
 
     fn exists(&self, path: &CStr) -> bool {
@@ -68,7 +68,7 @@ impl Files for Here {
 struct Found;
 
 impl Files for Found {
-    fn judge(&self, _: &CStr) -> Result<(), Errno> {
+    fn check_executable(&self, _: &CStr) -> Result<(), Errno> {
         Ok(())
     }
 
@@ -87,7 +87,7 @@ impl Files for Found {
 
 /// Makes the calls of [`find`].
 pub(super) fn try_search(name: &CStr) -> Result<()> {
-    match judge(c"/") {
+    match check_executable(c"/") {
         Ok(()) | Err(Errno::EISDIR | Errno::EACCES) => Ok(()),
         Err(errno) => Err(explain(&Found, quoted(name), name, errno)),
     }
@@ -101,7 +101,7 @@ pub(super) fn find(name: &CStr, path: Option<&[u8]>) -> Result<CString> {
 /// The same among other files.
 pub(super) fn find_in(files: &dyn Files, name: &CStr, path: Option<&[u8]>) -> Result<CString> {
     if name.to_bytes().contains(&b'/') {
-        return match files.judge(name) {
+        return match files.check_executable(name) {
             Ok(()) => Ok(name.to_owned()),
             Err(errno) => Err(explain(files, quoted(name), name, errno)),
         };
@@ -111,7 +111,7 @@ pub(super) fn find_in(files: &dyn Files, name: &CStr, path: Option<&[u8]>) -> Re
         // An empty entry is the working directory (execvp(3)).
         let separator: &[u8] = if directory.is_empty() { b"" } else { b"/" };
         let Ok(candidate) = CString::new([directory, separator, name.to_bytes()].concat()) else { continue };
-        match files.judge(&candidate) {
+        match files.check_executable(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(Errno::EACCES) if files.exists(&candidate) => refused = refused.or(Some(candidate)),
             Err(errno) if IN_VAIN.contains(&errno) => {}
@@ -129,7 +129,7 @@ pub(super) fn find_in(files: &dyn Files, name: &CStr, path: Option<&[u8]>) -> Re
 }
 
 /// May we execute it, and is it a file? The effective rights count, capabilities included, as they do for execve.
-fn judge(path: &CStr) -> Result<(), Errno> {
+fn check_executable(path: &CStr) -> Result<(), Errno> {
     let unsure = match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
         Ok(()) => false,
         // A filter that does not know faccessat2; then execve has the last word.

@@ -4,7 +4,7 @@
 //! Changes that a process could have made itself are allowed: it may have dropped rights, and with CAP_SETUID and
 //! CAP_SETGID have changed its user.
 
-use super::capabilities::Set;
+use super::capabilities::CapabilitySet;
 use super::user::User;
 use super::{Process, labels::Labels};
 use crate::error::{Context, Error, Result};
@@ -42,7 +42,7 @@ impl Process {
 
     /// The first difference that the configuration does not allow.
     pub fn ensure_restored(&self, thread: &Thread<'_>) -> Result<()> {
-        let status = Status(thread.status);
+        let status = ProcStatus(thread.status);
         let (capabilities, user) = (&self.capabilities, &self.user);
         if self.no_new_privs && status.number("NoNewPrivs")? != 1 {
             return Err(Error::new("no_new_privs is not set").field("/process/noNewPrivileges"));
@@ -64,7 +64,7 @@ impl Process {
         thread.label.map_or(Ok(()), |label| ensure_label(&self.labels, label))
     }
 
-    fn ensure_capabilities(&self, status: &Status<'_>) -> Result<()> {
+    fn ensure_capabilities(&self, status: &ProcStatus<'_>) -> Result<()> {
         let own = &self.capabilities;
         let all = own.bounding | own.permitted | own.inheritable;
         // The programs of root get what is in the bounding set, and so do those that have capabilities of their own.
@@ -77,7 +77,7 @@ impl Process {
             ("CapAmb", all, "ambient"),
         ];
         for (name, allowed, word) in sets {
-            let more = Set::of_bits(status.hexadecimal(name)?) & !allowed;
+            let more = CapabilitySet::of_bits(status.hexadecimal(name)?) & !allowed;
             if !more.is_empty() {
                 return Err(Error::new(format!("its {word} set has {}", more.words()))
                     .field(format!("/process/capabilities/{word}")));
@@ -88,9 +88,9 @@ impl Process {
 }
 
 /// proc_pid_status(5).
-struct Status<'a>(&'a str);
+struct ProcStatus<'a>(&'a str);
 
-impl<'a> Status<'a> {
+impl<'a> ProcStatus<'a> {
     fn value(&self, name: &str) -> Result<&'a str> {
         procfs::status(self.0, name).ok_or_else(|| Error::new(format!("its status has no {name}")))
     }
@@ -110,7 +110,7 @@ impl<'a> Status<'a> {
 }
 
 /// Real, effective, saved and that for file systems: each one of those allowed.
-fn ensure_ids(status: &Status<'_>, name: &str, allowed: &[u32], map: Map<'_>) -> Result<()> {
+fn ensure_ids(status: &ProcStatus<'_>, name: &str, allowed: &[u32], map: Map<'_>) -> Result<()> {
     let allowed: Vec<u32> = allowed.iter().filter_map(|&id| map(id)).collect();
     match status.ids(name)?.into_iter().find(|id| !allowed.contains(id)) {
         None => Ok(()),
@@ -120,7 +120,7 @@ fn ensure_ids(status: &Status<'_>, name: &str, allowed: &[u32], map: Map<'_>) ->
     }
 }
 
-fn ensure_groups(status: &Status<'_>, user: &User, map: Map<'_>) -> Result<()> {
+fn ensure_groups(status: &ProcStatus<'_>, user: &User, map: Map<'_>) -> Result<()> {
     // Those of a caller are not in the configuration.
     let (_, Some(groups)) = user.as_numbers() else { return Ok(()) };
     ensure_ids(status, "Groups", &groups, map).field(|| "/process/user/additionalGids")
@@ -140,7 +140,7 @@ fn ensure_label(labels: &Labels, label: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Facts;
+    use crate::process::ProcessFacts;
 
     const STATUS: &str = "Name:\tsh\nUid:\t1000\t1000\t1000\t1000\nGid:\t1000\t1000\t1000\t1000\nGroups:\t5 1000 \n\
         CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000020\n\
@@ -153,7 +153,7 @@ mod tests {
             "capabilities": {"bounding": ["CAP_KILL"], "permitted": [], "effective": []},
         });
         base.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
-        Process::plan(&serde_json::from_value(base).unwrap(), &Facts::default()).unwrap()
+        Process::plan(&serde_json::from_value(base).unwrap(), &ProcessFacts::default()).unwrap()
     }
 
     fn verdict(process: &Process, status: &str, is_init: bool) -> Result<()> {

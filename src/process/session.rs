@@ -41,7 +41,7 @@ pub(super) fn join_keyring(name: &CString) -> Result<()> {
 
 /// Starts a session, resets the signal dispositions, and unblocks all signals.
 pub(super) fn start() -> Result<()> {
-    process::mind_signals().context("reset signal dispositions")?;
+    process::reset_signal_dispositions().context("reset signal dispositions")?;
     process::unblock_signals().context("unblock signals")?;
     lead()
 }

@@ -29,7 +29,7 @@ fn shell(script: &str) -> spec::Process {
 }
 
 /// Runs a process as a container's child would and gives back all that it wrote, or the error.
-fn run(process: &spec::Process, facts: &Facts<'_>) -> String {
+fn run(process: &spec::Process, facts: &ProcessFacts<'_>) -> String {
     run_plan(Process::plan(process, facts).unwrap())
 }
 
@@ -47,7 +47,7 @@ fn run_plan(mut plan: Process) -> String {
             plan.prepare(None)?;
             nix::unistd::write(&ready, b"!")?;
             nix::unistd::read(&until_go, &mut [0])?;
-            plan.become_user()?;
+            plan.drop_privileges()?;
             plan.close_descriptors(&[writer.as_fd()])?;
             Err::<(), _>(plan.execute(true))
         };
@@ -55,9 +55,9 @@ fn run_plan(mut plan: Process) -> String {
         nix::unistd::write(&writer, error.to_string().as_bytes()).unwrap();
         1
     });
-    host.adopt(child).unwrap();
+    host.apply_from_parent(child).unwrap();
     nix::unistd::read(&until_ready, &mut [0]).unwrap();
-    host.limit(child).unwrap();
+    host.apply_rlimits_and_sched(child).unwrap();
     nix::unistd::write(&go, b"!").unwrap();
     drop(writer);
     let mut seen = String::new();
@@ -89,7 +89,7 @@ fn the_program_has_exactly_the_identity_that_was_asked_for() {
     caps.set_inheritable(Some([Cap::Kill].into()));
     caps.set_ambient(Some([Cap::Kill].into()));
     process.set_capabilities(Some(caps));
-    let seen = run(&process, &Facts::default());
+    let seen = run(&process, &ProcessFacts::default());
     let expected = "4242\n4343\n4343 10 20\n0027\n/usr\n0\n/\nCapInh:\t0000000000000020\nCapPrm:\t0000000000000020\n\
         CapEff:\t0000000000000020\nCapBnd:\t0000000000000021\nCapAmb:\t0000000000000020\nNoNewPrivs:\t1\n";
     assert_eq!(seen, expected);
@@ -100,7 +100,7 @@ fn a_root_process_has_no_capability_that_was_not_asked_for() {
     if !root() {
         return;
     }
-    let seen = run(&shell("grep -E 'Cap|NoNew|SigBlk' /proc/self/status; echo $HOME"), &Facts::default());
+    let seen = run(&shell("grep -E 'Cap|NoNew|SigBlk' /proc/self/status; echo $HOME"), &ProcessFacts::default());
     let none = "0000000000000000";
     let expected = format!(
         "SigBlk:\t{none}\nCapInh:\t{none}\nCapPrm:\t{none}\nCapEff:\t{none}\nCapBnd:\t{none}\nCapAmb:\t{none}\n\
@@ -122,7 +122,7 @@ fn a_capability_that_the_runtime_lacks_does_not_stop_the_container() {
     process.set_capabilities(Some(caps));
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find(|line| line.starts_with("CapPrm")).unwrap();
-    assert_eq!(run(&process, &Facts::default()), format!("{own}\n"));
+    assert_eq!(run(&process, &ProcessFacts::default()), format!("{own}\n"));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn scheduler_personality_and_keyring_are_those_of_the_description() {
     let mut personality = spec::LinuxPersonality::default();
     personality.set_domain(spec::LinuxPersonalityDomain::PerLinux32);
     let id = format!("corten-test-{}", std::process::id());
-    let facts = Facts { personality: Some(&personality), keyring: Some(&id), ..Facts::default() };
+    let facts = ProcessFacts { personality: Some(&personality), keyring: Some(&id), ..ProcessFacts::default() };
     let seen = run(&process, &facts);
     assert!(seen.starts_with("7\ni686\nidle\n") || !cfg!(target_arch = "x86_64"), "{seen}");
     let keyrings = std::fs::read_to_string("/proc/keys").is_ok();
@@ -150,7 +150,7 @@ fn standard_streams_become_the_users_but_never_the_null_device() {
     }
     let mut process = shell("stat -L -c %u /proc/self/fd/0 /proc/self/fd/1");
     process.user_mut().set_uid(4242);
-    assert_eq!(run(&process, &Facts::default()), "0\n4242\n");
+    assert_eq!(run(&process, &ProcessFacts::default()), "0\n4242\n");
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/dev/null").unwrap()), 0);
 }
 
@@ -165,7 +165,7 @@ fn a_directory_that_only_root_or_only_the_user_may_enter_is_entered() {
     let mut process = shell("pwd; ls");
     process.user_mut().set_uid(4242);
     process.set_cwd(place.clone());
-    let seen = run(&process, &Facts::default());
+    let seen = run(&process, &ProcessFacts::default());
     assert!(seen.contains(place.to_str().unwrap()), "{seen}");
     assert!(seen.to_lowercase().contains("permission denied"), "ls has not the rights of root: {seen}");
     std::fs::remove_dir_all(place).unwrap();
@@ -178,7 +178,7 @@ fn a_user_without_a_mapping_is_named() {
     }
     let mut process = described(&["true"]);
     process.user_mut().set_uid(4242);
-    let facts = Facts { user_namespace: true, ..Facts::default() };
+    let facts = ProcessFacts { user_namespace: true, ..ProcessFacts::default() };
     let mut plan = Process::plan(&process, &facts).unwrap();
     let (until_mapped, mapped) = pipe().unwrap();
     let (reader, writer) = pipe().unwrap();
@@ -186,7 +186,7 @@ fn a_user_without_a_mapping_is_named() {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).unwrap();
         nix::unistd::write(&writer, b"!").unwrap();
         nix::unistd::read(&until_mapped, &mut [0]).unwrap();
-        nix::unistd::write(&writer, plan.become_user().unwrap_err().to_string().as_bytes()).unwrap();
+        nix::unistd::write(&writer, plan.drop_privileges().unwrap_err().to_string().as_bytes()).unwrap();
         0
     });
     drop(writer);
@@ -208,7 +208,7 @@ fn no_descriptor_of_ours_reaches_the_program() {
     let leak = File::open("/").unwrap();
     nix::fcntl::fcntl(&leak, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     // The fourth is ls itself looking.
-    assert_eq!(run(&described(&["ls", "-1", "/proc/self/fd"]), &Facts::default()), "0\n1\n2\n3\n");
+    assert_eq!(run(&described(&["ls", "-1", "/proc/self/fd"]), &ProcessFacts::default()), "0\n1\n2\n3\n");
 }
 
 #[test]
@@ -216,12 +216,12 @@ fn a_working_directory_or_program_behind_a_descriptor_of_ours_is_refused() {
     let leak = File::open("/").unwrap();
     let number = std::os::fd::AsRawFd::as_raw_fd(&leak);
     let mut program = described(&[&format!("/proc/self/fd/{number}/bin/true")]);
-    let seen = run(&program, &Facts::default());
+    let seen = run(&program, &ProcessFacts::default());
     let words = format!("exec /proc/self/fd/{number}/bin/true: no such file or directory (");
     assert!(seen.starts_with(&words), "{seen}");
     program.set_args(Some(vec!["true".into()]));
     program.set_cwd("/no/such".into());
-    let seen = run(&program, &Facts::default());
+    let seen = run(&program, &ProcessFacts::default());
     assert_eq!(seen, "/process/cwd: chdir to cwd /no/such: no such file or directory");
 }
 
@@ -235,7 +235,7 @@ fn a_working_directory_outside_of_the_root_is_refused() {
     let outside = File::open("/usr").unwrap();
     let mut process = described(&["true"]);
     process.set_cwd("/proc/self/fd/9/../..".into());
-    let plan = Process::plan(&process, &Facts::default()).unwrap();
+    let plan = Process::plan(&process, &ProcessFacts::default()).unwrap();
     // chroot stands for pivot_root: to the kernel, both leave the directory unreachable.
     let child = kernel::in_child(|| {
         nix::unistd::chroot(&jail).unwrap();
@@ -252,7 +252,7 @@ fn a_working_directory_outside_of_the_root_is_refused() {
 
 #[test]
 fn a_missing_program_is_reported_before_the_program_runs() {
-    let seen = run(&described(&["nosuch"]), &Facts::default());
+    let seen = run(&described(&["nosuch"]), &ProcessFacts::default());
     let hint = "(check that it is in the image, and its directory in PATH of process.env)";
     assert_eq!(seen, format!("exec: \"nosuch\": executable file not found in $PATH: no such file or directory {hint}"));
 }
@@ -261,13 +261,13 @@ fn a_missing_program_is_reported_before_the_program_runs() {
 fn the_last_path_is_the_one_that_is_searched() {
     let mut process = described(&["true"]);
     process.set_env(Some(vec!["PATH=/nope".into(), "PATH=/bin".into()]));
-    assert_eq!(run(&process, &Facts::default()), "");
+    assert_eq!(run(&process, &ProcessFacts::default()), "");
 }
 
 #[test]
 fn an_activated_exec_learns_its_own_pid() {
     let process = shell("test $LISTEN_PID = $$ && echo $LISTEN_FDS");
-    let facts = Facts { listen_fds: 0, env: vec!["LISTEN_FDS=2".into()], exec: true, ..Facts::default() };
+    let facts = ProcessFacts { listen_fds: 0, env: vec!["LISTEN_FDS=2".into()], exec: true, ..ProcessFacts::default() };
     let mut plan = Process::plan(&process, &facts).unwrap();
     plan.listen_pid = true;
     assert_eq!(run_plan(plan), "2\n");
@@ -278,7 +278,7 @@ fn every_rule_of_the_description_names_its_field() {
     let field = |edit: &dyn Fn(&mut spec::Process)| {
         let mut process = described(&["true"]);
         edit(&mut process);
-        Process::plan(&process, &Facts::default()).unwrap_err().field_name().unwrap().to_owned()
+        Process::plan(&process, &ProcessFacts::default()).unwrap_err().field_name().unwrap().to_owned()
     };
     assert_eq!(
         field(&|p| {
@@ -347,7 +347,7 @@ fn descriptors_of_socket_activation_have_to_be_there() {
 #[test]
 fn of_descriptors_to_pass_on_those_are_found_that_are_there_and_not_our_own() {
     let [own, passed] = [(); 2].map(|()| std::fs::File::open("/dev/null").unwrap());
-    kernel::keep_over_exec(passed.as_raw_fd() as u32).unwrap();
+    kernel::clear_close_on_exec(passed.as_raw_fd() as u32).unwrap();
     let found = preserved(0, u32::MAX).unwrap();
     assert!(found.contains(&(passed.as_raw_fd() as u32)) && !found.contains(&(own.as_raw_fd() as u32)), "{found:?}");
     assert!(!preserved(passed.as_raw_fd() as u32 - 2, 9).unwrap().contains(&(passed.as_raw_fd() as u32)));
@@ -361,7 +361,7 @@ fn foreground(script: &'static str, stdio: [OwnedFd; 2], pair: Option<OpenptyRes
         dup2_stdout(&stdio[1]).unwrap();
         drop(stdio);
         let foreground = Foreground::block_signals().unwrap();
-        let plan = Process::plan(&shell(script), &Facts::default()).unwrap();
+        let plan = Process::plan(&shell(script), &ProcessFacts::default()).unwrap();
         let (controller, replica) = pair.map(|pair| (pair.master, pair.slave)).unzip();
         let terminal = controller.map(|controller| Terminal::attach(controller).unwrap());
         let child = kernel::in_child(|| {
@@ -373,7 +373,7 @@ fn foreground(script: &'static str, stdio: [OwnedFd; 2], pair: Option<OpenptyRes
                 dup2_stdout(replica).unwrap();
                 dup2_stderr(replica).unwrap();
             }
-            plan.become_user().unwrap();
+            plan.drop_privileges().unwrap();
             plan.close_descriptors(&[]).unwrap();
             eprintln!("{}", plan.execute(true));
             99

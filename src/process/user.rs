@@ -71,7 +71,7 @@ impl User {
     }
 
     /// Sets groups, gid and uid for good. With `keep_capabilities` the permitted set survives the change from root.
-    pub(super) fn become_it(&self, keep_capabilities: bool, user_namespace: bool) -> Result<()> {
+    pub(super) fn set_credentials(&self, keep_capabilities: bool, user_namespace: bool) -> Result<()> {
         self.set_groups(user_namespace)?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         setresgid(gid, gid, gid).map_err(|errno| unmapped(errno, "group", self.gid)).field(|| "/process/user/gid")?;
@@ -111,31 +111,31 @@ impl User {
     ///
     /// Only pipes, sockets and terminals: a file of the host may be meant to be read only (`run ID </etc/some.conf`).
     /// `/dev/null` is never changed (CVE-2026-88265).
-    pub(super) fn own_stdio(&self) -> Result<()> {
+    pub(super) fn chown_stdio(&self) -> Result<()> {
         for (name, fd) in STREAMS.into_iter().zip(process::stdio()) {
             // A closed stream has no owner.
             let Ok(stat) = fstat(fd) else { continue };
             if stat.st_uid == self.uid || !is_stream(fd, &stat) {
                 continue;
             }
-            give(name, fd, self.uid)?;
+            chown_stream(name, fd, self.uid)?;
         }
         Ok(())
     }
 
     /// The same from outside of a user namespace, for pipes: inside, the owner of a pipe of the caller is not mapped, and no
     /// process may change an unmapped owner. Sockets and terminals may still be in use by the caller.
-    pub(super) fn give_pipes(&self, owner: impl FnOnce(u32) -> Option<u32>) -> Result<()> {
+    pub(super) fn chown_pipes(&self, owner: impl FnOnce(u32) -> Option<u32>) -> Result<()> {
         let is_pipe = |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO);
         let streams = STREAMS.into_iter().zip(process::stdio());
         let pipes: Vec<_> = streams.filter(|(_, fd)| is_pipe(fd)).collect();
         let Some(owner) = (!pipes.is_empty()).then(|| owner(self.uid)).flatten() else { return Ok(()) };
-        pipes.into_iter().try_for_each(|(name, fd)| give(name, fd, owner))
+        pipes.into_iter().try_for_each(|(name, fd)| chown_stream(name, fd, owner))
     }
 }
 
 /// Changes the owner of a stream.
-fn give(name: &str, fd: BorrowedFd<'_>, owner: u32) -> Result<()> {
+fn chown_stream(name: &str, fd: BorrowedFd<'_>, owner: u32) -> Result<()> {
     match fchown(fd, Some(Uid::from_raw(owner)), None) {
         // An unmapped owner, a read-only file system, or one without owners.
         Ok(()) | Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(()),
@@ -145,7 +145,7 @@ fn give(name: &str, fd: BorrowedFd<'_>, owner: u32) -> Result<()> {
 
 /// Replaces standard streams that are the host's `/dev/null` by the container's. A container without one is no error;
 /// `open` verifies what it opens (CVE-2026-88265).
-pub fn use_null_of(open: impl FnOnce() -> Result<OwnedFd>) {
+pub fn reopen_dev_null(open: impl FnOnce() -> Result<OwnedFd>) {
     let null = |fd: &BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| is_null(&stat));
     let ours: Vec<_> = process::stdio().into_iter().filter(null).collect();
     let Some(theirs) = (!ours.is_empty()).then(open).and_then(Result::ok) else { return };

@@ -71,7 +71,7 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// In the container's process: all nodes that are to be bound, in order.
+    /// In the container process: all nodes that are to be bound, in order.
     fn into_bound(self, root: &Root, dev: &OwnedFd) -> Result<Vec<OwnedFd>> {
         let made = self.made.map_or_else(|| Ok(Vec::new()), |nodes| nodes.bind(root, dev))?;
         let mut made = made.into_iter();
@@ -150,7 +150,7 @@ impl Devices {
         self.nodes.iter().any(|node| node.bind.is_some() && node.index.is_some())
     }
 
-    /// In the container's process, where the host's `/dev` is still in sight: nodes, links, `ptmx`. Gives back the directory
+    /// In the container process, where the host's `/dev` is still in sight: nodes, links, `ptmx`. Gives back the directory
     /// `/dev`. Where `binds`, in a mount namespace of the container's own, a node that may not be made is the host's.
     pub(super) fn make(&self, root: &Root, taken: Taken, binds: bool) -> Result<OwnedFd> {
         let dev = root.directory(&RootRelPath::new("dev".as_ref())?).context("open /dev")?.fd;
@@ -294,7 +294,7 @@ impl Device {
         }
     }
 
-    /// The umask is 0 in the container's process, so the mode needs no second call.
+    /// The umask is 0 in the container process, so the mode needs no second call.
     fn make_node(&self, parent: BorrowedFd<'_>) -> Result<()> {
         match mknodat(parent, self.name.as_c_str(), self.kind, self.mode, self.number) {
             Ok(()) => {}

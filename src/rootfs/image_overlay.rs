@@ -219,7 +219,7 @@ impl Upper {
 
 /// On the host, when a container is deleted, or could not be made: removes what the annotation's `dir=` needs only
 /// while it is mounted. The upper layer stays.
-pub fn sweep(value: &str, bundle: &Path, id: &str) {
+pub fn remove_overlay_workdir(value: &str, bundle: &Path, id: &str) {
     let Ok(Upper::Directory { place, work }) = Upper::parse(value, bundle, id) else { return };
     let swept = place.open().and_then(|directory| remove_work(directory.as_fd(), &work));
     match swept {
@@ -349,7 +349,7 @@ mod tests {
     use super::*;
     use crate::rootfs::Isolation;
     use crate::rootfs::native_tests::{Trial, is_root};
-    use crate::sys::trial::apart;
+    use crate::sys::test_support::apart;
 
     fn parse(value: &str) -> Result<Upper> {
         Upper::parse(value, Path::new("/b"), "web")
@@ -436,7 +436,7 @@ mod tests {
             assert!(base.join("image/sub").exists() && !base.join("image/new").exists(), "{value}");
         }
         assert!(base.join("state/upper/new").exists());
-        sweep("dir=state", &base, "web");
+        remove_overlay_workdir("dir=state", &base, "web");
         assert_eq!(std::fs::read_dir(base.join("state")).unwrap().count(), 1);
         std::fs::remove_dir_all(&base).unwrap();
     }

@@ -6,7 +6,7 @@
 //! mknod(2), chown(2), symlink(2) or unlink(2) as text.
 //!
 //! Three steps: [`Rootfs::plan`] is pure, [`Rootfs::open`] takes what only the host can reach, and [`Opened`] is
-//! carried into the container's process, where its verbs are called in the order in which they stand.
+//! carried into the container process, where its verbs are called in the order in which they stand.
 //!
 //! Each file of the room uses only those of lines above its own, or to its left:
 //!
@@ -45,7 +45,9 @@ mod restore;
 mod stack;
 
 pub use guest::Guest;
-pub use image_overlay::{ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, outside as overlay_outside, sweep};
+pub use image_overlay::{
+    ANNOTATION as OVERLAY, FORMS as OVERLAY_FORMS, outside as overlay_outside, remove_overlay_workdir,
+};
 pub use live_mounts::{Additions, HostHandles, Removals};
 pub use opened::Opened;
 pub use options::words as mount_options;

@@ -1,4 +1,4 @@
-//! Trees taken on the host, on their way into the container's process.
+//! Trees taken on the host, on their way into the container process.
 //!
 //! Few are simply held open over the fork. Many would not fit below the limit on open files, which is not ours to raise:
 //! they wait in a socket, where they do not count, and are taken out by and by.
@@ -74,7 +74,7 @@ impl MountFds {
         self.waiting.iter().try_for_each(|&(mount, tree)| mounts[mount].map_ids(&held[tree], namespace.as_fd()))
     }
 
-    /// In the container's process: the tree of the next mount that was opened on the host.
+    /// In the container process: the tree of the next mount that was opened on the host.
     pub(super) fn next(&mut self) -> Result<OwnedFd> {
         if let (Some(queue), true) = (&self.queue, self.held.as_slice().is_empty()) {
             self.held = take(queue).context("receive the sources of binds")?.into_iter();

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{CgroupPaths, Isolation, Namespaces, OpenIn, Request, Rootfs};
 use crate::sys::mount::{Change, Propagation, change_all};
-use crate::sys::trial::{QUIET, apart, terminal};
+use crate::sys::test_support::{QUIET, apart, terminal};
 
 /// First id on the host of the user namespace's root.
 const FIRST: u32 = 100_000;

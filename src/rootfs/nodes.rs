@@ -1,7 +1,7 @@
 //! Device nodes for a container in a user namespace, where the kernel lets nobody make any (mknod(2), user_namespaces(7)).
 //!
 //! A runtime that may makes them on the host, in a tmpfs that is on no path and gone with its last mount: the nodes have
-//! the owner and the mode of the configuration, and the host needs none of that name. The container's process binds them
+//! the owner and the mode of the configuration, and the host needs none of that name. The container process binds them
 //! one by one; it never sees the tmpfs in its own root.
 
 use std::ffi::CString;
@@ -80,7 +80,7 @@ impl Nodes {
         }
     }
 
-    /// In the container's process, in a mount namespace of the container's: a detached mount of each node, in order.
+    /// In the container process, in a mount namespace of the container's: a detached mount of each node, in order.
     pub(super) fn bind(self, root: &Root, place: &OwnedFd) -> Result<Vec<OwnedFd>> {
         let one = |name: &CString| clone_fd(open_in(&self.tree, name.as_c_str(), OFlag::O_PATH, Links::Refuse)?, false);
         // Until Linux 6.15 only what is attached can be cloned.

@@ -1,4 +1,4 @@
-//! The way from the plan to a container's file system: what is opened on the host, and the steps of the container's process.
+//! The way from the plan to a container's file system: what is opened on the host, and the steps of the container process.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -75,7 +75,7 @@ impl Rootfs {
     }
 }
 
-/// The plan with its descriptors. The verbs are called in the container's process, with umask 0, in this order:
+/// The plan with its descriptors. The verbs are called in the container process, with umask 0, in this order:
 /// [`set_propagation`](Opened::set_propagation), [`mount`](Opened::mount), [`pivot`](Opened::pivot), [`make_dir`](Opened::make_dir)
 /// and [`console`](Opened::console) where needed, [`finalize`](Opened::finalize).
 pub struct Opened {
@@ -101,7 +101,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// What `open` left to be taken: in the container's process, in its user and new mount namespace, before it changes its
+    /// What `open` left to be taken: in the container process, in its user and new mount namespace, before it changes its
     /// ids. There it still reaches what its creator reaches by user and groups, and has power over the mounts. The id maps
     /// have to be there: an overlay's work directory can only be passed by power over its owner.
     pub fn open_in_child(&mut self) -> Result<()> {

@@ -242,7 +242,7 @@ mod tests {
     use crate::rootfs::native_tests::is_root;
     use crate::rootfs::stack::linux;
     use crate::sys::mount::attach;
-    use crate::sys::trial::apart;
+    use crate::sys::test_support::apart;
 
     fn plan(words: &[&str]) -> Result<Overlay> {
         let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();

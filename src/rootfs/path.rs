@@ -276,7 +276,7 @@ fn names(path: &[u8]) -> Result<Vec<CString>> {
     names.rev().map(|name| CString::new(name).map_err(|_| Errno::EINVAL)).collect()
 }
 
-/// Makes one entry of a directory that is held open. The umask is 0 in the container's process.
+/// Makes one entry of a directory that is held open. The umask is 0 in the container process.
 fn create(parent: BorrowedFd<'_>, name: &CString, kind: Kind) -> Result<()> {
     match kind {
         Kind::Directory => mkdirat(parent, name.as_c_str(), Mode::from_bits_truncate(0o755)),

@@ -59,7 +59,7 @@ pub(super) fn of_root(word: &str) -> Result<(Propagation, Option<SetPropagation>
 
 /// The propagation to set on a bind with these words. One without a word follows `/`, whose propagation is `root`: it
 /// receives from the host or not, and never sends. That needs no call when the source is cloned after `/` was changed,
-/// which is in the container's process.
+/// which is in the container process.
 pub(super) fn of_bind(
     words: &[SetPropagation],
     recursive: bool,

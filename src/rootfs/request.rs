@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 
-/// How the container's process comes to a namespace of one type.
+/// How the container process comes to a namespace of one type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
     /// It stays in the caller's. What is mounted then lies below a mount of its own ([`Guest`](super::Guest)).
@@ -61,7 +61,7 @@ pub struct Request<'a> {
 pub enum OpenIn {
     /// The runtime, in the host's mount namespace, before the fork.
     Host,
-    /// The container's process, in its own mount namespace.
+    /// The container process, in its own mount namespace.
     Child,
 }
 

@@ -9,7 +9,7 @@ pub(super) type Label = usize;
 
 /// Where a jump may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum JumpTarget {
     /// The end of the program with this verdict (`SECCOMP_RET_*`).
     Return(u32),
     At(Label),
@@ -49,7 +49,7 @@ impl Assembler {
     }
 
     /// Compares the accumulator and goes one of two ways.
-    pub(super) fn branch(&mut self, compare: Compare, value: u32, yes: Target, no: Target) -> Label {
+    pub(super) fn branch(&mut self, compare: Compare, value: u32, yes: JumpTarget, no: JumpTarget) -> Label {
         // The bridge for `no` may still come between the branch and the target of `yes`.
         let yes = self.within_reach(yes, 1);
         let no = self.within_reach(no, 0);
@@ -58,10 +58,10 @@ impl Assembler {
     }
 
     /// A label for a target.
-    pub(super) fn label(&mut self, target: Target) -> Label {
+    pub(super) fn label(&mut self, target: JumpTarget) -> Label {
         match target {
-            Target::At(label) => label,
-            Target::Return(_) => self.within_reach(target, 0),
+            JumpTarget::At(label) => label,
+            JumpTarget::Return(_) => self.within_reach(target, 0),
         }
     }
 
@@ -78,11 +78,11 @@ impl Assembler {
 
     /// A place from which `target` goes on, near enough for a branch after `spare` more instructions. A far return
     /// is repeated, which is as long as a jump to it and faster.
-    fn within_reach(&mut self, target: Target, spare: usize) -> Label {
+    fn within_reach(&mut self, target: JumpTarget, spare: usize) -> Label {
         match target {
-            Target::At(label) if self.distance(label) + spare <= REACH => label,
-            Target::At(label) => self.push(libc::BPF_JMP | libc::BPF_JA, 0, 0, self.distance(label) as u32),
-            Target::Return(verdict) => {
+            JumpTarget::At(label) if self.distance(label) + spare <= REACH => label,
+            JumpTarget::At(label) => self.push(libc::BPF_JMP | libc::BPF_JA, 0, 0, self.distance(label) as u32),
+            JumpTarget::Return(verdict) => {
                 let known = self.returns.iter().position(|&(of, _)| of == verdict);
                 if let Some(known) = known
                     && self.distance(self.returns[known].1) + spare <= REACH
@@ -114,20 +114,20 @@ impl Assembler {
 
 #[cfg(test)]
 mod tests {
-    use super::super::judge::{Data, run};
+    use super::super::interpreter::{Data, run};
     use super::*;
 
     #[test]
     fn a_branch_reaches_targets_beyond_the_255_instructions_of_a_jump() {
         for gap in [0, 1, 252, 253, 254, 255, 256, 600] {
             let mut out = Assembler::default();
-            let far = out.label(Target::Return(1));
-            let far = out.branch(Compare::Equal, 7, Target::Return(7), Target::At(far));
+            let far = out.label(JumpTarget::Return(1));
+            let far = out.branch(Compare::Equal, 7, JumpTarget::Return(7), JumpTarget::At(far));
             let far = out.load(0, far);
             for _ in 0..gap {
                 out.push(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0);
             }
-            let start = out.branch(Compare::Greater, 5, Target::At(far), Target::Return(2));
+            let start = out.branch(Compare::Greater, 5, JumpTarget::At(far), JumpTarget::Return(2));
             out.load(0, start);
             let program = out.finish();
             let verdict = |nr| run(&program, &Data::new(0, nr, [0; 6], false)).verdict;

@@ -3,7 +3,7 @@
 //! Rules are tried one after the other. A value is compared by its lower half first, which tells values apart; the
 //! upper half follows only then, and once for rules in a row that share it.
 
-use super::bpf::{Assembler, Compare, Label, Target};
+use super::bpf::{Assembler, Compare, JumpTarget, Label};
 use super::rules::{Condition, Rule, Test};
 use super::tables::Arch;
 
@@ -64,9 +64,9 @@ fn decide_alike(one: &[Rule], other: &[Rule]) -> bool {
 /// Writes rules that are tried one after the other, and `default` when none holds.
 fn write(out: &mut Assembler, rules: &[Rule], wide: bool, big_endian: bool, default: u32) -> Label {
     let mut words = Words { out, wide, big_endian };
-    let mut next = Entry::to(Target::Return(default));
+    let mut next = ChainEntry::to(JumpTarget::Return(default));
     for row in rules.chunk_by(differ_in_lower_half).rev() {
-        let mut yes = Entry::to(Target::Return(row[0].verdict));
+        let mut yes = ChainEntry::to(JumpTarget::Return(row[0].verdict));
         if let [rule] = row {
             for condition in rule.conditions.iter().rev() {
                 yes = words.condition(condition, yes, &mut next);
@@ -93,33 +93,33 @@ fn differ_in_lower_half(one: &Rule, other: &Rule) -> bool {
 
 /// A place to go on that begins with the load of a word, which can be spared if the accumulator holds that already.
 #[derive(Clone, Copy)]
-struct Entry {
+struct ChainEntry {
     /// With the load; written only when somebody needs it.
-    start: Option<Target>,
+    start: Option<JumpTarget>,
     /// Behind the load of the word at this offset.
     loaded: Option<(u32, Label)>,
 }
 
-impl Entry {
-    fn to(target: Target) -> Entry {
-        Entry { start: Some(target), loaded: None }
+impl ChainEntry {
+    fn to(target: JumpTarget) -> ChainEntry {
+        ChainEntry { start: Some(target), loaded: None }
     }
 
-    fn behind(offset: u32, label: Label) -> Entry {
-        Entry { start: None, loaded: Some((offset, label)) }
+    fn behind(offset: u32, label: Label) -> ChainEntry {
+        ChainEntry { start: None, loaded: Some((offset, label)) }
     }
 
-    fn start(&mut self, out: &mut Assembler) -> Target {
+    fn start(&mut self, out: &mut Assembler) -> JumpTarget {
         match (self.start, self.loaded) {
             (Some(start), _) => start,
-            (None, Some((offset, label))) => *self.start.insert(Target::At(out.load(offset, label))),
+            (None, Some((offset, label))) => *self.start.insert(JumpTarget::At(out.load(offset, label))),
             (None, None) => unreachable!("an entry has one of both"),
         }
     }
 
-    fn holding(&mut self, offset: u32, out: &mut Assembler) -> Target {
+    fn holding(&mut self, offset: u32, out: &mut Assembler) -> JumpTarget {
         match self.loaded {
-            Some((held, label)) if held == offset => Target::At(label),
+            Some((held, label)) if held == offset => JumpTarget::At(label),
             _ => self.start(out),
         }
     }
@@ -136,9 +136,9 @@ impl Words<'_> {
     fn any_of<'a>(
         &mut self,
         values: impl DoubleEndedIterator<Item = &'a Condition> + Clone,
-        mut yes: Entry,
-        mut no: Entry,
-    ) -> Entry {
+        mut yes: ChainEntry,
+        mut no: ChainEntry,
+    ) -> ChainEntry {
         let Some(first) = values.clone().next() else { return no };
         let (lower, upper) = self.halves(first.arg);
         let high = (first.value >> 32) as u32;
@@ -155,11 +155,11 @@ impl Words<'_> {
         if self.big_endian { (base + 4, base) } else { (base, base + 4) }
     }
 
-    fn condition(&mut self, condition: &Condition, mut yes: Entry, no: &mut Entry) -> Entry {
+    fn condition(&mut self, condition: &Condition, mut yes: ChainEntry, no: &mut ChainEntry) -> ChainEntry {
         let (value, mask) = (condition.value, condition.mask);
         let (lower, upper) = self.halves(condition.arg);
         let (low, high) = (value as u32, (value >> 32) as u32);
-        let mut above = |test: Compare, yes: &mut Entry, no: &mut Entry| {
+        let mut above = |test: Compare, yes: &mut ChainEntry, no: &mut ChainEntry| {
             let low = self.compare(test, lower, low, yes, no);
             if !self.wide {
                 return low;
@@ -192,13 +192,20 @@ impl Words<'_> {
         }
     }
 
-    fn compare(&mut self, test: Compare, offset: u32, value: u32, yes: &mut Entry, no: &mut Entry) -> Entry {
+    fn compare(
+        &mut self,
+        test: Compare,
+        offset: u32,
+        value: u32,
+        yes: &mut ChainEntry,
+        no: &mut ChainEntry,
+    ) -> ChainEntry {
         let yes = yes.holding(offset, self.out);
         let no = no.holding(offset, self.out);
-        Entry::behind(offset, self.out.branch(test, value, yes, no))
+        ChainEntry::behind(offset, self.out.branch(test, value, yes, no))
     }
 
-    fn masked(&mut self, offset: u32, mask: u32, value: u32, yes: &mut Entry, no: &mut Entry) -> Entry {
+    fn masked(&mut self, offset: u32, mask: u32, value: u32, yes: &mut ChainEntry, no: &mut ChainEntry) -> ChainEntry {
         if value == 0 {
             return self.compare(Compare::AnyBit, offset, mask, no, yes);
         }
@@ -211,6 +218,6 @@ impl Words<'_> {
         let yes = yes.start(self.out);
         let no = no.start(self.out);
         let compared = self.out.branch(Compare::Equal, value, yes, no);
-        Entry::behind(offset, self.out.and(mask, compared))
+        ChainEntry::behind(offset, self.out.and(mask, compared))
     }
 }

@@ -10,7 +10,7 @@
 //! sees by itself (`seccomp_is_const_allow`, Linux 5.11) which calls are always allowed and does not run the
 //! program for them at all.
 
-use super::bpf::{Assembler, Compare, Target};
+use super::bpf::{Assembler, Compare, JumpTarget};
 use super::chain::Chains;
 use super::tables::X32_BIT;
 
@@ -27,13 +27,13 @@ pub(super) enum Leaf {
 /// Call numbers in ranges, by rising start, neighbours different.
 #[derive(Clone, Debug)]
 pub(super) struct Ranges {
-    list: Vec<Range>,
+    list: Vec<NumberRange>,
     /// The number after the last.
     end: u64,
 }
 
 /// Where a range starts, and what happens from there on.
-type Range = (u32, Leaf);
+type NumberRange = (u32, Leaf);
 
 impl Ranges {
     pub(super) fn new(numbers: std::ops::Range<u64>, everything: Leaf) -> Ranges {
@@ -136,7 +136,7 @@ const USED: u64 = 480;
 struct Piece {
     start: u32,
     leaf: Leaf,
-    singles: Vec<Range>,
+    singles: Vec<NumberRange>,
     weight: u32,
 }
 
@@ -179,8 +179,8 @@ const ARCH: u32 = 4;
 pub(super) fn write(sections: &[Section], elsewhere: &[u32], chains: &mut Chains, default: u32) -> Assembler {
     chains.forget_places();
     let mut search = Search { out: Assembler::default(), chains, default, nodes: Vec::new() };
-    let mut heads: Vec<(u32, Target)> = Vec::with_capacity(sections.len());
-    let mut first: Vec<Node> = Vec::new();
+    let mut heads: Vec<(u32, JumpTarget)> = Vec::with_capacity(sections.len());
+    let mut first: Vec<SearchNode> = Vec::new();
     for section in sections {
         let Section { lower, hot, .. } = section;
         let (target, nodes) = match heads.is_empty() {
@@ -193,12 +193,12 @@ pub(super) fn write(sections: &[Section], elsewhere: &[u32], chains: &mut Chains
             first = nodes;
         }
     }
-    let killed = Target::Return(libc::SECCOMP_RET_KILL_THREAD);
+    let killed = JumpTarget::Return(libc::SECCOMP_RET_KILL_THREAD);
     let mut out = search.out;
-    let elsewhere = elsewhere.iter().map(|&audit| (audit, Target::Return(libc::SECCOMP_RET_ALLOW)));
+    let elsewhere = elsewhere.iter().map(|&audit| (audit, JumpTarget::Return(libc::SECCOMP_RET_ALLOW)));
     let first = elsewhere
         .chain(heads.into_iter().rev())
-        .fold(killed, |next, (audit, section)| Target::At(out.branch(Compare::Equal, audit, section, next)));
+        .fold(killed, |next, (audit, section)| JumpTarget::At(out.branch(Compare::Equal, audit, section, next)));
     let first = out.label(first);
     out.load(ARCH, first);
     out
@@ -212,20 +212,20 @@ struct Search<'a> {
     chains: &'a mut Chains,
     default: u32,
     /// Where the search that is being written stands for which numbers; parts come before what they are parts of.
-    nodes: Vec<Node>,
+    nodes: Vec<SearchNode>,
 }
 
 /// First number, the one after the last, and the place.
-type Node = (u32, u64, Target);
+type SearchNode = (u32, u64, JumpTarget);
 
 impl Search<'_> {
     /// The search in a section's lower numbers and what it has above them; `nodes` are those of the former.
-    fn with_upper(&mut self, section: &Section, lower: Target, nodes: &[Node]) -> Target {
+    fn with_upper(&mut self, section: &Section, lower: JumpTarget, nodes: &[SearchNode]) -> JumpTarget {
         let Some(upper) = &section.upper else { return self.loaded(lower) };
         let (mut others, _) = self.ranges(&upper.others, &[], &[]);
         if let Some(x32) = &upper.x32 {
             let own = match self.ranges(&x32.beside(&section.lower, 0), &[], nodes) {
-                (Target::At(label), _) => Target::At(self.out.and(!X32_BIT, label)),
+                (JumpTarget::At(label), _) => JumpTarget::At(self.out.and(!X32_BIT, label)),
                 (verdict, _) => verdict,
             };
             others = self.branch(upper.others.list[0].0, others, own);
@@ -235,28 +235,28 @@ impl Search<'_> {
     }
 
     /// Loads the number, if anybody asks for it.
-    fn loaded(&mut self, target: Target) -> Target {
+    fn loaded(&mut self, target: JumpTarget) -> JumpTarget {
         match target {
-            Target::Return(_) => target,
-            Target::At(label) => Target::At(self.out.load(NUMBER, label)),
+            JumpTarget::Return(_) => target,
+            JumpTarget::At(label) => JumpTarget::At(self.out.load(NUMBER, label)),
         }
     }
 
-    fn branch(&mut self, number: u32, from_there: Target, below: Target) -> Target {
+    fn branch(&mut self, number: u32, from_there: JumpTarget, below: JumpTarget) -> JumpTarget {
         match from_there == below {
             true => below,
-            false => Target::At(self.out.branch(Compare::AtLeast, number, from_there, below)),
+            false => JumpTarget::At(self.out.branch(Compare::AtLeast, number, from_there, below)),
         }
     }
 
     /// Writes the search in these ranges, and tells its parts.
-    fn ranges(&mut self, ranges: &Ranges, hot: &[u32], there: &[Node]) -> (Target, Vec<Node>) {
+    fn ranges(&mut self, ranges: &Ranges, hot: &[u32], there: &[SearchNode]) -> (JumpTarget, Vec<SearchNode>) {
         let target = self.halves(&ranges.pieces(hot), ranges.end, there);
         (target, std::mem::take(&mut self.nodes))
     }
 
     /// The search in neighbouring pieces that end before `end`.
-    fn halves(&mut self, pieces: &[Piece], end: u64, there: &[Node]) -> Target {
+    fn halves(&mut self, pieces: &[Piece], end: u64, there: &[SearchNode]) -> JumpTarget {
         let target = match pieces {
             [piece] => self.piece(piece, end, there),
             _ => {
@@ -280,22 +280,22 @@ impl Search<'_> {
         target
     }
 
-    fn piece(&mut self, piece: &Piece, end: u64, there: &[Node]) -> Target {
+    fn piece(&mut self, piece: &Piece, end: u64, there: &[SearchNode]) -> JumpTarget {
         let common = self.leaf(piece.leaf, piece.start, end, there);
         piece.singles.iter().rev().fold(common, |next, &(number, leaf)| {
             let leaf = self.leaf(leaf, number, u64::from(number) + 1, there);
-            Target::At(self.out.branch(Compare::Equal, number, leaf, next))
+            JumpTarget::At(self.out.branch(Compare::Equal, number, leaf, next))
         })
     }
 
     /// Where calls with a number of `start..end` end.
-    fn leaf(&mut self, leaf: Leaf, start: u32, end: u64, there: &[Node]) -> Target {
+    fn leaf(&mut self, leaf: Leaf, start: u32, end: u64, there: &[SearchNode]) -> JumpTarget {
         match leaf {
-            Leaf::Return(verdict) => Target::Return(verdict),
-            Leaf::Chain(place) => Target::At(self.chains.label(place, &mut self.out, self.default)),
+            Leaf::Return(verdict) => JumpTarget::Return(verdict),
+            Leaf::Chain(place) => JumpTarget::At(self.chains.label(place, &mut self.out, self.default)),
             Leaf::AsThere => {
                 // The smallest part of that search that has them all.
-                let holds = |&&(from, to, _): &&Node| from <= start && end <= to;
+                let holds = |&&(from, to, _): &&SearchNode| from <= start && end <= to;
                 there.iter().find(holds).expect("the whole search has all its numbers").2
             }
         }

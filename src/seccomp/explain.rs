@@ -5,7 +5,7 @@ use std::fmt::Write;
 use oci_spec::runtime::LinuxSeccomp;
 
 use super::chain::Chains;
-use super::judge::{self, Data, Run};
+use super::interpreter::{self, Data, Run};
 use super::listing::says;
 use super::profile::{Profile, pointer};
 use super::rules::{Condition, Rules, Test};
@@ -78,7 +78,7 @@ pub fn explain(profile: &LinuxSeccomp, arch: Option<&str>, call: &str, given: &[
 impl Program {
     /// Runs the filter for a call.
     pub(super) fn run(&self, asked: &Question) -> Run {
-        judge::run_all(&self.parts, &Data::new(asked.arch.audit, asked.number, asked.args, asked.arch.big_endian))
+        interpreter::run_all(&self.parts, &Data::new(asked.arch.audit, asked.number, asked.args, asked.arch.big_endian))
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Mutex, OnceLock};
 use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator as Operator, LinuxSyscall};
 use serde_json::json;
 
-use super::judge::Data;
+use super::interpreter::Data;
 use super::tests::{Actions, Dice, ENGINES, arch, boundaries, expected, generated, named_numbers};
 use super::*;
 
@@ -232,7 +232,7 @@ fn tangled(profile: &Profile, audit: u32) -> BTreeSet<u32> {
 fn halves_join(profile: &Profile, arch: &Arch, number: u32) -> bool {
     let entries = profile.named.iter().filter(|(call, _)| call.number(arch) == Some(number));
     let entries = entries.map(|&(_, entry)| &profile.entries[usize::from(entry)]);
-    let conditions = |entry: &'_ Entry| -> Vec<(u32, Condition)> {
+    let conditions = |entry: &'_ ProfileEntry| -> Vec<(u32, Condition)> {
         entry.alternatives.iter().flatten().map(|condition| (entry.verdict, *condition)).collect()
     };
     let all: Vec<(u32, Condition)> = entries.flat_map(conditions).collect();
@@ -389,12 +389,13 @@ fn same(
             for _ in 0..tries {
                 let args = std::array::from_fn(|_| *dice.pick(&values));
                 let data = Data::new(arch.audit, number, args, native.big_endian);
-                let (own, their) = (judge::run_all(&ours.parts, &data).verdict, judge::run(theirs, &data).verdict);
+                let (own, their) =
+                    (interpreter::run_all(&ours.parts, &data).verdict, interpreter::run(theirs, &data).verdict);
                 // A return that libseccomp (2.5.4) repeats because a jump ends after 255 instructions it turns twice for a machine
                 // of the other byte order.
                 let their = if native.big_endian && their.swap_bytes() == own { own } else { their };
                 let may_err = match () {
-                    () if judge::run(marked, &data).verdict == FORGOTTEN => Some(Reason::ForgottenLoad),
+                    () if interpreter::run(marked, &data).verdict == FORGOTTEN => Some(Reason::ForgottenLoad),
                     () if tangled.contains(&number) => Some(Reason::SharedEnd),
                     () => None,
                 };
@@ -494,7 +495,7 @@ fn a_rule_that_libseccomp_loses_holds() {
             ([7, 0, 0, 0, 0, 0], libc::SECCOMP_RET_LOG),
         ] {
             let data = Data::new(audit, number, args, false);
-            assert_eq!(judge::run_all(&ours.parts, &data).verdict, verdict, "{number} {args:?}");
+            assert_eq!(interpreter::run_all(&ours.parts, &data).verdict, verdict, "{number} {args:?}");
         }
     }
     let mut tally = Tally::default();

@@ -9,13 +9,13 @@
 //! may be carried by `socketcall(2)`; 64-bit ranges with different verdicts never fall through to another rule's verdict;
 //! of rules that overlap the order alone decides, also where libseccomp asks once for the equal upper halves of two.
 
+mod agent;
 mod bpf;
 mod chain;
 mod dispatch;
 mod explain;
-mod judge;
+mod interpreter;
 mod lint;
-mod listener;
 mod listing;
 mod profile;
 mod rules;
@@ -29,12 +29,12 @@ mod tests;
 
 use oci_spec::runtime::{Arch as Listed, LinuxSeccomp};
 
+pub use self::agent::Agent;
 use self::chain::Chains;
 use self::dispatch::{Leaf, Ranges, Section, Upper};
 pub use self::explain::explain;
 pub use self::lint::lint;
-pub use self::listener::Listener;
-use self::profile::{Entry, Profile, Unknown, pointer};
+use self::profile::{Profile, ProfileEntry, Unknown, pointer};
 use self::rules::{Condition, Rule, Rules, Test};
 use self::tables::{AUDIT_X86_64, Arch, Call, X32_BIT};
 use crate::error::{Context, Error, Result, ensure};
@@ -244,7 +244,7 @@ fn rules_of(arch: &Arch, profile: &Profile, places: impl Iterator<Item = (usize,
     for (place, by_carrier) in places {
         let (call, entry) = profile.named[place];
         let first = call.carried(arch).filter(|_| by_carrier).map(|(_, first)| first);
-        let Entry { verdict, alternatives } = &profile.entries[usize::from(entry)];
+        let ProfileEntry { verdict, alternatives } = &profile.entries[usize::from(entry)];
         for conditions in alternatives {
             let conditions = conditions_on(arch, conditions, first);
             rules.add(Rule { conditions, verdict: *verdict, entry }, arch.wide).map_err(|_| {

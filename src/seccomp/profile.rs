@@ -16,7 +16,7 @@ pub(super) struct Profile {
     pub(super) unknown_is_enosys: bool,
     /// The native one first, then those of the profile.
     pub(super) archs: Vec<&'static Arch>,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ProfileEntry>,
     /// Every known name of every entry, in the order of the profile: the call and the place of its entry.
     pub(super) named: Vec<(Call, u16)>,
     pub(super) unknown: Vec<Unknown>,
@@ -30,7 +30,7 @@ pub(super) struct Unknown {
 }
 
 /// One element of `syscalls`.
-pub(super) struct Entry {
+pub(super) struct ProfileEntry {
     pub(super) verdict: u32,
     /// Any of these may hold; each is a list of conditions that must hold together.
     pub(super) alternatives: Vec<Vec<Condition>>,
@@ -81,7 +81,7 @@ impl Profile {
             .map_err(|error| error.field(pointer(format_args!("/syscalls/{at}/errnoRet"))))?;
         let alternatives = alternatives(syscall.args().as_deref().unwrap_or_default())
             .map_err(|(arg, error)| error.field(pointer(format_args!("/syscalls/{at}/args/{arg}/index"))))?;
-        self.entries.push(Entry { verdict, alternatives });
+        self.entries.push(ProfileEntry { verdict, alternatives });
         Ok(())
     }
 }

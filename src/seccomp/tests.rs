@@ -6,7 +6,7 @@ use oci_spec::runtime::LinuxSeccompAction as Action;
 use oci_spec::runtime::LinuxSeccompOperator as Operator;
 use serde_json::{Value, json};
 
-use super::judge::{Data, Run, verdict};
+use super::interpreter::{Data, Run, verdict};
 use super::tables::Call;
 use super::*;
 
@@ -17,7 +17,7 @@ const fn errno(number: i32) -> u32 {
 }
 
 fn run(program: &[Instruction], number: u32, audit: u32, args: [u64; 6]) -> Run {
-    judge::run(program, &Data::new(audit, number, args, false))
+    interpreter::run(program, &Data::new(audit, number, args, false))
 }
 
 fn profile(json: Value) -> LinuxSeccomp {
@@ -185,7 +185,7 @@ fn agrees(profile: &LinuxSeccomp, native: &'static Arch, numbers: Option<Vec<u32
             for _ in 0..tries {
                 let args = std::array::from_fn(|_| *dice.pick(&values));
                 let data = Data::new(audit, number, args, native.big_endian);
-                let seen = judge::run_all(&program.parts, &data).verdict;
+                let seen = interpreter::run_all(&program.parts, &data).verdict;
                 let wanted = expected(profile, archs, audit, number, args);
                 let said = || {
                     format!(
@@ -552,10 +552,10 @@ fn the_part_that_decides_on_loading_filters_is_loaded_last_though_it_is_decided_
             rules.push(json!({"names": ["seccomp"], "action": action, "args": args}));
             let rules = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
             let program = Program::compile_on(&profile(rules), x86_64()).unwrap();
-            let passes =
+            let allows =
                 |part: &Vec<Instruction>| verdict(part, x86_64(), number("seccomp"), [1, 0, 9, 0, 0, 0]) == ALLOW;
-            let seen: Vec<bool> = program.parts.iter().map(passes).collect();
-            assert!(seen.len() > 1 && seen.iter().rposition(|passes| *passes) == Some(seen.len() - 2), "{seen:?}");
+            let seen: Vec<bool> = program.parts.iter().map(allows).collect();
+            assert!(seen.len() > 1 && seen.iter().rposition(|allows| *allows) == Some(seen.len() - 2), "{seen:?}");
         }
     }
 }

@@ -49,7 +49,7 @@ impl Drop for PrivateMounts {
 pub fn prepare(command: &mut Command, descriptors: Vec<RawFd>, procs: Option<OwnedFd>) {
     let before_exec = move || {
         for &number in &descriptors {
-            process::keep_over_exec(number as u32)?;
+            process::clear_close_on_exec(number as u32)?;
         }
         // 0 is who writes.
         procs.as_ref().map_or(Ok(0), |procs| nix::unistd::write(procs, b"0")).map(drop).map_err(std::io::Error::from)

@@ -14,25 +14,25 @@ pub fn read_only_clone() -> Result<OwnedFd> {
     Ok(mount)
 }
 
-/// The number of the descriptor that [`hold`] keeps; -1 for none.
-static HELD: AtomicI32 = AtomicI32::new(-1);
+/// The number of the descriptor that [`park_fd`] keeps; -1 for none.
+static PARKED: AtomicI32 = AtomicI32::new(-1);
 
-/// Keeps a mount open until [`let_go`]. Closing the last descriptor of a detached mount takes 50 to 100 µs, while the kernel
+/// Keeps a mount open until [`close_parked`]. Closing the last descriptor of a detached mount takes 50 to 100 µs, while the kernel
 /// waits for all processors (RCU), so it is deferred until nobody waits for the runtime.
-pub fn hold(mount: OwnedFd) {
-    HELD.store(mount.into_raw_fd(), Ordering::Relaxed);
+pub fn park_fd(mount: OwnedFd) {
+    PARKED.store(mount.into_raw_fd(), Ordering::Relaxed);
 }
 
-/// Closes what [`hold`] kept.
-pub fn let_go() {
-    let number = HELD.swap(-1, Ordering::Relaxed);
+/// Closes what [`park_fd`] kept.
+pub fn close_parked() {
+    let number = PARKED.swap(-1, Ordering::Relaxed);
     if number >= 0 {
         // SAFETY: the descriptor was an owned one, and only the swap gives it away.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
 }
 
-/// Whether this is the number of what [`hold`] keeps.
-pub fn holds(number: u32) -> bool {
-    HELD.load(Ordering::Relaxed) == number as i32
+/// Whether this is the number of what [`park_fd`] keeps.
+pub fn is_parked(number: u32) -> bool {
+    PARKED.load(Ordering::Relaxed) == number as i32
 }

@@ -35,7 +35,7 @@ struct NetPort {
 }
 
 /// The level of Landlock that this kernel has (its "ABI version"), 0 for none.
-pub fn level() -> u32 {
+pub fn abi_version() -> u32 {
     // SAFETY: with this flag the kernel wants a null pointer and a size of zero, and touches no memory.
     let level = unsafe {
         libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<Handled>(), 0_usize, CREATE_RULESET_VERSION)

@@ -28,7 +28,7 @@ pub mod slate;
 pub mod socket;
 pub mod start;
 #[cfg(test)]
-pub mod trial;
+pub mod test_support;
 pub mod tty;
 
 pub use nix::errno::Errno;

@@ -114,7 +114,7 @@ pub fn reap_dead(pidfd: BorrowedFd<'_>) -> Option<WaitStatus> {
     const TRIES: usize = 100;
     for _ in 0..TRIES {
         match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
-            Ok(WaitStatus::StillAlive) => super::process::nap(),
+            Ok(WaitStatus::StillAlive) => super::process::sleep_10_ms(),
             Err(Errno::EINTR) => {}
             Ok(status) => return Some(status),
             Err(_) => return None,

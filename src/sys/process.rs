@@ -31,7 +31,7 @@ impl Ended {
 
 /// Makes the kernel kill the program of a command when this process dies (PR_SET_PDEATHSIG(2const)), unless the program
 /// gains privileges by its execve.
-pub fn end_with_us(command: &mut Command) {
+pub fn set_pdeathsig_of(command: &mut Command) {
     let us = Pid::this();
     let bind = move || {
         // Only a seccomp filter can refuse it, which is no reason to fail.
@@ -83,9 +83,9 @@ fn set_mask(mask: u64) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
-/// Resets all signal dispositions to the default, except SIGPIPE (see [`mind_broken_pipes`]): signals that the caller
+/// Resets all signal dispositions to the default, except SIGPIPE (see [`restore_sigpipe`]): signals that the caller
 /// ignores (nohup, shells) would stay ignored over execve (signal(7)).
-pub fn mind_signals() -> Result<()> {
+pub fn reset_signal_dispositions() -> Result<()> {
     /// `struct sigaction` of the kernel: SIG_DFL, no flags, nothing blocked.
     const DEFAULT: [u64; 4] = [0; 4];
     let nothing: *mut u64 = std::ptr::null_mut();
@@ -105,7 +105,7 @@ const ENDS: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc:
 
 /// Makes these signals end this process with 128 and their number, until execve. The kernel does not deliver signals with
 /// the default action to pid 1 of a namespace (pid_namespaces(7)).
-pub fn end_by_signals() -> Result<()> {
+pub fn exit_on_signals() -> Result<()> {
     extern "C" fn end(signal: libc::c_int) {
         // SAFETY: _exit(2) may be called in a handler, and does not return.
         unsafe { libc::_exit(128 + signal) }
@@ -119,7 +119,7 @@ pub fn end_by_signals() -> Result<()> {
 }
 
 /// Resets SIGPIPE to the default: it is ignored since the entry point, and a program would inherit that.
-pub fn mind_broken_pipes() -> Result<()> {
+pub fn restore_sigpipe() -> Result<()> {
     // SAFETY: the default action is no function of ours that could run in a signal handler.
     Errno::result(unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } as isize).map(drop)
 }
@@ -206,7 +206,7 @@ pub fn replace(stream: BorrowedFd<'static>, by: BorrowedFd<'_>) {
 }
 
 /// Sleeps for ten milliseconds; returns at once if a filter forbids it.
-pub fn nap() {
+pub fn sleep_10_ms() {
     let time = libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 };
     // SAFETY: the kernel reads a live local and, with a null pointer, writes nothing.
     let _ = unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
@@ -216,11 +216,11 @@ pub fn nap() {
 pub fn is_inherited(number: u32) -> bool {
     // SAFETY: F_GETFD takes no argument and touches no memory; the number need not be open.
     let flags = unsafe { libc::fcntl(number as RawFd, libc::F_GETFD) };
-    !super::exe::holds(number) && flags != -1 && flags & libc::FD_CLOEXEC == 0
+    !super::exe::is_parked(number) && flags != -1 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// Clears the close-on-exec flag of a descriptor, given by its number.
-pub fn keep_over_exec(number: u32) -> Result<()> {
+pub fn clear_close_on_exec(number: u32) -> Result<()> {
     // SAFETY: F_SETFD takes a number and touches no memory; only the close-on-exec mark changes.
     Errno::result(unsafe { libc::fcntl(number as RawFd, libc::F_SETFD, 0) }).map(drop)
 }

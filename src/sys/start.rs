@@ -25,21 +25,21 @@ const STACK: usize = 64 << 10;
 /// Arguments and environment together are never longer: the kernel's own limit on the stack for them, execve(2).
 const AREA: usize = 6 << 20;
 
-static SECLUDED: AtomicBool = AtomicBool::new(false);
+static NON_DUMPABLE: AtomicBool = AtomicBool::new(false);
 static WORDS: AtomicPtr<*const c_char> = AtomicPtr::new(std::ptr::null_mut());
 
 unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Makes a process of root non-dumpable, and with it all forks until execve (see [`seclude`]). Opens `/dev/null` for closed
+/// Makes a process of root non-dumpable, and with it all forks until execve (see [`become_non_dumpable`]). Opens `/dev/null` for closed
 /// descriptors 0 to 2, so that no other file becomes standard output. Ignores SIGPIPE, so that a broken pipe is an error. Sets
 /// SIGCHLD to its default: if the caller ignores it, children could not be waited for (sigaction(2), "NOTES").
 pub fn begin(words: *const *const c_char) {
     WORDS.store(words.cast_mut(), Ordering::Relaxed);
     if nix::unistd::geteuid().is_root() {
         // It cannot fail (prctl(2)).
-        let _ = seclude();
+        let _ = become_non_dumpable();
     }
     let stream = |fd| libc::pollfd { fd, events: 0, revents: 0 };
     let mut streams = [stream(0), stream(1), stream(2)];
@@ -64,14 +64,14 @@ pub fn begin(words: *const *const c_char) {
 /// which the runtime was executed, whatever namespaces and ids the process has now (ptrace(2)). Its files in `/proc` then
 /// belong to root, so an unprivileged runtime does this only when it does not need them any more. A change of ids resets it
 /// to the sysctl fs.suid_dumpable, so it is called again after each.
-pub fn seclude() -> Result<()> {
-    SECLUDED.store(true, Ordering::Relaxed);
+pub fn become_non_dumpable() -> Result<()> {
+    NON_DUMPABLE.store(true, Ordering::Relaxed);
     nix::sys::prctl::set_dumpable(false)
 }
 
-/// [`seclude`] once more, if it was called before.
-pub fn stay_secluded() -> Result<()> {
-    if SECLUDED.load(Ordering::Relaxed) { seclude() } else { Ok(()) }
+/// [`become_non_dumpable`] once more, if it was called before.
+pub fn stay_non_dumpable() -> Result<()> {
+    if NON_DUMPABLE.load(Ordering::Relaxed) { become_non_dumpable() } else { Ok(()) }
 }
 
 /// Arguments and environment as the kernel laid them side by side, and how much of that are arguments.
@@ -122,7 +122,7 @@ pub fn words() -> Option<*const *const c_char> {
 }
 
 /// Executes another program with the arguments and environment of this one.
-pub fn run_anew(binary: BorrowedFd<'_>) -> Result<std::convert::Infallible> {
+pub fn reexec(binary: BorrowedFd<'_>) -> Result<std::convert::Infallible> {
     let (fd, path) = (binary.as_raw_fd(), c"".as_ptr());
     let words = WORDS.load(Ordering::Relaxed);
     // SAFETY: the arrays are those that the kernel laid on the stack at our own start (`begin` comes first), and

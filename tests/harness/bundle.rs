@@ -33,7 +33,7 @@ pub struct Bundle {
     globals: Vec<String>,
     /// Stdout of what made the container, which is the container's.
     output: Mutex<PathBuf>,
-    /// The container's process is born later.
+    /// The container process is born later.
     made: reaper::Ticks,
 }
 
@@ -376,13 +376,13 @@ impl Bundle {
 
     // What is seen of it.
 
-    /// What the container's process has written to stdout so far.
+    /// What the container process has written to stdout so far.
     pub fn output(&self) -> String {
         let file = self.output.lock().expect("no test panics here").clone();
         String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until the container's process has written this.
+    /// Waits until the container process has written this.
     #[track_caller]
     pub fn until_output(&self, text: &str) -> &Bundle {
         eventually(&format!("the container prints {text:?}"), || self.output().contains(text));

@@ -202,7 +202,7 @@ fn the_intent_of_a_killed_create_is_enough_to_remove_an_empty_cgroup_that_has_no
     let mut stranger = Stranger::in_cgroup(&container.cgroup());
     container.cmd(["kill", "--all", container.name(), "KILL"]).run().ok();
     assert!(stranger.lives());
-    // As the container's process does, whose creator was killed.
+    // As the container process does, whose creator was killed.
     let deleting = container.cmd(["delete", container.name()]).spawn();
     std::thread::sleep(Duration::from_millis(200));
     stranger.end();

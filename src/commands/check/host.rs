@@ -134,8 +134,8 @@ fn kernel(facts: &mut Vec<Fact>) {
     let impact = "the kernel is too old, or a sandbox around corten hides them: no container can be made";
     facts.push(Fact::new("kernel", "system calls", calls, seen).or(impact));
 
-    let lacks = |kind: &&namespaces::Kind| fs::metadata(format!("/proc/self/ns/{}", kind.file)).is_err();
-    let lacks: Vec<&str> = namespaces::KINDS.iter().filter(lacks).map(|kind| kind.word).collect();
+    let lacks = |kind: &&namespaces::NamespaceKind| fs::metadata(format!("/proc/self/ns/{}", kind.proc_name)).is_err();
+    let lacks: Vec<&str> = namespaces::KINDS.iter().filter(lacks).map(|kind| kind.spec_name).collect();
     let seen = if lacks.is_empty() { "all eight".to_owned() } else { format!("no {}", lacks.join(", ")) };
     let kinds = if lacks.is_empty() { State::Good } else { State::Partial };
     facts.push(Fact::new("kernel", "namespaces", kinds, seen).or("containers that ask for these are refused"));
@@ -161,7 +161,7 @@ fn kernel(facts: &mut Vec<Fact>) {
     };
     facts.push(Fact::new("kernel", "seccomp", level, seen).or("profiles that need it are refused"));
 
-    let level = sys::landlock::level();
+    let level = sys::landlock::abi_version();
     let state = match level {
         0 => State::Missing,
         _ if level < LANDLOCK => State::Partial,

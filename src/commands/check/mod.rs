@@ -89,14 +89,14 @@ impl Check {
             Err(error) => return Ok(Report::of(error)),
         };
         let (config, source) = super::create::config(self.config.clone(), &bundle)?;
-        let request = check::Request {
+        let request = check::CheckRequest {
             id: &id,
             named: self.id.is_some(),
             config: &config,
             source,
             console_socket: self.console_socket.clone().map(super::absolute).transpose()?,
             foreground: self.foreground,
-            options: plan::Options {
+            options: plan::PlanOptions {
                 id: id.as_str(),
                 bundle: &bundle,
                 manager: super::create::manager(global),

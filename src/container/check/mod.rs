@@ -2,7 +2,7 @@
 //!
 //! There are no rules here. What is wrong with a configuration is what the plan says; it is then mended ([`Document`]), and
 //! the plan is asked again, until nothing is left to say. What only the kernel knows is asked of it by a process that ends
-//! at once ([`trial`]); what is only seen on the host's files is looked at by the rooms, which have the sentences.
+//! at once ([`dry_run`]); what is only seen on the host's files is looked at by the rooms, which have the sentences.
 
 mod program;
 
@@ -13,7 +13,7 @@ use nix::unistd::{AccessFlags, access};
 use crate::error::{Context, Error, Result};
 use crate::hooks::{Hooks, Stage};
 use crate::host;
-use crate::launch::trial;
+use crate::launch::dry_run;
 use crate::log;
 use crate::namespaces::Origin;
 use crate::plan::mend::{Document, MAPS};
@@ -68,7 +68,7 @@ pub struct Report {
 }
 
 /// What is to be checked.
-pub struct Request<'a> {
+pub struct CheckRequest<'a> {
     /// The id that the container would have.
     pub id: &'a Id,
     /// Whether that was named; then it must be free.
@@ -76,18 +76,18 @@ pub struct Request<'a> {
     /// The configuration.
     pub config: &'a Path,
     /// MapSource that is.
-    pub source: config::Source,
+    pub source: config::ConfigSource,
     /// `--console-socket`, absolute.
     pub console_socket: Option<PathBuf>,
     /// It would be a `run` that waits for the end.
     pub foreground: bool,
     /// What the command line adds.
-    pub options: plan::Options<'a>,
+    pub options: plan::PlanOptions<'a>,
 }
 
 /// Checks.
-pub fn check(request: &Request<'_>, store: &Store, _: Protected) -> Report {
-    log::gather();
+pub fn check(request: &CheckRequest<'_>, store: &Store, _: Protected) -> Report {
+    log::collect_warnings();
     let mut report = Report::default();
     if let Err(error) = preflight(request, store, &mut report) {
         report.add(error, None);
@@ -97,7 +97,7 @@ pub fn check(request: &Request<'_>, store: &Store, _: Protected) -> Report {
     report
 }
 
-fn preflight(request: &Request<'_>, store: &Store, report: &mut Report) -> Result<()> {
+fn preflight(request: &CheckRequest<'_>, store: &Store, report: &mut Report) -> Result<()> {
     let text = config::load(request.config, request.source)?;
     let mut document = match config::value(&text) {
         Ok(value) => {
@@ -199,14 +199,14 @@ impl Report {
 
     /// Takes the warnings that were given since.
     fn warn(&mut self, document: Option<&Document>) {
-        for warning in log::take_gathered() {
+        for warning in log::take_collected() {
             self.put(Severity::Warning, None, warning, document);
         }
     }
 
     /// Works the container out, mending what is at fault; whether the first configuration that could be read asks for a
     /// terminal. There is no plan when there is something that cannot be mended.
-    fn plan(&mut self, request: &Request<'_>, mut text: Vec<u8>, document: &mut Document) -> (Option<Plan>, bool) {
+    fn plan(&mut self, request: &CheckRequest<'_>, mut text: Vec<u8>, document: &mut Document) -> (Option<Plan>, bool) {
         let mut terminal = None;
         let mut linted = false;
         for _ in 0..ROUNDS {
@@ -317,7 +317,7 @@ impl Report {
 
     /// What the kernel says. Of a list it refuses the first that it does not like, so what it has refused is taken out, and
     /// it is asked once more.
-    fn trials(&mut self, request: &Request<'_>, mut plan: Plan, mut document: Document) {
+    fn trials(&mut self, request: &CheckRequest<'_>, mut plan: Plan, mut document: Document) {
         if document.lacks_a_part("/linux/seccomp") && document.mend("/linux/seccomp") {
             // What is left of a filter may kill where the whole one does not.
             match again(request, &document) {
@@ -327,7 +327,7 @@ impl Report {
         }
         for _ in 0..ROUNDS {
             let mut refused: Vec<Error> = Vec::new();
-            trial::run(&plan, !request.foreground, &mut |error| refused.push(error));
+            dry_run::run(&plan, !request.foreground, &mut |error| refused.push(error));
             self.warn(Some(&document));
             let mut mended = false;
             for error in refused {
@@ -350,10 +350,10 @@ impl Report {
 }
 
 /// The plan of what is left of a configuration; what is said of it is no news.
-fn again(request: &Request<'_>, document: &Document) -> Result<Plan> {
+fn again(request: &CheckRequest<'_>, document: &Document) -> Result<Plan> {
     let spec = config::interpret(document.text().as_bytes(), request.config);
     let plan = spec.and_then(|spec| plan::compile(spec, &request.options));
-    log::take_gathered();
+    log::take_collected();
     plan
 }
 

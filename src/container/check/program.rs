@@ -46,7 +46,7 @@ impl<'a> PreviewFiles<'a> {
     /// Those of execve(2).
     pub(super) fn executable(&self, path: &Path) -> Result<(), Errno> {
         let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return Err(Errno::ENOENT) };
-        self.judge(&path).map_err(|errno| if errno == Errno::EISDIR { Errno::EACCES } else { errno })
+        self.check_executable(&path).map_err(|errno| if errno == Errno::EISDIR { Errno::EACCES } else { errno })
     }
 
     fn find(&self, path: &CStr) -> Lookup {
@@ -69,7 +69,7 @@ impl<'a> PreviewFiles<'a> {
 }
 
 impl Files for PreviewFiles<'_> {
-    fn judge(&self, path: &CStr) -> Result<(), Errno> {
+    fn check_executable(&self, path: &CStr) -> Result<(), Errno> {
         let found = match self.find(path) {
             Lookup::There(found) => found,
             Lookup::Missing { errno, .. } => return Err(errno),

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use crate::cgroup::Location;
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::host;
-use crate::namespaces::{Entry, KINDS, Origin};
+use crate::namespaces::{JoinedNamespace, KINDS, Origin};
 use crate::plan::Plan;
 use crate::process::Thread;
 use crate::sys::{self, procfs};
@@ -19,7 +19,7 @@ use super::super::members::everybody;
 pub(super) struct Expected<'a> {
     pub(super) plan: &'a Plan,
     /// The namespaces that were joined.
-    pub(super) entries: &'a [Entry],
+    pub(super) entries: &'a [JoinedNamespace],
     pub(super) cgroup: Option<&'a Location>,
 }
 
@@ -77,12 +77,12 @@ impl Expected<'_> {
     fn verify_namespaces(&self, init: Pid, tasks: &[Pid]) -> Result<()> {
         let namespaces = &self.plan.namespaces;
         for kind in &KINDS {
-            let ours = namespace("self", kind.file)?;
+            let ours = namespace("self", kind.proc_name)?;
             // CRIU always makes one.
-            if kind.file == "time" && namespaces.origin(kind.flag) == Origin::Host {
+            if kind.proc_name == "time" && namespaces.origin(kind.flag) == Origin::Host {
                 continue;
             }
-            let real = namespace(&init.to_string(), kind.file)?;
+            let real = namespace(&init.to_string(), kind.proc_name)?;
             let right = match namespaces.origin(kind.flag) {
                 Origin::Host => real == ours,
                 Origin::New => real != ours,
@@ -94,12 +94,13 @@ impl Expected<'_> {
                 }
             };
             if !right {
-                return Err(Error::new(format!("the restored process is in another {} namespace", kind.word))
+                return Err(Error::new(format!("the restored process is in another {} namespace", kind.spec_name))
                     .field("/linux/namespaces"));
             }
             for task in tasks {
-                if namespaces.origin(kind.flag) != Origin::Host && namespace(&task.to_string(), kind.file)? == ours {
-                    bail!("the restored process {task} is in the host's {} namespace", kind.word);
+                if namespaces.origin(kind.flag) != Origin::Host && namespace(&task.to_string(), kind.proc_name)? == ours
+                {
+                    bail!("the restored process {task} is in the host's {} namespace", kind.spec_name);
                 }
             }
         }

@@ -116,7 +116,7 @@ impl Range {
     }
 
     /// As the kernel shows it.
-    fn of_map(range: idmap::Range) -> Range {
+    fn of_map(range: idmap::IdRange) -> Range {
         Range { disk: range.inside, host: range.outside, size: range.size, relative: false }
     }
 }

@@ -104,7 +104,7 @@ fn with_userns_holder<T>(join: Option<BorrowedFd<'_>>, look: impl FnOnce(Pid) ->
             drop(ours);
             // Root of a namespace that is joined must not look into this copy of us (CVE-2016-9962). Root's is non-dumpable
             // from the start, also in one that is new.
-            let enter = |namespace| sys::start::seclude().and_then(|()| setns(namespace, ns::Flags::USER));
+            let enter = |namespace| sys::start::become_non_dumpable().and_then(|()| setns(namespace, ns::Flags::USER));
             if join.is_none_or(|namespace| enter(namespace).is_ok()) {
                 let _ = send(theirs.as_raw_fd(), b"+", MsgFlags::MSG_NOSIGNAL);
                 let _ = recv(theirs.as_raw_fd(), &mut [0], MsgFlags::empty());

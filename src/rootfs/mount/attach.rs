@@ -2,7 +2,7 @@
 //!
 //! First there is a detached tree: of a bind, a clone of the source with its attributes, its propagation and its mapped
 //! owners. [`Mount::open`] makes it in the runtime, for those that only the host can make; [`Mount::attach`] makes the others,
-//! in the container's process, and puts each on its mount point, from descriptor to descriptor.
+//! in the container process, and puts each on its mount point, from descriptor to descriptor.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -34,7 +34,7 @@ pub struct MountContext {
     pub shown: Option<Shown>,
 }
 
-/// The tree, on the host or in the container's process.
+/// The tree, on the host or in the container process.
 impl Mount {
     /// On the host, before the fork: the tree to attach, for one that is opened there, and whether its owners are still to
     /// be mapped, by the container's user namespace.
@@ -175,7 +175,7 @@ impl Mount {
     }
 }
 
-/// The mount, in the container's process.
+/// The mount, in the container process.
 impl Mount {
     /// Puts the tree in place, which is made first unless it was `opened` on the host. Gives back the mount, if it is a new
     /// one.

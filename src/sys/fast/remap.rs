@@ -62,7 +62,7 @@ pub fn run_from(file: BorrowedFd<'_>) -> Result<()> {
                 }
                 let offset = header.p_offset & !(PAGE as u64 - 1);
                 // SAFETY: the pages are the piece's, which nobody can have written to, and the file is the same.
-                unsafe { map_anew(first, end - first, header.p_flags, file, offset)? };
+                unsafe { remap(first, end - first, header.p_flags, file, offset)? };
             }
             // What is constant once the program has started; its pieces come before in the table.
             (libc::PT_GNU_RELRO, _) => {
@@ -164,7 +164,7 @@ unsafe fn move_to_memory(pages: &Range<usize>) -> Result<()> {
 /// # Safety
 ///
 /// The content is the same, so that what runs there goes on.
-unsafe fn map_anew(first: usize, length: usize, flags: u32, file: BorrowedFd<'_>, offset: u64) -> Result<()> {
+unsafe fn remap(first: usize, length: usize, flags: u32, file: BorrowedFd<'_>, offset: u64) -> Result<()> {
     let executable = if flags & libc::PF_X != 0 { libc::PROT_EXEC } else { 0 };
     let (fd, place) = (file.as_raw_fd(), libc::MAP_PRIVATE | libc::MAP_FIXED);
     // SAFETY: as the caller promises.

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// One line of a map: `size` ids from `inside` on are those from `outside` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
+pub struct IdRange {
     /// The first id in the namespace.
     pub inside: u32,
     /// The first id outside.
@@ -13,9 +13,9 @@ pub struct Range {
     pub size: u32,
 }
 
-impl Range {
+impl IdRange {
     /// Whether the other one follows right behind, on both sides.
-    pub fn goes_on_as(&self, next: &Range) -> bool {
+    pub fn goes_on_as(&self, next: &IdRange) -> bool {
         self.inside.checked_add(self.size) == Some(next.inside)
             && self.outside.checked_add(self.size) == Some(next.outside)
             && self.size.checked_add(next.size).is_some()
@@ -23,23 +23,23 @@ impl Range {
 }
 
 /// A line as the kernel takes it.
-impl fmt::Display for Range {
+impl fmt::Display for IdRange {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Range { inside, outside, size } = self;
+        let IdRange { inside, outside, size } = self;
         writeln!(out, "{inside} {outside} {size}")
     }
 }
 
 /// Reads a map; a line that is not understood is left out.
-pub fn parse(text: &str) -> impl Iterator<Item = Range> {
+pub fn parse(text: &str) -> impl Iterator<Item = IdRange> {
     text.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().map(|word| word.parse().ok());
-        Some(Range { inside: numbers.next()??, outside: numbers.next()??, size: numbers.next()?? })
+        Some(IdRange { inside: numbers.next()??, outside: numbers.next()??, size: numbers.next()?? })
     })
 }
 
 /// The outer id of an inner one.
-pub fn outer(map: impl IntoIterator<Item = Range>, inside: u32) -> Option<u32> {
+pub fn outer(map: impl IntoIterator<Item = IdRange>, inside: u32) -> Option<u32> {
     map.into_iter().find_map(|range| {
         let offset = inside.checked_sub(range.inside).filter(|&offset| offset < range.size)?;
         range.outside.checked_add(offset)
@@ -53,10 +53,10 @@ mod tests {
     #[test]
     fn a_map_is_read_as_it_is_written() {
         let text = "         0     100000      65536\n     65536       1000          1\nx 1 2\n1 2\n\n";
-        let map: Vec<Range> = parse(text).collect();
-        let range = |inside, outside, size| Range { inside, outside, size };
+        let map: Vec<IdRange> = parse(text).collect();
+        let range = |inside, outside, size| IdRange { inside, outside, size };
         assert_eq!(map, [range(0, 100_000, 65536), range(65536, 1000, 1)]);
-        assert_eq!(map.iter().map(Range::to_string).collect::<String>(), "0 100000 65536\n65536 1000 1\n");
+        assert_eq!(map.iter().map(IdRange::to_string).collect::<String>(), "0 100000 65536\n65536 1000 1\n");
         assert!(range(0, 5, 2).goes_on_as(&range(2, 7, 1)) && !range(0, 5, 2).goes_on_as(&range(2, 8, 1)));
     }
 

@@ -2,8 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::answer::{self, MOST};
 use super::child;
+use super::fd_reply::{self, MAX_FDS};
 use super::fork::{self, Side};
 use crate::error::{Context, Error, Result, bail, ensure};
 use crate::namespaces::user::Ids;
@@ -17,14 +17,14 @@ use crate::sys::{self, ns};
 ///
 /// # Errors
 /// Those of `work`, as if it had been done here; that the process died, or could not join.
-pub fn inside<T>(
+pub fn run<T>(
     init: BorrowedFd<'_>,
     kinds: ns::Flags,
     instead: Ids,
     pack: impl FnOnce() -> Result<T>,
     work: impl FnOnce(T) -> Result<Vec<OwnedFd>>,
 ) -> Result<Vec<OwnedFd>> {
-    let (ours, theirs) = answer::pair().context("create the socket to the helper process")?;
+    let (ours, theirs) = fd_reply::pair().context("create the socket to the helper process")?;
     debug_assert!(!kinds.contains(ns::Flags::PID));
     sys::process::block_signals().context("block signals")?;
     let side = fork::plain(ns::Flags::empty(), None);
@@ -34,13 +34,13 @@ pub fn inside<T>(
             let done = pack().and_then(|packed| enter(init, kinds, instead).and_then(|()| work(packed)));
             let done = done.and_then(|fds| {
                 ensure!(
-                    fds.len() <= MOST,
-                    "{} mounts of this kind are too many for one call, {MOST} is the limit",
+                    fds.len() <= MAX_FDS,
+                    "{} mounts of this kind are too many for one call, {MAX_FDS} is the limit",
                     fds.len()
                 );
                 Ok(fds)
             });
-            sys::pid::exit_now(i32::from(answer::give(theirs.as_fd(), &done).is_err()))
+            sys::pid::exit_now(i32::from(fd_reply::send(theirs.as_fd(), &done).is_err()))
         }
         side => side,
     };
@@ -48,10 +48,10 @@ pub fn inside<T>(
     let Side::Host(_, pidfd) = side.phase("namespaces")? else { bail!("internal error: the helper process returned") };
     drop(theirs);
     // Its work is done and cannot be undone. recvmsg(2) that fails, with ENOMEM for example, leaves the reply in the socket.
-    let answer = answer::take(ours.as_fd()).or_else(|_| answer::take(ours.as_fd()));
-    let fate = fork::fate(pidfd.as_fd());
+    let fd_reply = fd_reply::receive(ours.as_fd()).or_else(|_| fd_reply::receive(ours.as_fd()));
+    let fate = fork::exit_of(pidfd.as_fd());
     let silent = || Err(Error::new(format!("the helper process in the container {fate}")));
-    answer.context("receive the reply of the helper process")?.unwrap_or_else(silent)
+    fd_reply.context("receive the reply of the helper process")?.unwrap_or_else(silent)
 }
 
 fn enter(init: BorrowedFd<'_>, kinds: ns::Flags, instead: Ids) -> Result<()> {

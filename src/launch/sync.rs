@@ -18,8 +18,8 @@
 //!                                                    new root, masks
 //!   rlimits, terminal, pid file  <- Ready --  Go ->
 //!                               [<- Listening]       descriptors shed, filter, user
-//!                                <- Done --          [gate]
-//!                                <- end of the wire  execve
+//!                                <- Done --          [exec_fifo]
+//!                                <- end of the sync socket  execve
 //! ```
 //!
 //! A container in a pid namespace that is joined; the child is an intermediate process, which stays outside of that:
@@ -34,8 +34,8 @@
 //!   its end, the pid of init                         exit
 //!   record written again, agent of the filter, terminal, pid file               -- Go ->
 //!                                                           [<- Listening, of a filter that is loaded late]
-//!                                                              <- Done                     [gate]
-//!                                                              <- end of the wire          execve
+//!                                                              <- Done                     [exec_fifo]
+//!                                                              <- end of the sync socket          execve
 //! ```
 //!
 //! Another process in a container (exec) comes by an intermediate process as well, unless the container is in the
@@ -50,7 +50,7 @@
 //!   its end, the pid of the process                  exit
 //!   [agent of the filter, terminal]                                           [-- Go ->]
 //!                                                           [<- Listening, of a filter that is loaded late]
-//!                                                              <- end of the wire          execve
+//!                                                              <- end of the sync socket          execve
 //! ```
 //!
 //! A process that may trace one of the container can send messages in its name. So the host's half accepts each message only
@@ -75,7 +75,7 @@ const SHORT: usize = 16;
 /// Flags to get the length of a message before it is received.
 const LOOK: MsgFlags = MsgFlags::MSG_PEEK.union(MsgFlags::MSG_TRUNC);
 
-/// The flags of recvfrom(2) in [`Wire::receive`], and of sendto(2) in [`Wire::send`], for a filter.
+/// The flags of recvfrom(2) in [`SyncSocket::receive`], and of sendto(2) in [`SyncSocket::send`], for a filter.
 pub const RECEIVES: [u64; 2] = [LOOK.bits() as u64, 0];
 /// See [`RECEIVES`].
 pub const SENDS: u64 = libc::MSG_NOSIGNAL as u64;
@@ -113,9 +113,9 @@ pub enum Message {
 
 /// What the host's half waits for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum SyncEvent {
     /// There is something to receive.
-    Word,
+    Message,
     /// The process has ended, and nothing is left to receive but the end.
     Ended,
     /// A call of the process waits for the agent of its filter.
@@ -124,7 +124,7 @@ pub enum Event {
 
 /// What the other half has sent last.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Last {
+pub enum LastMessage {
     /// The wire is still open.
     StillOpen,
     /// [`Message::Done`]. The end of the stream after that may be execve.
@@ -137,13 +137,13 @@ pub enum Last {
 
 /// One end of the socket. It closes on exec, so that the end of the stream with a living child is success.
 #[derive(Debug)]
-pub struct Wire(OwnedFd, Cell<bool>);
+pub struct SyncSocket(OwnedFd, Cell<bool>);
 
-impl Wire {
+impl SyncSocket {
     /// The host's and the container's end.
-    pub fn pair() -> Result<(Wire, Wire)> {
+    pub fn pair() -> Result<(SyncSocket, SyncSocket)> {
         let (host, child) = crate::sys::socket::pair().context("create the sync socket")?;
-        Ok((Wire(host, Cell::new(false)), Wire(child, Cell::new(false))))
+        Ok((SyncSocket(host, Cell::new(false)), SyncSocket(child, Cell::new(false))))
     }
 
     /// The descriptor, which must stay open in the container's half.
@@ -152,13 +152,13 @@ impl Wire {
     }
 
     /// Sends messages by write(2) from here on, since a filter forbids sendto(2). A dead other half is then SIGPIPE.
-    pub fn send_by_write(&self) {
+    pub fn switch_to_write(&self) {
         self.1.set(true);
     }
 
-    /// The host lets the other half continue. It is no error here if that has died: [`Wire::receive`] reports it, after the
+    /// The host lets the other half continue. It is no error here if that has died: [`SyncSocket::receive`] reports it, after the
     /// messages that are left.
-    pub fn let_go(&self) -> Result<()> {
+    pub fn send_go(&self) -> Result<()> {
         match self.send(&Message::Go) {
             Err(error) if matches!(error.errno(), Some(Errno::EPIPE | Errno::ECONNRESET)) => Ok(()),
             done => done,
@@ -166,17 +166,17 @@ impl Wire {
     }
 
     /// What the other half has sent last, after a failure of the host. Never waits.
-    pub fn last_word(&self) -> Last {
+    pub fn last_message(&self) -> LastMessage {
         loop {
-            if !self.has_word_within(Duration::ZERO).unwrap_or(false) {
-                return Last::StillOpen;
+            if !self.has_message_within(Duration::ZERO).unwrap_or(false) {
+                return LastMessage::StillOpen;
             }
             match self.receive() {
-                Ok(None) => return Last::End,
-                Ok(Some(Message::Done)) => return Last::Done,
-                Ok(Some(Message::Failed(error))) => return Last::Failed(error),
+                Ok(None) => return LastMessage::End,
+                Ok(Some(Message::Done)) => return LastMessage::Done,
+                Ok(Some(Message::Failed(error))) => return LastMessage::Failed(error),
                 Ok(Some(_)) => {}
-                Err(_) => return Last::StillOpen,
+                Err(_) => return LastMessage::StillOpen,
             }
         }
     }
@@ -219,7 +219,7 @@ impl Wire {
     }
 
     /// A sender for a panic hook, which outlives every borrow: the descriptor has to stay open.
-    pub fn of_a_panic(&self) -> impl Fn(&Error) + Send + Sync + use<> {
+    pub fn panic_sender(&self) -> impl Fn(&Error) + Send + Sync + use<> {
         let fd = self.0.as_raw_fd();
         move |error| {
             let mut packet = vec![FAILED];
@@ -267,14 +267,14 @@ impl Wire {
         }
     }
 
-    /// Waits for a message or the end of the wire, the end of the process behind `pidfd`, or a notification on `listener`,
+    /// Waits for a message or the end of the stream, the end of the process behind `pidfd`, or a notification on `listener`,
     /// whichever comes first. `None`: nothing within this time.
     pub fn wait_for(
         &self,
         pidfd: BorrowedFd<'_>,
         listener: Option<BorrowedFd<'_>>,
         time: Duration,
-    ) -> Result<Option<Event>> {
+    ) -> Result<Option<SyncEvent>> {
         let mut fds = vec![PollFd::new(self.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
         fds.extend(listener.map(|listener| PollFd::new(listener, PollFlags::POLLIN)));
         match ppoll(&mut fds, Some(time.into()), None) {
@@ -284,15 +284,15 @@ impl Wire {
         let happened = |at: usize| fds.get(at).is_some_and(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
         Ok(match (happened(0), happened(1), happened(2)) {
             // A message may have come between the checks of the two descriptors.
-            (_, true, _) if self.is_silent()? => Some(Event::Ended),
-            (true, ..) | (_, true, _) => Some(Event::Word),
-            (.., true) => Some(Event::Notified),
+            (_, true, _) if self.is_drained()? => Some(SyncEvent::Ended),
+            (true, ..) | (_, true, _) => Some(SyncEvent::Message),
+            (.., true) => Some(SyncEvent::Notified),
             _ => None,
         })
     }
 
     /// Whether no message is left.
-    fn is_silent(&self) -> Result<bool> {
+    fn is_drained(&self) -> Result<bool> {
         loop {
             match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
                 Ok(0) | Err(Errno::EAGAIN) => return Ok(true),
@@ -315,7 +315,7 @@ impl Wire {
     }
 
     /// Whether a message or the end comes within this time.
-    pub fn has_word_within(&self, time: Duration) -> Result<bool> {
+    pub fn has_message_within(&self, time: Duration) -> Result<bool> {
         match ppoll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], Some(time.into()), None) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::EINTR) => Ok(false),
@@ -324,7 +324,7 @@ impl Wire {
     }
 
     /// Fails in the container's half if the runtime has died.
-    pub fn ensure_heard(&self) -> Result<()> {
+    pub fn ensure_host_alive(&self) -> Result<()> {
         match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
             Ok(0) => Err(gone()),
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
@@ -333,7 +333,7 @@ impl Wire {
     }
 
     /// The container's half waits for `Go`. The end of the stream means that the runtime has died.
-    pub fn wait_go(&self) -> Result<()> {
+    pub fn wait_for_go(&self) -> Result<()> {
         match self.receive()? {
             Some(Message::Go) => Ok(()),
             Some(other) => bail!("unexpected message {other:?} on the sync socket"),
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn messages_arrive_as_they_were_sent_and_the_end_is_none() {
-        let (host, child) = Wire::pair().unwrap();
+        let (host, child) = SyncSocket::pair().unwrap();
         for message in [
             Message::Entered,
             Message::Hooks,
@@ -374,42 +374,42 @@ mod tests {
     #[test]
     fn what_the_child_said_before_its_end_is_heard_whatever_it_left_unread() {
         for word in [Message::Ready, Message::Failed(vec![1])] {
-            let (host, child) = Wire::pair().unwrap();
-            host.let_go().unwrap();
+            let (host, child) = SyncSocket::pair().unwrap();
+            host.send_go().unwrap();
             child.send(&word).unwrap();
             drop(child);
-            host.let_go().unwrap();
+            host.send_go().unwrap();
             assert_eq!(host.receive().unwrap(), Some(word));
             assert_eq!(host.receive().unwrap(), None);
         }
         for (word, last) in [
-            (Message::Ready, Last::End),
-            (Message::Done, Last::Done),
-            (Message::Failed(vec![1; SHORT + 1]), Last::Failed(vec![1; SHORT + 1])),
+            (Message::Ready, LastMessage::End),
+            (Message::Done, LastMessage::Done),
+            (Message::Failed(vec![1; SHORT + 1]), LastMessage::Failed(vec![1; SHORT + 1])),
         ] {
-            let (host, child) = Wire::pair().unwrap();
-            assert_eq!(host.last_word(), Last::StillOpen);
-            host.let_go().unwrap();
+            let (host, child) = SyncSocket::pair().unwrap();
+            assert_eq!(host.last_message(), LastMessage::StillOpen);
+            host.send_go().unwrap();
             child.send(&Message::Warning("before it".into())).unwrap();
             child.send(&word).unwrap();
             drop(child);
-            assert_eq!(host.last_word(), last);
+            assert_eq!(host.last_message(), last);
         }
     }
 
     #[test]
     fn a_panic_of_the_container_is_its_error() {
-        let (host, child) = Wire::pair().unwrap();
-        child.of_a_panic()(&Error::new("x".repeat(2 * LIMIT)));
-        assert!(matches!(host.last_word(), Last::Failed(error) if error.len() == LIMIT - 1));
-        child.of_a_panic()(&Error::new("index out of bounds"));
-        let Last::Failed(error) = host.last_word() else { panic!("no word") };
+        let (host, child) = SyncSocket::pair().unwrap();
+        child.panic_sender()(&Error::new("x".repeat(2 * LIMIT)));
+        assert!(matches!(host.last_message(), LastMessage::Failed(error) if error.len() == LIMIT - 1));
+        child.panic_sender()(&Error::new("index out of bounds"));
+        let LastMessage::Failed(error) = host.last_message() else { panic!("no word") };
         assert_eq!(Error::decode(&error).to_string(), "index out of bounds");
     }
 
     #[test]
     fn the_end_is_waited_for_with_words_unheard_and_warnings_never_wait() {
-        let (host, child) = Wire::pair().unwrap();
+        let (host, child) = SyncSocket::pair().unwrap();
         for _ in 0..1000 {
             child.send(&Message::Warning("x".repeat(LIMIT))).unwrap();
         }
@@ -420,17 +420,17 @@ mod tests {
 
     #[test]
     fn a_huge_error_is_cut_and_still_arrives() {
-        let (host, child) = Wire::pair().unwrap();
+        let (host, child) = SyncSocket::pair().unwrap();
         child.send(&Message::Failed(vec![b'x'; 1 << 20])).unwrap();
         assert!(matches!(host.receive().unwrap(), Some(Message::Failed(body)) if body.len() == LIMIT - 1));
     }
 
     #[test]
     fn the_child_learns_that_the_host_is_gone() {
-        let (host, child) = Wire::pair().unwrap();
-        child.ensure_heard().unwrap();
+        let (host, child) = SyncSocket::pair().unwrap();
+        child.ensure_host_alive().unwrap();
         drop(host);
-        assert!(child.ensure_heard().unwrap_err().to_string().contains("has ended"));
-        assert!(child.wait_go().unwrap_err().to_string().contains("has ended"));
+        assert!(child.ensure_host_alive().unwrap_err().to_string().contains("has ended"));
+        assert!(child.wait_for_go().unwrap_err().to_string().contains("has ended"));
     }
 }

@@ -1,7 +1,7 @@
 //! The exec fifo, at which init waits between `create` and `start` (runc's `exec.fifo`), and a second one on which `start`
 //! learns of a failed execve.
 //!
-//! Init holds the read end of `gate`: if it is dead, opening the fifo for writing fails at once (ENXIO). It also holds
+//! Init holds the read end of `exec_fifo`: if it is dead, opening the fifo for writing fails at once (ENXIO). It also holds
 //! `answer` open with close-on-exec, so execve or death closes it. Before the end of file `start` reads one mark if the
 //! program runs, an error after or instead of it, and nothing if init died. If the filter forbids to write the error, init
 //! has a shared mapping of a file for it until execve.
@@ -21,29 +21,29 @@ use crate::seccomp::Program;
 use crate::sys::Errno;
 use crate::sys::slate::{Slate, written};
 
-const GATE: &str = "gate";
+const EXEC_FIFO: &str = "gate";
 const ANSWER: &str = "answer";
 const SLATE: &str = "answer.slate";
 
-/// The mode of a gate whose `start` has begun.
+/// The mode of an exec fifo whose `start` has begun.
 const MARKED: u32 = 0o200;
 
 /// What init writes right before execve.
-const MARK: u8 = b'x';
+const REPLY_OK: u8 = b'x';
 
 /// The host's side of the exec fifo.
-pub struct Gate;
+pub struct ExecFifo;
 
 /// Init's side: opened by `create` before the fork, and held by init alone.
-pub struct Waiting {
-    gate: File,
+pub struct ExecFifoEnd {
+    exec_fifo: File,
     answer: File,
     slate: Option<Slate>,
 }
 
-impl Gate {
+impl ExecFifo {
     /// Makes the fifos and opens init's side. `filter` is the one that init will have.
-    pub fn make(directory: &Path, filter: Option<&Program>) -> Result<Waiting> {
+    pub fn make(directory: &Path, filter: Option<&Program>) -> Result<ExecFifoEnd> {
         let open = |name: &str, write: bool| -> Result<File> {
             let path = directory.join(name);
             let what = || format!("create the exec fifo {}", path.display());
@@ -52,9 +52,9 @@ impl Gate {
             // is refused (ENXIO) while no reader exists.
             OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(&path).with_context(what)
         };
-        let mut waiting = Waiting { gate: open(GATE, false)?, answer: open(ANSWER, true)?, slate: None };
+        let mut waiting = ExecFifoEnd { exec_fifo: open(EXEC_FIFO, false)?, answer: open(ANSWER, true)?, slate: None };
         let (call, args) = waiting.answer_call();
-        if filter.is_some_and(|filter| !filter.passes(call, args)) {
+        if filter.is_some_and(|filter| !filter.allows(call, args)) {
             let path = directory.join(SLATE);
             let what = || format!("create {}", path.display());
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
@@ -65,73 +65,73 @@ impl Gate {
 
     /// The path of the exec fifo, which exists until `start`.
     pub fn path(directory: &Path) -> PathBuf {
-        directory.join(GATE)
+        directory.join(EXEC_FIFO)
     }
 
     /// Whether init has not been started yet.
     ///
-    /// A `start` marks the gate before it writes and removes it afterwards. One that was killed in between leaves a
+    /// A `start` marks the exec fifo before it writes and removes it afterwards. One that was killed in between leaves a
     /// marked gate, and whether it has written is known by whether init still holds the other end.
-    pub fn is_shut(directory: &Path) -> Result<bool> {
-        let path = Gate::path(directory);
+    pub fn is_waiting(directory: &Path) -> Result<bool> {
+        let path = ExecFifo::path(directory);
         let mode = match fs::metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            gate => gate.context("stat the exec fifo")?.permissions().mode(),
+            exec_fifo => exec_fifo.context("stat the exec fifo")?.permissions().mode(),
         };
         if mode & 0o777 != MARKED {
-            // Not opened: init would see a writer come and go, and from then on look at the gate once a second only.
+            // Not opened: init would see a writer come and go, and from then on look at the exec fifo once a second only.
             return Ok(true);
         }
         match open_to_write(&path) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENOENT)) => Ok(false),
-            gate => gate.map(|_| true).context("stat the exec fifo"),
+            exec_fifo => exec_fifo.map(|_| true).context("stat the exec fifo"),
         }
     }
 
     /// Lets init continue, and waits until its program runs. Of several callers one succeeds; where that one is
     /// killed on its way, another can.
     pub fn open(directory: &Path) -> Result<()> {
-        let path = Gate::path(directory);
+        let path = ExecFifo::path(directory);
         // First: if init dies in between, a fifo opened after that would never reach its end.
         let answer = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
             .open(directory.join(ANSWER))
             .context("open the fifo for the reply of init")?;
-        let gate = match open_to_write(&path) {
+        let exec_fifo = match open_to_write(&path) {
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
                 bail!("cannot start a container that has stopped")
             }
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(is_running()),
-            gate => gate.context("open the exec fifo")?,
+            exec_fifo => exec_fifo.context("open the exec fifo")?,
         };
         // The lock claims the start, and ends with whoever holds it.
-        match gate.try_lock() {
+        match exec_fifo.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(is_running()),
             Err(TryLockError::Error(error)) => return Err(error).context("lock the exec fifo"),
             Ok(()) => {}
         }
         // Whoever had it before may have come to the end.
-        if gate.metadata().context("look at the exec fifo")?.nlink() == 0 {
+        if exec_fifo.metadata().context("look at the exec fifo")?.nlink() == 0 {
             return Err(is_running());
         }
-        gate.set_permissions(Permissions::from_mode(MARKED)).context("mark the exec fifo")?;
-        match (&gate).write_all(b"0") {
+        exec_fifo.set_permissions(Permissions::from_mode(MARKED)).context("mark the exec fifo")?;
+        match (&exec_fifo).write_all(b"0") {
             // Init died after the rename.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             done => done.context("write to the exec fifo")?,
         }
         fs::remove_file(&path).context("remove the exec fifo")?;
-        drop(gate);
+        drop(exec_fifo);
         // An encoded error begins with a digit.
         let mut answer = read_to_end(answer)?;
         if answer.is_empty() {
             answer = last_words(directory)?;
         }
         match &answer[..] {
-            [MARK] => Ok(()),
+            [REPLY_OK] => Ok(()),
             [] => bail!("the container process died before its program ran"),
-            [MARK, error @ ..] | error => Err(Error::decode(error)),
+            [REPLY_OK, error @ ..] | error => Err(Error::decode(error)),
         }
     }
 }
@@ -171,18 +171,18 @@ fn read_to_end(mut answer: File) -> Result<Vec<u8>> {
     }
 }
 
-impl Waiting {
+impl ExecFifoEnd {
     /// Waits for `start`. An end of file without a byte means that a `start` died in between: init waits on.
     pub fn wait(&self) -> Result<()> {
         let mut byte = [0];
         loop {
             // ppoll(2) on every architecture: the filter is asked about it beforehand.
-            match ppoll(&mut [PollFd::new(self.gate.as_fd(), PollFlags::POLLIN)], None, None) {
+            match ppoll(&mut [PollFd::new(self.exec_fifo.as_fd(), PollFlags::POLLIN)], None, None) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 // A filter that was loaded before forbids it.
-                Err(_) => crate::sys::process::nap(),
+                Err(_) => crate::sys::process::sleep_10_ms(),
             }
-            match nix::unistd::read(&self.gate, &mut byte) {
+            match nix::unistd::read(&self.exec_fifo, &mut byte) {
                 Ok(1) => return Ok(()),
                 Ok(_) => nix::unistd::sleep(1),
                 Err(Errno::EAGAIN | Errno::EINTR) => continue,
@@ -193,13 +193,13 @@ impl Waiting {
 
     /// The descriptors, which must stay open in the container's half.
     pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.gate.as_fd(), self.answer.as_fd()]
+        [self.exec_fifo.as_fd(), self.answer.as_fd()]
     }
 
     /// What is called to wait and to answer, as a filter sees it.
     pub fn calls(&self) -> Vec<(libc::c_long, [u64; 6])> {
-        let gate = self.gate.as_raw_fd() as u64;
-        let waits = [(libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]), (libc::SYS_read, [gate, 0, 1, 0, 0, 0])];
+        let exec_fifo = self.exec_fifo.as_raw_fd() as u64;
+        let waits = [(libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]), (libc::SYS_read, [exec_fifo, 0, 1, 0, 0, 0])];
         waits.into_iter().chain(self.slate.is_none().then_some(self.answer_call())).collect()
     }
 
@@ -208,17 +208,17 @@ impl Waiting {
     }
 
     /// Tells the waiting `start` that execve is next, which closes the fifo.
-    pub fn mark(&self) -> Result<()> {
-        self.say(&[MARK]).context("reply to start")
+    pub fn reply_ok(&self) -> Result<()> {
+        self.send(&[REPLY_OK]).context("reply to start")
     }
 
     /// Tells the waiting `start` why the program does not run.
-    pub fn answer(&self, error: &Error) {
+    pub fn reply(&self, error: &Error) {
         // If `start` has died, nobody reads it; init exits either way.
-        let _ = self.say(&error.encode());
+        let _ = self.send(&error.encode());
     }
 
-    fn say(&self, words: &[u8]) -> std::io::Result<()> {
+    fn send(&self, words: &[u8]) -> std::io::Result<()> {
         let Some(slate) = &self.slate else { return (&self.answer).write_all(words) };
         slate.write(words);
         Ok(())
@@ -238,26 +238,26 @@ mod tests {
     #[test]
     fn a_gate_opens_once_and_a_lone_mark_is_success() {
         let directory = directory("once");
-        let waiting = Gate::make(&directory, None).unwrap();
-        assert!(Gate::is_shut(&directory).unwrap());
-        let init = std::thread::spawn(move || waiting.wait().and_then(|()| waiting.mark()).unwrap());
-        Gate::open(&directory).unwrap();
+        let waiting = ExecFifo::make(&directory, None).unwrap();
+        assert!(ExecFifo::is_waiting(&directory).unwrap());
+        let init = std::thread::spawn(move || waiting.wait().and_then(|()| waiting.reply_ok()).unwrap());
+        ExecFifo::open(&directory).unwrap();
         init.join().unwrap();
-        assert!(!Gate::is_shut(&directory).unwrap());
-        assert!(Gate::open(&directory).unwrap_err().to_string().contains("already running"));
+        assert!(!ExecFifo::is_waiting(&directory).unwrap());
+        assert!(ExecFifo::open(&directory).unwrap_err().to_string().contains("already running"));
         fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn the_bytes_of_the_answer_are_the_error() {
         let directory = directory("error");
-        let waiting = Gate::make(&directory, None).unwrap();
+        let waiting = ExecFifo::make(&directory, None).unwrap();
         let init = std::thread::spawn(move || {
             waiting.wait().unwrap();
-            waiting.mark().unwrap();
-            waiting.answer(&Error::from(Errno::ENOENT).context("run x"));
+            waiting.reply_ok().unwrap();
+            waiting.reply(&Error::from(Errno::ENOENT).context("run x"));
         });
-        assert_eq!(Gate::open(&directory).unwrap_err().to_string(), "run x: no such file or directory");
+        assert_eq!(ExecFifo::open(&directory).unwrap_err().to_string(), "run x: no such file or directory");
         init.join().unwrap();
         fs::remove_dir_all(directory).unwrap();
     }
@@ -265,9 +265,9 @@ mod tests {
     #[test]
     fn an_init_that_dies_on_its_way_to_the_program_is_no_success() {
         let directory = directory("died");
-        let waiting = Gate::make(&directory, None).unwrap();
+        let waiting = ExecFifo::make(&directory, None).unwrap();
         let init = std::thread::spawn(move || waiting.wait().unwrap());
-        assert!(Gate::open(&directory).unwrap_err().to_string().contains("died before"));
+        assert!(ExecFifo::open(&directory).unwrap_err().to_string().contains("died before"));
         init.join().unwrap();
         fs::remove_dir_all(directory).unwrap();
     }
@@ -275,46 +275,46 @@ mod tests {
     #[test]
     fn a_start_that_died_before_it_wrote_can_be_made_again() {
         let directory = directory("again");
-        let waiting = Gate::make(&directory, None).unwrap();
-        fs::set_permissions(Gate::path(&directory), Permissions::from_mode(MARKED)).unwrap();
-        assert!(Gate::is_shut(&directory).unwrap());
-        let init = std::thread::spawn(move || waiting.wait().and_then(|()| waiting.mark()).unwrap());
-        Gate::open(&directory).unwrap();
+        let waiting = ExecFifo::make(&directory, None).unwrap();
+        fs::set_permissions(ExecFifo::path(&directory), Permissions::from_mode(MARKED)).unwrap();
+        assert!(ExecFifo::is_waiting(&directory).unwrap());
+        let init = std::thread::spawn(move || waiting.wait().and_then(|()| waiting.reply_ok()).unwrap());
+        ExecFifo::open(&directory).unwrap();
         init.join().unwrap();
-        assert!(!Gate::is_shut(&directory).unwrap());
+        assert!(!ExecFifo::is_waiting(&directory).unwrap());
         fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn a_start_that_died_after_it_wrote_has_started() {
         let directory = directory("written");
-        let waiting = Gate::make(&directory, None).unwrap();
-        let path = Gate::path(&directory);
+        let waiting = ExecFifo::make(&directory, None).unwrap();
+        let path = ExecFifo::path(&directory);
         fs::set_permissions(&path, Permissions::from_mode(MARKED)).unwrap();
         open_to_write(&path).unwrap().write_all(b"0").unwrap();
         waiting.wait().unwrap();
-        assert!(Gate::is_shut(&directory).unwrap(), "init has not executed its program yet");
+        assert!(ExecFifo::is_waiting(&directory).unwrap(), "init has not executed its program yet");
         drop(waiting);
-        assert!(!Gate::is_shut(&directory).unwrap());
+        assert!(!ExecFifo::is_waiting(&directory).unwrap());
         fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn only_one_start_at_a_time_has_the_gate() {
         let directory = directory("two");
-        let _waiting = Gate::make(&directory, None).unwrap();
-        let other = open_to_write(&Gate::path(&directory)).unwrap();
+        let _waiting = ExecFifo::make(&directory, None).unwrap();
+        let other = open_to_write(&ExecFifo::path(&directory)).unwrap();
         other.try_lock().unwrap();
-        assert!(Gate::open(&directory).unwrap_err().to_string().contains("already running"));
-        assert!(Gate::is_shut(&directory).unwrap());
+        assert!(ExecFifo::open(&directory).unwrap_err().to_string().contains("already running"));
+        assert!(ExecFifo::is_waiting(&directory).unwrap());
         fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
     fn a_dead_init_is_known_at_once() {
         let directory = directory("dead");
-        drop(Gate::make(&directory, None).unwrap());
-        assert!(Gate::open(&directory).unwrap_err().to_string().contains("has stopped"));
+        drop(ExecFifo::make(&directory, None).unwrap());
+        assert!(ExecFifo::open(&directory).unwrap_err().to_string().contains("has stopped"));
         fs::remove_dir_all(directory).unwrap();
     }
 }

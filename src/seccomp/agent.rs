@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxSeccomp;
 use serde::{Deserialize, Serialize};
 
-use super::judge::{self, Data};
+use super::interpreter::{self, Data};
 use super::tables::Arch;
 use super::{Program, pointer, split};
 use crate::error::{Error, Result};
@@ -18,16 +18,16 @@ use crate::sys::seccomp::{self as sys, Instruction};
 
 /// The seccomp agent: `listenerPath` and `listenerMetadata`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listener {
+pub struct Agent {
     /// The path of its stream socket; absolute.
     pub path: PathBuf,
     /// The metadata to pass to it unchanged.
     pub metadata: Option<String>,
 }
 
-impl Listener {
+impl Agent {
     /// The agent of a filter; `None` if the filter has no notified calls. A relative path starts at the bundle.
-    pub fn plan(profile: &LinuxSeccomp, program: &Program, bundle: &Path) -> Result<Option<Listener>> {
+    pub fn plan(profile: &LinuxSeccomp, program: &Program, bundle: &Path) -> Result<Option<Agent>> {
         let path = profile.listener_path().as_ref().filter(|path| !path.as_os_str().is_empty());
         let metadata = profile.listener_metadata().clone().filter(|metadata| !metadata.is_empty());
         let Some(path) = path else {
@@ -42,24 +42,24 @@ impl Listener {
             }
             return Ok(None);
         };
-        Ok(program.notifies().then(|| Listener { path: bundle.join(path), metadata }))
+        Ok(program.notifies().then(|| Agent { path: bundle.join(path), metadata }))
     }
 }
 
 impl Program {
     /// [`Program::load`], which returns the notify descriptor.
-    pub fn load_with_listener(&self) -> Result<OwnedFd> {
+    pub fn load_with_notify_fd(&self) -> Result<OwnedFd> {
         let mut listener = None;
         for part in &self.parts {
             match split::notifies(part) {
-                true => listener = Some(self.load_part_with_listener(part)?),
+                true => listener = Some(self.load_part_with_notify_fd(part)?),
                 false => self.load_part(part)?,
             }
         }
         listener.ok_or_else(|| Error::new("internal error: no call of the seccomp filter is notified"))
     }
 
-    fn load_part_with_listener(&self, part: &[Instruction]) -> Result<OwnedFd> {
+    fn load_part_with_notify_fd(&self, part: &[Instruction]) -> Result<OwnedFd> {
         sys::set_filter_with_listener(self.flags.into(), part).map_err(|errno| {
             let what = format!("load the seccomp filter of {} instructions with a notify descriptor", part.len());
             let error = Error::from(errno).context(what);
@@ -77,7 +77,7 @@ impl Program {
     }
 
     /// Whether the filter allows a native call with these arguments without a notification.
-    pub fn passes(&self, number: libc::c_long, args: [u64; 6]) -> bool {
+    pub fn allows(&self, number: libc::c_long, args: [u64; 6]) -> bool {
         matches!(self.verdict(number, args), libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG)
     }
 
@@ -98,7 +98,7 @@ impl Program {
 
     fn verdict(&self, number: libc::c_long, args: [u64; 6]) -> u32 {
         let native = Arch::native();
-        judge::run_all(&self.parts, &Data::new(native.audit, number as u32, args, native.big_endian)).verdict
+        interpreter::run_all(&self.parts, &Data::new(native.audit, number as u32, args, native.big_endian)).verdict
     }
 }
 
@@ -117,9 +117,9 @@ mod tests {
         serde_json::from_value(profile).unwrap()
     }
 
-    fn plan(more: Value) -> Result<Option<Listener>> {
+    fn plan(more: Value) -> Result<Option<Agent>> {
         let profile = profile(more);
-        Listener::plan(&profile, &Program::compile(&profile)?, Path::new("/bundle"))
+        Agent::plan(&profile, &Program::compile(&profile)?, Path::new("/bundle"))
     }
 
     fn rule(name: &str) -> Value {
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(plan(json!({"listenerPath": "/s"})).unwrap(), None);
         assert_eq!(plan(json!({"listenerPath": "/s", "syscalls": rule("no_such_call")})).unwrap(), None);
         let seen = plan(json!({"listenerPath": "a/s", "listenerMetadata": "m", "syscalls": rule("mkdir")})).unwrap();
-        assert_eq!(seen, Some(Listener { path: "/bundle/a/s".into(), metadata: Some("m".into()) }));
+        assert_eq!(seen, Some(Agent { path: "/bundle/a/s".into(), metadata: Some("m".into()) }));
     }
 
     #[test]
@@ -148,20 +148,20 @@ mod tests {
     fn it_is_known_beforehand_which_calls_pass() {
         let one = [1, 0, 0, 0, 0, 0];
         let program = |more| Program::compile(&profile(more)).unwrap();
-        assert!(program(json!({})).passes(libc::SYS_sendmsg, one));
-        assert!(program(json!({"defaultAction": "SCMP_ACT_LOG"})).passes(libc::SYS_sendmsg, one));
-        assert!(!program(json!({"defaultAction": "SCMP_ACT_NOTIFY"})).passes(libc::SYS_sendmsg, one));
-        assert!(!program(json!({"defaultAction": "SCMP_ACT_ERRNO"})).passes(libc::SYS_sendmsg, one));
-        assert!(!program(json!({"syscalls": rule("sendmsg")})).passes(libc::SYS_sendmsg, one));
+        assert!(program(json!({})).allows(libc::SYS_sendmsg, one));
+        assert!(program(json!({"defaultAction": "SCMP_ACT_LOG"})).allows(libc::SYS_sendmsg, one));
+        assert!(!program(json!({"defaultAction": "SCMP_ACT_NOTIFY"})).allows(libc::SYS_sendmsg, one));
+        assert!(!program(json!({"defaultAction": "SCMP_ACT_ERRNO"})).allows(libc::SYS_sendmsg, one));
+        assert!(!program(json!({"syscalls": rule("sendmsg")})).allows(libc::SYS_sendmsg, one));
         let args = json!([{"index": 0, "value": 7, "op": "SCMP_CMP_GT"}]);
         let some = json!({"syscalls": [{"names": ["sendmsg"], "action": "SCMP_ACT_NOTIFY", "args": args}]});
-        assert!(program(some.clone()).passes(libc::SYS_sendmsg, one));
-        assert!(!program(some).passes(libc::SYS_sendmsg, [8, 0, 0, 0, 0, 0]));
+        assert!(program(some.clone()).allows(libc::SYS_sendmsg, one));
+        assert!(!program(some).allows(libc::SYS_sendmsg, [8, 0, 0, 0, 0, 0]));
     }
 
     #[test]
     fn calls_of_the_future_are_the_agents_when_all_is() {
         let all = Program::compile(&profile(json!({"defaultAction": "SCMP_ACT_NOTIFY"}))).unwrap();
-        assert_eq!(judge::verdict(&all.parts[0], Arch::native(), 900, [0; 6]), libc::SECCOMP_RET_USER_NOTIF);
+        assert_eq!(interpreter::verdict(&all.parts[0], Arch::native(), 900, [0; 6]), libc::SECCOMP_RET_USER_NOTIF);
     }
 }

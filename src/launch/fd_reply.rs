@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::sys::{Errno, socket};
 
 /// The most descriptors of an answer.
-pub const MOST: usize = 64;
+pub const MAX_FDS: usize = 64;
 
 /// Room for an encoded error.
 const LIMIT: usize = 8192;
@@ -18,8 +18,8 @@ pub fn pair() -> std::result::Result<(OwnedFd, OwnedFd), Errno> {
     socket::pair()
 }
 
-/// Sends the reply: `+` and the descriptors, [`MOST`] at most, or `-` and the error.
-pub fn give(socket: BorrowedFd<'_>, done: &Result<Vec<OwnedFd>>) -> std::result::Result<(), Errno> {
+/// Sends the reply: `+` and the descriptors, [`MAX_FDS`] at most, or `-` and the error.
+pub fn send(socket: BorrowedFd<'_>, done: &Result<Vec<OwnedFd>>) -> std::result::Result<(), Errno> {
     let (body, fds) = match done {
         Ok(fds) => (b"+".to_vec(), &fds[..]),
         Err(error) => ([&b"-"[..], &error.encode()].concat(), &[][..]),
@@ -28,7 +28,7 @@ pub fn give(socket: BorrowedFd<'_>, done: &Result<Vec<OwnedFd>>) -> std::result:
 }
 
 /// Receives the reply. `None`: the helper ended without one.
-pub fn take(socket: BorrowedFd<'_>) -> std::result::Result<Option<Result<Vec<OwnedFd>>>, Errno> {
+pub fn receive(socket: BorrowedFd<'_>) -> std::result::Result<Option<Result<Vec<OwnedFd>>>, Errno> {
     let mut body = [0; LIMIT];
     let (length, fds) = socket::receive(socket, &mut body, MsgFlags::empty())?;
     Ok(body[..length].split_first().map(|(tag, error)| if *tag == b'+' { Ok(fds) } else { Err(Error::decode(error)) }))
@@ -44,11 +44,11 @@ mod tests {
     fn descriptors_an_error_or_silence_arrive() {
         let (ours, theirs) = pair().unwrap();
         let two = vec![ours.try_clone().unwrap(), theirs.try_clone().unwrap()];
-        give(theirs.as_fd(), &Ok(two)).unwrap();
-        assert_eq!(take(ours.as_fd()).unwrap().unwrap().unwrap().len(), 2);
-        give(theirs.as_fd(), &Err(Error::new("no").field("/f"))).unwrap();
-        assert_eq!(take(ours.as_fd()).unwrap().unwrap().unwrap_err().to_string(), "/f: no");
+        send(theirs.as_fd(), &Ok(two)).unwrap();
+        assert_eq!(receive(ours.as_fd()).unwrap().unwrap().unwrap().len(), 2);
+        send(theirs.as_fd(), &Err(Error::new("no").field("/f"))).unwrap();
+        assert_eq!(receive(ours.as_fd()).unwrap().unwrap().unwrap_err().to_string(), "/f: no");
         drop(theirs);
-        assert!(take(ours.as_fd()).unwrap().is_none());
+        assert!(receive(ours.as_fd()).unwrap().is_none());
     }
 }
