@@ -221,6 +221,80 @@ fn no_text_has_the_words_by_which_an_engine_knows_another_error() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Words of the glossary's last column that mean other things as well, so that they are no fault by themselves.
+const AMBIGUOUS: [&str; 8] = ["cover", "handle", "level", "look", "own", "reach", "share", "wire"];
+
+/// Texts that have such a word for a reason: the word, and what the text begins with.
+const EXCEPTIONS: &[(&str, &str)] = &[];
+
+/// The words of older code that the glossary replaces.
+fn replaced_words() -> Vec<String> {
+    let glossary = read("docs/glossary.md");
+    let rows = glossary.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| term"));
+    let last = rows.filter_map(|row| row.trim_matches('|').split('|').nth(3));
+    last.flat_map(|words| words.split(", ")).map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// The string literals of a source text that hold more than one word.
+fn texts(source: &str) -> Vec<String> {
+    let (mut found, mut rest) = (Vec::new(), source);
+    while let Some(at) = rest.find(['"', '/', '\'']) {
+        let here = &rest[at..];
+        if here.starts_with("//") {
+            rest = &here[here.find('\n').unwrap_or(here.len())..];
+        } else if here.starts_with("'\"'") || here.starts_with("'\\") {
+            rest = &here[3..];
+        } else if let Some(literal) = here.strip_prefix('"') {
+            let mut escaped = false;
+            let end = literal.find(|letter| {
+                let ends = letter == '"' && !escaped;
+                escaped = letter == '\\' && !escaped;
+                ends
+            });
+            let end = end.expect("every literal has an end");
+            found.push(literal[..end].replace("\\\n", " "));
+            rest = &literal[end + 1..];
+        } else {
+            rest = &here[1..];
+        }
+    }
+    found.retain(|text| text.trim().contains(' '));
+    found
+}
+
+#[test]
+fn messages_and_help_have_the_words_of_the_glossary() {
+    let replaced = replaced_words();
+    let missing: Vec<_> = AMBIGUOUS.iter().filter(|word| !replaced.iter().any(|old| old == *word)).collect();
+    assert!(missing.is_empty() && replaced.len() > 12, "the glossary has changed: {missing:?} {replaced:?}");
+    let is_test = |path: &Path| path.to_str().unwrap().contains("test");
+    let code = sources().into_iter().filter(|(path, _)| !is_test(path)).flat_map(|(path, text)| {
+        let code = text.split("#[cfg(test)]").next().unwrap().to_owned();
+        // Of commands, comments of options are their help.
+        let help = path.starts_with("commands") || path.ends_with("cli.rs");
+        let lines = code.lines().filter(|line| help && line.trim_start().starts_with("///"));
+        let all: Vec<_> = texts(&code).into_iter().chain(lines.map(str::to_owned)).collect();
+        all.into_iter().map(move |text| (path.clone(), text))
+    });
+    let manual = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual/texts")).unwrap().flatten();
+    let manual = manual.flat_map(|entry| {
+        let text = fs::read_to_string(entry.path()).unwrap();
+        text.split("\n\n").map(|part| (entry.path(), part.to_owned())).collect::<Vec<_>>()
+    });
+    let mut wrong = Vec::new();
+    for (path, text) in code.chain(manual) {
+        let letters = |letter: char| if letter.is_alphanumeric() { letter.to_ascii_lowercase() } else { ' ' };
+        let plain: String = text.chars().map(letters).collect();
+        let plain = format!(" {} ", plain.split_whitespace().collect::<Vec<_>>().join(" "));
+        let has = |word: &&String| plain.contains(&format!(" {word} ")) || plain.contains(&format!(" {word}s "));
+        let clear = replaced.iter().filter(|word| !AMBIGUOUS.contains(&word.as_str()));
+        let excepted = |word: &str| EXCEPTIONS.iter().any(|(known, begin)| *known == word && text.starts_with(begin));
+        let found = clear.filter(has).filter(|word| !excepted(word));
+        wrong.extend(found.map(|word| format!("{}: {word:?} in {text:?}", path.display())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn no_file_has_grown_into_two_rooms() {
     let wrong: Vec<_> = sources()

@@ -81,7 +81,7 @@ fn refuse(container: &Container) -> Result<()> {
     }
     if record.seccomp_agent.is_some() {
         return Err(Error::new(
-            "a container with a seccomp agent cannot be checkpointed: CRIU does not restore the listener",
+            "a container with a seccomp agent cannot be checkpointed: CRIU does not restore the notify descriptor",
         )
         .field("/linux/seccomp/listenerPath"));
     }

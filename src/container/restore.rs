@@ -149,7 +149,7 @@ fn refuse(plan: &Plan) -> Result<()> {
     }
     if plan.seccomp.as_ref().is_some_and(Program::notifies) {
         return Err(Error::new(
-            "a container with a seccomp agent cannot be restored: CRIU does not restore the listener",
+            "a container with a seccomp agent cannot be restored: CRIU does not restore the notify descriptor",
         )
         .field("/linux/seccomp/listenerPath"));
     }

@@ -189,7 +189,7 @@ const CONTROLLERS: [(&str, &str); 7] = [
     ("cpu", "shares, quota and period of linux.resources.cpu are refused"),
     ("cpuset", "cpus and mems of linux.resources.cpu are refused"),
     ("io", "linux.resources.blockIO is refused"),
-    ("memory", "linux.resources.memory is refused; running out of memory is not reported"),
+    ("memory", "linux.resources.memory is refused; out-of-memory kills are not reported"),
     ("pids", "linux.resources.pids is refused"),
     ("hugetlb", "linux.resources.hugepageLimits is refused"),
     ("rdma", "linux.resources.rdma is refused"),
