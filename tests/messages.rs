@@ -383,7 +383,7 @@ fn on_a_terminal_an_error_is_a_sentence_and_its_remedy_another() {
     let text = fs::read_to_string(&log).expect("the log");
     assert_eq!(messages(&text, "error"), [format!("{why} ({remedy})")]);
     // Whoever asks for a form gets it.
-    for (form, begin) in [("text", "time=\""), ("json", "{\"errno\":\"ENOENT\",\"hint\":\"is it ")] {
+    for (form, begin) in [("text", "time=\""), ("json", "{\"errno\":\"ENOENT\",\"hint\":\"check ")] {
         let seen = shown(by_hand(&container, &["--log-format", form], &["create", name]), 1);
         assert!(seen.starts_with(begin) && seen.lines().count() == 1, "{seen}");
     }

@@ -506,7 +506,7 @@ fn explain_says_what_happens_to_a_call_and_which_rule_decides() {
     says(
         &["--arch", "SCMP_ARCH_AARCH64", "read"],
         "read() on aarch64, number 63: kill thread",
-        "decided by /linux/seccomp/architectures: aarch64 is neither there nor this machine's",
+        "decided by /linux/seccomp/architectures: aarch64 is neither listed nor this machine's",
     );
     let wrong = |words: &[&str], sentence: &str| {
         let start = ["seccomp", "explain", "--bundle", bundle.path().to_str().unwrap_or_default()];
