@@ -33,6 +33,8 @@ pub(super) fn enter(view: View) -> bool {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
         match view {
+            // It is there already; the kernel mounts nothing on itself.
+            View::Pure if Path::new("/sys/fs/cgroup/cgroup.procs").exists() => Ok(()),
             View::Pure => mount(Some("none"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>),
             View::Hybrid if Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists() => Ok(()),
             View::Hybrid => Err(crate::sys::Errno::ENODEV),
