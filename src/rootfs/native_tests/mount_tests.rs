@@ -253,7 +253,7 @@ fn b23_a_second_procfs_may_stand_before_the_first_and_links_do_not_lead_into_pro
     let trial = Trial::new();
     symlink("/proc/self", trial.root().join("x")).unwrap();
     symlink("/", trial.root().join("y")).unwrap();
-    let error = trial.mount("/x/Attr", "tmpfs", "tmpfs", &[]).run("true").unwrap_err();
+    let error = trial.mount("/x/attr", "tmpfs", "tmpfs", &[]).run("true").unwrap_err();
     assert!(error.contains("inside /proc"), "{error}");
     let trial = Trial::new();
     symlink("/", trial.root().join("y")).unwrap();
