@@ -44,7 +44,7 @@ pub fn add(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
         let made = place.inside(show, |shown| additions.make_procfs(shown.as_ref())).phase("mounts")?;
         additions.take_procfs(&mut trees, made);
     }
-    let attach = |outside: HostHandles| additions.attach(trees, &outside);
+    let attach = |handles: HostHandles| additions.attach(trees, &handles);
     place.act(attach).phase("mounts")
 }
 
@@ -52,7 +52,7 @@ pub fn add(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
 pub fn remove(container: &Container, list: &[Mount], _: Protected) -> Result<()> {
     let place = ContainerNamespaces::of(container)?;
     let removals = Removals::plan(list)?;
-    place.act(|outside| removals.apply(&outside)).phase("mounts")
+    place.act(|handles| removals.apply(&handles)).phase("mounts")
 }
 
 /// The namespaces of a running container.
@@ -118,7 +118,7 @@ impl ContainerNamespaces {
     /// Does something that gives nothing back.
     fn act(&self, work: impl FnOnce(HostHandles) -> Result<()>) -> Result<()> {
         // /proc/self/fd has to be that of the helper, and of the host's procfs: opened there, before the join.
-        self.inside(HostHandles::open, |outside| work(outside).map(|()| Vec::new())).map(drop)
+        self.inside(HostHandles::open, |handles| work(handles).map(|()| Vec::new())).map(drop)
     }
 }
 

@@ -106,8 +106,8 @@ impl Additions {
 
     /// In a process of the container's namespaces, with umask 0: puts all in place, or nothing. Mount points that were
     /// made stay.
-    pub fn attach(&self, trees: Vec<Option<OwnedFd>>, outside: &HostHandles) -> Result<()> {
-        let root = outside.left()?;
+    pub fn attach(&self, trees: Vec<Option<OwnedFd>>, handles: &HostHandles) -> Result<()> {
+        let root = handles.left()?;
         // Whatever lies below a shared mount is shared by being attached there.
         let context = MountContext { cgroup: None, shared: true, shown: None };
         let mut attached: Vec<OwnedFd> = Vec::with_capacity(self.0.len());
@@ -124,7 +124,7 @@ impl Additions {
             Ok(())
         });
         if all.is_err() {
-            attached.iter().rev().for_each(|tree| outside.take_off(tree));
+            attached.iter().rev().for_each(|tree| handles.take_off(tree));
         }
         all
     }
@@ -150,8 +150,8 @@ impl Removals {
 
     /// In a process of the container's namespaces: takes them off, the last one first, with what is mounted below them. All
     /// are looked up before the first goes, so that a name that is wrong changes nothing.
-    pub fn apply(&self, outside: &HostHandles) -> Result<()> {
-        let root = outside.left()?;
+    pub fn apply(&self, handles: &HostHandles) -> Result<()> {
+        let root = handles.left()?;
         let find = |(index, target): &(usize, RootRelPath)| {
             let find = || {
                 let place = root.find(target)?;
@@ -164,7 +164,7 @@ impl Removals {
         };
         let found = self.0.iter().map(find).collect::<Result<Vec<_>>>()?;
         for ((index, target), (place, mount)) in self.0.iter().zip(found).rev() {
-            match outside.unmount(&place) {
+            match handles.unmount(&place) {
                 // It went with another one, below which it was.
                 Err(Errno::EINVAL) if !still_there(&root, target, mount) => Ok(()),
                 done => done,
@@ -202,7 +202,7 @@ impl HostHandles {
     fn left(&self) -> Result<Root> {
         let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
         let root = root.context("open the container's root")?;
-        // IdMapOption of the host's procfs, which still knows this process.
+        // Asked of the host's procfs, which still knows this process.
         let path = c"../ns/mnt";
         let stat = nix::sys::stat::fstatat(&self.descriptors, path, nix::fcntl::AtFlags::empty());
         let stat = stat.context("look at the container's mount namespace")?;

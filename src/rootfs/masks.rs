@@ -60,10 +60,10 @@ impl Masks {
                 make_read_only(at).with_context(|| format!("make {path} read-only"))?;
             }
         }
-        let mut covers = Covers { null: None, empty: None };
+        let mut sources = MaskSources { null: None, empty: None };
         for path in &self.masked {
             for at in starts(root, &anchors, path).into_iter().flatten() {
-                covers.mask(root, at).with_context(|| format!("mask {path}"))?;
+                sources.mask(root, at).with_context(|| format!("mask {path}"))?;
             }
         }
         Ok(())
@@ -137,12 +137,12 @@ fn make_read_only(at: (&Root, RootRelPath)) -> Result<()> {
 
 /// What masks are made of: one file and one directory, cloned for each mask. However many directories are masked,
 /// there is one superblock.
-struct Covers {
+struct MaskSources {
     null: Option<OwnedFd>,
     empty: Option<OwnedFd>,
 }
 
-impl Covers {
+impl MaskSources {
     fn mask(&mut self, root: &Root, at: (&Root, RootRelPath)) -> Result<()> {
         let Some(place) = find(&at)? else { return Ok(()) };
         if !is_directory(&place)? {

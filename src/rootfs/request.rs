@@ -20,7 +20,7 @@ pub enum Isolation {
 pub struct Namespaces {
     /// Where the mounts are made.
     pub mount: Isolation,
-    /// MapSource root has power over them.
+    /// Whose root has power over them.
     pub user: Isolation,
     /// Which part of the hierarchy a cgroup2 shows.
     pub cgroup: Isolation,

@@ -75,7 +75,7 @@ pub struct CheckRequest<'a> {
     pub named: bool,
     /// The configuration.
     pub config: &'a Path,
-    /// MapSource that is.
+    /// Whose that is.
     pub source: config::ConfigSource,
     /// `--console-socket`, absolute.
     pub console_socket: Option<PathBuf>,
@@ -125,7 +125,7 @@ fn preflight(request: &CheckRequest<'_>, store: &Store, report: &mut Report) -> 
     report.host(&plan, &document);
     report.files(&plan, &document);
     if MAPS.iter().any(|map| document.follows_from_mending(map)) {
-        // MapSource users would not be those of the container.
+        // Whose users would not be those of the container.
         report.cut_short = true;
     } else {
         report.trials(request, plan, document);

@@ -19,7 +19,7 @@ use crate::sys::Errno;
 use crate::sys::mount::{Attr, clone_fd};
 
 impl Mount {
-    /// What would be wrong with making it where a preview ends, and what it adds to the preview.
+    /// What would be wrong with making it where a preview ends, and what it adds to that.
     pub fn preflight(&self, preview: &Preview) -> (Result<()>, Content) {
         let (outcome, what) = match self.look_inner(preview) {
             Ok(what) => (Ok(()), what),
