@@ -91,7 +91,7 @@ fn make(mut request: RestoreRequest, store: &Store) -> Result<(Container, OwnedF
     let work_path = request.work_path.clone().unwrap_or_else(|| request.image_path.clone());
     make_directory(&work_path)?;
     let socket = match &request.console {
-        Console::Socket(path) => Some(console::connect(path, "console")?),
+        Console::Socket(path) => Some(console::connect(path, console::TO_CONSOLE)?),
         Console::None | Console::Foreground => None,
     };
     store.ensure_free(&request.id)?;

@@ -77,23 +77,34 @@ impl Store {
     pub fn reserve(&self, id: &Id, intent: impl FnOnce(Home) -> Record) -> Result<(Reserved, Record)> {
         let directory = self.directory(id);
         self.make_directory(id)?;
-        let begin = Instant::now();
-        let (lock, home) = loop {
-            match directory.lock().inspect_err(|_| drop(directory.remove()))? {
-                Some(locked) => break locked,
-                // Until it is locked, a `delete` may take it for what a killed `create` left.
-                None if !directory.exists() => self.make_directory(id)?,
-                // Others hold it for a moment, to see whether it is locked.
-                None if begin.elapsed() < PATIENCE => sleep(Duration::from_millis(1)),
-                None => bail!("lock the state directory {}: another process holds it", directory.path.display()),
-            }
-        };
-        // Before it was locked, another `create` may have made it anew, and have come to its end.
-        ensure_vacant(&directory, id)?;
+        let (lock, home) = self.lock_made(&directory, id)?;
         let reserved = Reserved { directory: Some(directory), _lock: lock };
         let record = intent(home);
         reserved.write(&record)?;
         Ok((reserved, record))
+    }
+
+    /// Locks a directory that was just made. Until then a `delete` may take it for what a killed `create` left.
+    fn lock_made(&self, directory: &Directory, id: &Id) -> Result<(File, Home)> {
+        let begin = Instant::now();
+        // Only an empty one: it may be that of another `create` by now.
+        let give_up = |_: &Error| drop(fs::remove_dir(directory.path()));
+        let locked = loop {
+            match directory.lock().inspect_err(give_up)? {
+                Some(locked) => break locked,
+                None if !directory.exists() => self.make_directory(id)?,
+                // Others hold it for a moment, to see whether it is locked.
+                None if begin.elapsed() < PATIENCE => sleep(Duration::from_millis(1)),
+                None => {
+                    let place = directory.path.display();
+                    return Err(Error::new(format!("lock the state directory {place}: another process holds it")))
+                        .inspect_err(give_up);
+                }
+            }
+        };
+        // Before it was locked, another `create` may have made it anew, and have come to its end.
+        ensure_vacant(directory, id).inspect_err(give_up)?;
+        Ok(locked)
     }
 
     fn make_directory(&self, id: &Id) -> Result<()> {
