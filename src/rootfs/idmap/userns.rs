@@ -5,12 +5,13 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::maps::{Maps, Range};
 use crate::error::{Context, Error, Result};
 use crate::sys::clone::{Fork, clone3, setns};
-use crate::sys::{self, ns};
+use crate::sys::{self, Errno, ns};
 
 /// Which map a mount gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,25 +106,36 @@ fn with_userns_holder<T>(join: Option<BorrowedFd<'_>>, look: impl FnOnce(Pid) ->
             // Root of a namespace that is joined must not look into this copy of us (CVE-2016-9962). Root's is non-dumpable
             // from the start, also in one that is new.
             let enter = |namespace| sys::start::become_non_dumpable().and_then(|()| setns(namespace, ns::Flags::USER));
-            if join.is_none_or(|namespace| enter(namespace).is_ok()) {
-                let _ = send(theirs.as_raw_fd(), b"+", MsgFlags::MSG_NOSIGNAL);
+            let entered = join.map_or(Ok(()), enter);
+            // Whoever waits has to hear of a failure: by the end of this process.
+            let said = entered.and_then(|()| send(theirs.as_raw_fd(), b"+", MsgFlags::MSG_NOSIGNAL).map(drop));
+            if said.is_ok() {
                 let _ = recv(theirs.as_raw_fd(), &mut [0], MsgFlags::empty());
             }
-            sys::pid::exit_now(0)
+            sys::pid::exit_now(said.map_or_else(|errno| errno as i32, |()| 0))
         }
         Fork::Parent { pid, pidfd } => {
             drop(theirs);
             let there = recv(ours.as_raw_fd(), &mut [0], MsgFlags::empty());
             let seen = match there {
-                Ok(1..) => look(pid),
-                Ok(0) => Err(Error::new("it cannot be entered")),
-                Err(errno) => Err(errno.into()),
+                Ok(1..) => Some(look(pid)),
+                Ok(0) => None,
+                Err(errno) => Some(Err(errno.into())),
             };
             drop(ours);
-            // As our child it has to be reaped; how it ended tells nothing.
-            let _ = sys::pid::reap(pidfd.as_fd());
-            seen
+            // As our child it has to be reaped.
+            let end = sys::pid::reap(pidfd.as_fd());
+            seen.unwrap_or_else(|| Err(explain(end)))
         }
+    }
+}
+
+/// Why a holder ended before it was in its namespace.
+fn explain(end: sys::Result<WaitStatus>) -> Error {
+    match end {
+        Ok(WaitStatus::Exited(_, code)) => Error::from(Errno::from_raw(code)).context("enter it"),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Error::new(format!("the process in it was killed by {signal}")),
+        _ => Error::new("the process in it ended with an unknown status"),
     }
 }
 
