@@ -18,7 +18,7 @@
 //!                                                    new root, masks
 //!   rlimits, terminal, pid file  <- Ready --  Go ->
 //!                               [<- Listening]       descriptors shed, filter, user
-//!                                <- Done --          [exec_fifo]
+//!                                <- Done --          [exec fifo]
 //!                                <- end of the sync socket  execve
 //! ```
 //!
@@ -34,7 +34,7 @@
 //!   its end, the pid of init                         exit
 //!   record written again, agent of the filter, terminal, pid file               -- Go ->
 //!                                                           [<- Listening, of a filter that is loaded late]
-//!                                                              <- Done                     [exec_fifo]
+//!                                                              <- Done                     [exec fifo]
 //!                                                              <- end of the sync socket          execve
 //! ```
 //!
