@@ -36,12 +36,12 @@ pub fn run(plan: &Plan, waits_for_start: bool, tell: &mut dyn FnMut(Error)) {
     plan.seccomp
         .as_ref()
         .filter(|_| waits_for_start)
-        .map_or(Ok(()), |filter| ensure_passes_gate(plan, filter))
+        .map_or(Ok(()), |filter| ensure_passes_exec_fifo(plan, filter))
         .unwrap_or_else(tell);
 }
 
 /// Without no_new_privs the filter is loaded before init waits for `start`, whatever it forbids.
-fn ensure_passes_gate(plan: &Plan, filter: &Program) -> Result<()> {
+fn ensure_passes_exec_fifo(plan: &Plan, filter: &Program) -> Result<()> {
     if plan.process.no_new_privs() || filter.notifies() {
         return Ok(());
     }

@@ -71,7 +71,7 @@ impl ExecFifo {
     /// Whether init has not been started yet.
     ///
     /// A `start` marks the exec fifo before it writes and removes it afterwards. One that was killed in between leaves a
-    /// marked gate, and whether it has written is known by whether init still holds the other end.
+    /// marked fifo, and whether it has written is known by whether init still holds the other end.
     pub fn is_waiting(directory: &Path) -> Result<bool> {
         let path = ExecFifo::path(directory);
         let mode = match fs::metadata(&path) {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_start_at_a_time_has_the_gate() {
+    fn only_one_start_at_a_time_has_the_exec_fifo() {
         let directory = directory("two");
         let _waiting = ExecFifo::make(&directory, None).unwrap();
         let other = open_to_write(&ExecFifo::path(&directory)).unwrap();

@@ -20,18 +20,18 @@ use crate::sys::{self, Errno, seccomp, socket};
 
 /// The container's half: loads the filter, and returns when the host has the descriptor or can receive it.
 pub fn load(filter: &Program, sync: &SyncSocket) -> Result<()> {
-    let wire_end = sync.as_fd();
-    if filter.allows(libc::SYS_sendmsg, [wire_end.as_raw_fd() as u64, 0, socket::SEND.bits() as u64, 0, 0, 0]) {
+    let sync_end = sync.as_fd();
+    if filter.allows(libc::SYS_sendmsg, [sync_end.as_raw_fd() as u64, 0, socket::SEND.bits() as u64, 0, 0, 0]) {
         sync.send(&Message::Listening(None))?;
         let listener = filter.load_with_notify_fd()?;
-        send(wire_end, listener.as_fd())?;
-        return close_listener(listener, filter, wire_end);
+        send(sync_end, listener.as_fd())?;
+        return close_listener(listener, filter, sync_end);
     }
-    sync.send(&Message::Listening(Some(next_number(wire_end)?)))?;
+    sync.send(&Message::Listening(Some(next_number(sync_end)?)))?;
     let listener = filter.load_with_notify_fd()?;
     // The copy is closed: while it is open, the kernel does not notice that the agent has gone.
     sync.wait_for_go()?;
-    close_listener(listener, filter, wire_end)
+    close_listener(listener, filter, sync_end)
 }
 
 /// Closes the copy with a call that is not notified, if there is one: an agent that has exited answers none, and the kernel
@@ -55,8 +55,8 @@ fn next_number(any: BorrowedFd<'_>) -> Result<u32> {
     Ok(probe.as_raw_fd() as u32)
 }
 
-fn send(wire_end: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Result<()> {
-    socket::send(wire_end, b"-", &[listener], MsgFlags::empty(), None)
+fn send(sync_end: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> Result<()> {
+    socket::send(sync_end, b"-", &[listener], MsgFlags::empty(), None)
         .context("send the seccomp notify descriptor")
         .map(drop)
 }

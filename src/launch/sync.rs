@@ -125,7 +125,7 @@ pub enum SyncEvent {
 /// What the other half has sent last.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LastMessage {
-    /// The wire is still open.
+    /// The sync socket is still open.
     StillOpen,
     /// [`Message::Done`]. The end of the stream after that may be execve.
     Done,

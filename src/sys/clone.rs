@@ -36,7 +36,7 @@ pub enum Fork {
     Parent {
         /// The child's process id.
         pid: Pid,
-        /// A close-on-exec handle of the child.
+        /// A close-on-exec pidfd of the child.
         pidfd: OwnedFd,
     },
     /// The child.

@@ -156,7 +156,7 @@ impl Subject {
     /// Tries everything at each call of one side of a command, or a sample of that.
     pub fn meddle(&mut self, verb: &str, side: Side) {
         let calls = self.calls(verb, side);
-        // What is born finished makes a session, and nobody waits for it to reach its gate.
+        // What is born finished makes a session, and nobody waits for it to reach the exec fifo.
         assert!(!calls.is_empty(), "{verb} makes no call on the {} side", side.word());
         let points = match full() {
             true => sample::all(&calls, ACTIONS),
