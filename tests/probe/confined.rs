@@ -13,13 +13,13 @@ fn say<T>(result: std::io::Result<T>) -> String {
 
 /// `tcp bind|connect PORT …` on the loopback address: each verdict.
 pub fn tcp(words: &[&str]) {
-    for pair in words.chunks_exact(2) {
-        let address = format!("127.0.0.1:{}", pair[1]);
-        let verdict = match pair[0] {
+    for &[verb, port] in words.as_chunks::<2>().0 {
+        let address = format!("127.0.0.1:{port}");
+        let verdict = match verb {
             "bind" => say(TcpListener::bind(address)),
             _ => say(TcpStream::connect(address)),
         };
-        println!("{} {verdict}", pair[0]);
+        println!("{verb} {verdict}");
     }
 }
 
