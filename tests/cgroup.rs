@@ -4,13 +4,12 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Sandbox, known_difference, skip};
+use crate::harness::{Bundle, Sandbox, gives_away, known_difference, skip};
 
 /// True if this cgroup2 has the controller to give away.
 fn has(controller: &str) -> bool {
     drop(Sandbox::of_this_test());
-    let there = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    there.split_whitespace().any(|word| word == controller)
+    gives_away(controller)
 }
 
 #[test]

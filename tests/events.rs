@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, eventually, known_difference, skip, systemd_makes_them};
+use crate::harness::{Bundle, eventually, gives_away, known_difference, skip, systemd_makes_them};
 
 /// A running container, unless the runtime under test tells no events.
 fn running() -> Option<Bundle> {
@@ -155,8 +155,7 @@ fn a_container_that_does_not_run_has_no_events() {
 #[test]
 fn lack_of_memory_is_told_when_it_happens() {
     let Some(idle) = running() else { return };
-    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    if !controllers.split_whitespace().any(|word| word == "memory") {
+    if !gives_away("memory") {
         return skip("cgroup2 has no memory controller here");
     }
     let container = Bundle::inside(idle.sandbox().clone())
@@ -184,8 +183,7 @@ fn the_state_of_an_ended_container_tells_that_memory_was_short() {
     container.wait();
     let state = container.until("stopped").state().json();
     assert_eq!((&state["outOfMemory"], &state["exitCode"]), (&Value::Null, &Value::Null));
-    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    if !controllers.split_whitespace().any(|word| word == "memory") {
+    if !gives_away("memory") {
         return skip("cgroup2 has no memory controller here");
     }
     if known_difference("crun", "does not tell") || known_difference("runc", "does not tell") {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Bundle, HOST_ID, Sandbox, by_systemd, eventually, known_difference, peers_lack_it, skip, systemd_makes_them,
+    Bundle, HOST_ID, Sandbox, by_systemd, eventually, gives_away, known_difference, peers_lack_it, skip,
+    systemd_makes_them,
 };
 
 const MIB: u64 = 1 << 20;
@@ -19,8 +20,7 @@ const MIB: u64 = 1 << 20;
 /// The test's sandbox on a machine with all the controllers. In the lab they must be there.
 fn lab() -> Option<Arc<Sandbox>> {
     let sandbox = Sandbox::of_this_test();
-    let there = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    let lacks = |name: &&str| !there.split_whitespace().any(|word| word == *name);
+    let lacks = |name: &&str| !gives_away(name);
     let missing: Vec<&str> =
         ["cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"].into_iter().filter(lacks).collect();
     if missing.is_empty() {

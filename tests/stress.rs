@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Bundle, Cmd, Outcome, Sandbox, by_systemd, known_difference};
+use crate::harness::{Bundle, Cmd, Outcome, Sandbox, by_systemd, gives_away, known_difference};
 
 /// How many work side by side.
 const WORKERS: usize = 8;
@@ -24,10 +24,9 @@ fn times(full: usize) -> usize {
 
 /// The limit of open files that each program has to find, and where there is the controller one of its cgroup.
 fn limited(bundle: Bundle) -> (Bundle, bool) {
-    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     let huge = fs::exists("/sys/kernel/mm/hugepages/hugepages-2048kB").unwrap_or_default();
     let bundle = bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 333, "hard": 444}]));
-    if !huge || !controllers.split_whitespace().any(|name| name == "hugetlb") {
+    if !huge || !gives_away("hugetlb") {
         return (bundle, false);
     }
     (bundle.set("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 6 << 20}])), true)

@@ -5,13 +5,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bundle, Outcome, Sandbox, known_difference, peers_lack_it, probe, skip};
+use crate::harness::{Bundle, Outcome, Sandbox, gives_away, known_difference, peers_lack_it, probe, skip};
 
 /// True if this cgroup2 has the controller to give away.
 fn has(controller: &str) -> bool {
     drop(Sandbox::of_this_test());
-    let there = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
-    there.split_whitespace().any(|word| word == controller)
+    gives_away(controller)
 }
 
 fn running() -> Bundle {

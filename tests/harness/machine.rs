@@ -73,6 +73,17 @@ pub fn known_difference(peer: &str, why: &str) -> bool {
     differs
 }
 
+/// True if this cgroup2 has the controller and can give it away: where a cgroup namespace has its root, that is a cgroup like
+/// any other, and one with processes of its own cannot.
+pub fn gives_away(controller: &str) -> bool {
+    let lists = |file: &str| {
+        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).unwrap_or_default();
+        text.split_whitespace().any(|word| word == controller)
+    };
+    let give = || std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}"));
+    lists("cgroup.controllers") && (lists("cgroup.subtree_control") || give().is_ok())
+}
+
 /// Says that this test, or the rest of it, is not done here, and why.
 pub fn skip(why: &str) {
     say(&format!("skipped: {why}"));

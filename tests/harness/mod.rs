@@ -14,7 +14,8 @@ pub use agent::{Agent, Answer};
 pub use bundle::{Bundle, HOST_ID, chown_all, fill};
 pub use command::{Cmd, Running, host_command};
 pub use machine::{
-    Kind, by_systemd, kind, known_difference, peers_lack_it, probe, runtime, skip, systemd_makes_them, tracer,
+    Kind, by_systemd, gives_away, kind, known_difference, peers_lack_it, probe, runtime, skip, systemd_makes_them,
+    tracer,
 };
 pub use outcome::Outcome;
 pub use reaper::End;
