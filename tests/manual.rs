@@ -314,7 +314,7 @@ fn the_version_has_lines_for_engines_and_people() {
     assert!(commit == "unknown" || hash, "{commit}");
     assert_eq!(lines[2], "spec: 1.3.0");
     assert!(lines[3].starts_with(&format!("target: {}-linux-", std::env::consts::ARCH)), "{}", lines[3]);
-    let features = "features: +SYSTEMD +SELINUX +APPARMOR +SECCOMP +EBPF +LANDLOCK +RDT +IDMAP -CRIU";
+    let features = "features: +SYSTEMD +SELINUX +APPARMOR +SECCOMP +EBPF +LANDLOCK +RDT +IDMAP +CRIU";
     assert_eq!(lines[4], features);
 }
 

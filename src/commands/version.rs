@@ -12,7 +12,7 @@ const COMMIT: Option<&str> = option_env!("CORTEN_COMMIT");
 const LIBRARY: &str = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
 
 /// What a runtime may be built without; `corten features` tells more.
-const FEATURES: &str = "+SYSTEMD +SELINUX +APPARMOR +SECCOMP +EBPF +LANDLOCK +RDT +IDMAP -CRIU";
+const FEATURES: &str = "+SYSTEMD +SELINUX +APPARMOR +SECCOMP +EBPF +LANDLOCK +RDT +IDMAP +CRIU";
 
 /// Prints it; the exit code.
 pub fn print() -> Result<u8> {
