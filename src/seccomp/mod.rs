@@ -25,6 +25,10 @@ mod tables;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod libseccomp;
 #[cfg(all(test, target_arch = "x86_64"))]
+mod libseccomp_faults;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod long_tests;
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests;
 
 use oci_spec::runtime::{Arch as Listed, LinuxSeccomp};

@@ -10,25 +10,25 @@ use super::interpreter::{Data, Run, verdict};
 use super::tables::Call;
 use super::*;
 
-const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
-const KILL: u32 = libc::SECCOMP_RET_KILL_THREAD;
-const fn errno(number: i32) -> u32 {
+pub(super) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+pub(super) const KILL: u32 = libc::SECCOMP_RET_KILL_THREAD;
+pub(super) const fn errno(number: i32) -> u32 {
     libc::SECCOMP_RET_ERRNO | number as u32
 }
 
-fn run(program: &[Instruction], number: u32, audit: u32, args: [u64; 6]) -> Run {
+pub(super) fn run(program: &[Instruction], number: u32, audit: u32, args: [u64; 6]) -> Run {
     interpreter::run(program, &Data::new(audit, number, args, false))
 }
 
-fn profile(json: Value) -> LinuxSeccomp {
+pub(super) fn profile(json: Value) -> LinuxSeccomp {
     serde_json::from_value(json).unwrap()
 }
 
-fn compile(json: Value) -> Program {
+pub(super) fn compile(json: Value) -> Program {
     Program::compile(&profile(json)).unwrap()
 }
 
-fn refused(json: Value) -> String {
+pub(super) fn refused(json: Value) -> String {
     Program::compile(&profile(json)).err().expect("an error").to_string()
 }
 
@@ -36,16 +36,16 @@ pub(super) fn arch(listed: Listed) -> &'static Arch {
     Arch::of(listed).unwrap()
 }
 
-fn x86_64() -> &'static Arch {
+pub(super) fn x86_64() -> &'static Arch {
     arch(Listed::ScmpArchX86_64)
 }
 
-fn number(name: &str) -> u32 {
+pub(super) fn number(name: &str) -> u32 {
     Call::named(name).unwrap().number(x86_64()).unwrap()
 }
 
 /// What a program says of a call of x86_64.
-fn says(program: &Program, name: &str, args: [u64; 6]) -> u32 {
+pub(super) fn says(program: &Program, name: &str, args: [u64; 6]) -> u32 {
     verdict(&program.parts[0], x86_64(), number(name), args)
 }
 
@@ -167,7 +167,13 @@ pub(super) fn named_numbers(profile: &LinuxSeccomp, archs: &[&Arch]) -> Vec<u32>
 }
 
 /// Compares a compiled profile with the plain reading and with what is explained, `tries` times for each number.
-fn agrees(profile: &LinuxSeccomp, native: &'static Arch, numbers: Option<Vec<u32>>, tries: usize, dice: &mut Dice) {
+pub(super) fn agrees(
+    profile: &LinuxSeccomp,
+    native: &'static Arch,
+    numbers: Option<Vec<u32>>,
+    tries: usize,
+    dice: &mut Dice,
+) {
     let program = match Program::compile_on(profile, native) {
         // Two names may be one call on some architecture.
         Err(error) if error.to_string().contains("has another action for the same arguments") => return,
@@ -205,7 +211,7 @@ fn agrees(profile: &LinuxSeccomp, native: &'static Arch, numbers: Option<Vec<u32
     }
 }
 
-const TOP: u32 = 0x8000_0000;
+pub(super) const TOP: u32 = 0x8000_0000;
 
 pub(super) const ENGINES: [(&str, &str); 3] = [
     ("docker", include_str!("profiles/docker.json")),
@@ -467,191 +473,4 @@ fn a_profile_without_rules_still_kills_other_architectures() {
     assert_eq!(verdict(&program.parts[0], arch(Listed::ScmpArchX86), 3, [0; 6]), KILL);
     assert_eq!(verdict(&program.parts[0], arch(Listed::ScmpArchX32), X32_BIT, [0; 6]), KILL);
     assert_eq!(verdict(&program.parts[0], x86_64(), u32::MAX, [0; 6]), ALLOW, "a tracer skips calls with -1");
-}
-
-#[test]
-fn what_is_wrong_is_named_by_its_field() {
-    let with = |rule: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
-    let cases = [
-        (
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}),
-            "/linux/seccomp/defaultErrnoRet: SCMP_ACT_ALLOW carries no errno",
-        ),
-        (
-            with(json!({"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 4096})),
-            "/linux/seccomp/syscalls/0/errnoRet: 4096 is too large, SCMP_ACT_ERRNO carries at most 4095",
-        ),
-        (
-            with(json!({"names": ["read", ""], "action": "SCMP_ACT_KILL"})),
-            "/linux/seccomp/syscalls/0/names/1: the name of a system call is empty",
-        ),
-        (
-            with(json!({"names": ["read"], "action": "SCMP_ACT_KILL", "args": [
-            {"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}]})),
-            "/linux/seccomp/syscalls/0/args/0/index: a system call has no argument 6, only 0 to 5",
-        ),
-        (
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_PARISC"]}),
-            "/linux/seccomp/architectures/1: SCMP_ARCH_PARISC is not supported",
-        ),
-        (
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_S390X"]}),
-            "/linux/seccomp/architectures/0: SCMP_ARCH_S390X has another byte order than this machine",
-        ),
-        (
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-            {"names": ["read"], "action": "SCMP_ACT_LOG", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]},
-            {"names": ["read"], "action": "SCMP_ACT_KILL", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}]}),
-            "/linux/seccomp/syscalls/1: \"read\" has another action for the same arguments in an earlier rule",
-        ),
-    ];
-    for (json, sentence) in cases {
-        assert_eq!(refused(json), sentence);
-    }
-}
-
-/// Rules for so many values of the first argument of each call.
-fn many_rules(names: &[&str], values: std::ops::Range<u32>, action: &str) -> Vec<Value> {
-    let rule = |value: u32| {
-        let args = json!([{"index": 0, "value": u64::from(value) << 31, "op": "SCMP_CMP_EQ"}]);
-        json!({"names": names, "action": action, "args": args})
-    };
-    values.map(rule).collect()
-}
-
-#[test]
-fn a_program_too_long_for_the_kernel_becomes_several_that_mean_the_same() {
-    let mut dice = Dice(11);
-    for (default, action, names) in [
-        ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", ["ioctl", "seccomp", "prctl", "futex"]),
-        ("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", ["ioctl", "seccomp", "read", "futex"]),
-        ("SCMP_ACT_KILL_PROCESS", "SCMP_ACT_LOG", ["socket", "bind", "connect", "listen"]),
-    ] {
-        let mut syscalls = many_rules(&names[..3], 0..1200, action);
-        syscalls.extend(many_rules(&names[2..], 1200..1300, action));
-        let listed = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"];
-        let profile = profile(json!({"defaultAction": default, "architectures": listed, "syscalls": syscalls}));
-        let program = Program::compile(&profile).unwrap();
-        assert!(program.parts.len() > 1 && program.parts.iter().all(|part| part.len() <= MOST_INSTRUCTIONS));
-        assert_eq!(Program::from_bytes(&program.to_bytes()).unwrap().parts.len(), program.parts.len());
-        let seccomp = number("seccomp");
-        let others = &program.parts[..program.parts.len() - 1];
-        assert!(others.iter().all(|part| verdict(part, x86_64(), seccomp, [0; 6]) == ALLOW), "loading goes on");
-        let mut numbers = named_numbers(&profile, &[x86_64(), arch(Listed::ScmpArchX86), arch(Listed::ScmpArchX32)]);
-        numbers.extend(0..30);
-        agrees(&profile, x86_64(), Some(numbers), 1, &mut dice);
-    }
-}
-
-#[test]
-fn the_part_that_decides_on_loading_filters_is_loaded_last_though_it_is_decided_by_arguments() {
-    for args in [json!([]), json!([{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}])] {
-        for action in ["SCMP_ACT_NOTIFY", "SCMP_ACT_ERRNO"] {
-            let mut rules = many_rules(&["getrandom"], 1..1500, "SCMP_ACT_TRAP");
-            rules.extend(many_rules(&["statx"], 2..1500, "SCMP_ACT_TRAP"));
-            rules.push(json!({"names": ["seccomp"], "action": action, "args": args}));
-            let rules = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules});
-            let program = Program::compile_on(&profile(rules), x86_64()).unwrap();
-            let allows =
-                |part: &Vec<Instruction>| verdict(part, x86_64(), number("seccomp"), [1, 0, 9, 0, 0, 0]) == ALLOW;
-            let seen: Vec<bool> = program.parts.iter().map(allows).collect();
-            assert!(seen.len() > 1 && seen.iter().rposition(|allows| *allows) == Some(seen.len() - 2), "{seen:?}");
-        }
-    }
-}
-
-#[test]
-fn a_program_too_long_also_in_parts_is_refused_with_its_length() {
-    let refused_with = |rules: Vec<Value>, why: &str| {
-        let sentence = refused(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
-        let begins = sentence.starts_with("/linux/seccomp/syscalls: the profile compiles to ");
-        assert!(begins && sentence.ends_with(why), "{sentence}");
-    };
-    refused_with(
-        many_rules(&["ioctl"], 0..5000, "SCMP_ACT_ERRNO"),
-        " instructions for one system call, and the kernel accepts 4096",
-    );
-    let mut notified = many_rules(&["ioctl"], 0..1500, "SCMP_ACT_NOTIFY");
-    notified.extend(many_rules(&["mount"], 1..1500, "SCMP_ACT_NOTIFY"));
-    refused_with(
-        notified,
-        " instructions for one filter, as only one may have a notify descriptor, and the kernel accepts 4096",
-    );
-    let names: Vec<&str> = Call::all().filter(|call| call.number(x86_64()).is_some()).map(Call::name).collect();
-    let each = names[..25].iter().enumerate();
-    let rules =
-        each.flat_map(|(at, name)| many_rules(&[name], at as u32..at as u32 + 1500, "SCMP_ACT_ERRNO")).collect();
-    refused_with(rules, " instructions in several filters, and the kernel accepts 32768");
-}
-
-#[test]
-fn flags_are_those_of_the_profile_and_without_a_list_speculation_is_allowed() {
-    let flags = |list: Value| compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": list})).flags;
-    assert_eq!(flags(Value::Null), 4);
-    assert_eq!(flags(json!([])), 0);
-    assert_eq!(flags(json!(["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"])), 2);
-    assert_eq!(flags(json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])), 32);
-}
-
-#[test]
-fn a_recorded_program_is_the_same_program() {
-    let program = Program::compile(&serde_json::from_str(ENGINES[0].1).unwrap()).unwrap();
-    let bytes = program.to_bytes();
-    let copy = Program::from_bytes(&bytes).unwrap();
-    assert_eq!(copy.to_bytes(), bytes);
-    assert_eq!(copy.instructions(), program.instructions());
-    for wrong in [&bytes[..3], &bytes[..4], &bytes[..bytes.len() - 1]] {
-        assert!(Program::from_bytes(wrong).is_err());
-    }
-}
-
-#[test]
-fn every_word_that_features_promises_is_understood() {
-    let features = features();
-    for &action in features.actions {
-        compile(json!({"defaultAction": action}));
-    }
-    for &op in features.operators {
-        compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-            {"names": ["read"], "action": "SCMP_ACT_LOG", "args": [{"index": 0, "value": 1, "op": op}]}]}));
-    }
-    assert!(
-        compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": features.known_flags,
-                       "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}]}))
-        .notifies()
-    );
-    for listed in &features.archs {
-        let listed: Listed = serde_json::from_value(json!(listed)).unwrap();
-        assert!(Arch::of(listed).is_some());
-    }
-    assert!(features.archs.is_sorted() && features.actions.is_sorted() && features.operators.is_sorted());
-    assert_eq!(features.supported_flags[..3], features.known_flags[..3], "Linux 5.14 knows these");
-}
-
-#[test]
-fn the_kernel_takes_the_program_and_obeys_it() {
-    use nix::errno::Errno;
-    use nix::unistd::{getpgid, getsid};
-    // A filter holds for the thread that loads it, and this thread ends here.
-    let seen = std::thread::spawn(|| {
-        nix::sys::prctl::set_no_new_privs().unwrap();
-        let program = compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
-            {"names": ["getpgid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 61},
-            {"names": ["getsid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 62,
-             "args": [{"index": 0, "value": 0, "op": "SCMP_CMP_NE"}]}]}));
-        Program::from_bytes(&program.to_bytes()).unwrap().load().unwrap();
-        (getpgid(None), getsid(None).is_ok(), getsid(Some(nix::unistd::Pid::this())))
-    });
-    assert_eq!(seen.join().unwrap(), (Err(Errno::ENODATA), true, Err(Errno::ETIME)));
-}
-
-#[test]
-fn the_kernel_takes_the_profiles_of_engines() {
-    for (engine, text) in ENGINES {
-        let loaded = std::thread::spawn(|| {
-            nix::sys::prctl::set_no_new_privs().unwrap();
-            Program::compile(&serde_json::from_str(text).unwrap()).unwrap().load()
-        });
-        loaded.join().unwrap().unwrap_or_else(|error| panic!("{engine}: {error}"));
-    }
 }
