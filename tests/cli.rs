@@ -235,7 +235,10 @@ fn ps_needs_no_ps_on_the_host() {
     bundle.run_detached().ok();
     let none = bundle.host_dir("none");
     let ps = |words: &[&str]| bundle.cmd(["ps", bundle.name()].iter().chain(words));
-    eventually("all are there", || ps(&[]).env("PATH", &none).run().stdout().lines().count() == 4);
+    eventually("all are there, and have executed their programs", || {
+        let table = ps(&[]).env("PATH", &none).run().stdout();
+        table.lines().count() == 4 && table.matches("sh -c").count() == 1
+    });
     let words = |outcome: &Outcome| -> Vec<Vec<String>> {
         outcome.ok().stdout().lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
     };

@@ -22,6 +22,8 @@ pub fn start(store: &Store, id: &str, notify: Option<&OsStr>) -> Result<()> {
     let (container, status) = open_made(store, id)?;
     match status {
         Status::Created => {}
+        // Its `create` has failed meanwhile.
+        Status::Stopped if !container.directory.exists() => return Err(store.does_not_exist(id)),
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Running => bail!("cannot start an already running container"),
         Status::Creating => {
