@@ -8,6 +8,7 @@ use super::Location;
 use super::files;
 use super::limits::Write;
 use crate::sys::Errno;
+use crate::sys::clib::number::integer;
 
 /// That a value is refused.
 #[derive(Debug, PartialEq)]
@@ -145,21 +146,6 @@ impl Form {
             Rdma => "it takes the name of an RDMA device of this machine".to_owned(),
         }
     }
-}
-
-/// A number in C's forms, as kstrtoll() of the kernel reads them: decimal, `0x` hexadecimal, `0` octal.
-pub(super) fn integer(word: &str) -> Option<i128> {
-    let (sign, digits) = match word.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, word.strip_prefix('+').unwrap_or(word)),
-    };
-    let (radix, digits) = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
-        Some(hex) => (16, hex),
-        None if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
-        None => (10, digits),
-    };
-    let plain = !digits.is_empty() && digits.len() <= 24 && digits.chars().all(|digit| digit.is_digit(radix));
-    i128::from_str_radix(digits, radix).ok().filter(|_| plain).map(|number| sign * number)
 }
 
 /// A quota, and a period: the kernel passes over one that is no number.

@@ -9,6 +9,7 @@ use std::str::Chars;
 use super::signature;
 use super::value::Value;
 use crate::error::{Result, bail, ensure};
+use crate::sys::clib::number::integer;
 
 /// Reads a whole text.
 pub fn parse(text: &str) -> Result<Value> {
@@ -226,21 +227,6 @@ fn sized(number: i128, of: &str) -> Option<Value> {
         "t" => Value::Uint64(number.try_into().ok()?),
         _ => return None,
     })
-}
-
-/// A whole number in C's forms, as strtoll(3) reads them with a base of 0.
-fn integer(word: &str) -> Option<i128> {
-    let (sign, digits) = match word.strip_prefix('-') {
-        Some(digits) => (-1, digits),
-        None => (1, word.strip_prefix('+').unwrap_or(word)),
-    };
-    let (radix, digits) = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
-        Some(hex) => (16, hex),
-        None if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
-        None => (10, digits),
-    };
-    let is_number = !digits.is_empty() && digits.len() <= 24 && digits.chars().all(|digit| digit.is_digit(radix));
-    i128::from_str_radix(digits, radix).ok().filter(|_| is_number).map(|number| sign * number)
 }
 
 /// Whether a text is one type, of those that there are here.

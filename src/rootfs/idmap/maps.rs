@@ -119,14 +119,16 @@ impl Range {
     fn of_map(range: idmap::IdRange) -> Range {
         Range { disk: range.inside, host: range.outside, size: range.size, relative: false }
     }
+
+    /// As the kernel takes it.
+    pub(super) fn to_map(&self) -> idmap::IdRange {
+        idmap::IdRange { inside: self.disk, outside: self.host, size: self.size }
+    }
 }
 
 /// What an id becomes.
 fn outside(ranges: &[Range], id: u32) -> Option<u32> {
-    ranges.iter().find_map(|range| {
-        let offset = id.checked_sub(range.disk).filter(|offset| *offset < range.size)?;
-        range.host.checked_add(offset)
-    })
+    idmap::outer(ranges.iter().map(Range::to_map), id)
 }
 
 /// Ranges with ids of the host; a range of container ids that its user namespace maps in pieces becomes those pieces.

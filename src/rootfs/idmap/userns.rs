@@ -1,6 +1,5 @@
 //! User namespaces that stand for a map: the container's own, or one that outlives its only process.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -140,10 +139,7 @@ fn explain(end: sys::Result<WaitStatus>) -> Error {
 }
 
 fn write(pid: Pid, name: &str, ranges: &[Range]) -> Result<()> {
-    let mut text = String::new();
-    for Range { disk, host, size, .. } in ranges {
-        let _ = writeln!(text, "{disk} {host} {size}");
-    }
+    let text: String = ranges.iter().map(|range| range.to_map().to_string()).collect();
     let path = format!("/proc/{pid}/{name}");
     // The kernel takes a map in a single write(2), once.
     fs::write(&path, &text).with_context(|| format!("write {} to {path}", text.trim().replace('\n', ", ")))

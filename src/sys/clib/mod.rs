@@ -1,4 +1,5 @@
-//! What the C library does and no system call: regular expressions and the time zone of the host.
+//! What the C library does and no system call: regular expressions, numbers, and the time zone of the host.
 
 pub mod clock;
+pub mod number;
 pub mod regex;
